@@ -1,0 +1,59 @@
+"""The reference as a backend of the runtime: `dc-rt infer --backend torch`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from dc_rt.engine import Array, Engine, Manifest, OpenEngine
+
+from depthcrafter.pipeline import DepthCrafterPipeline, load_pipeline
+
+
+def load_engines(folder: Path, manifest: Manifest, cpu_offload: str) -> tuple[OpenEngine, str]:
+    """The four graphs computed by PyTorch from the checkpoint that the manifest names; on a GPU where there is one.
+
+    Raises:
+        UserError: the checkpoint is not to be had here.
+    """
+    cuda = torch.cuda.is_available()
+    pipeline = load_pipeline(
+        manifest.model.base,
+        manifest.model.unet,
+        dtype=torch.float16 if cuda and manifest.precision == "fp16" else torch.float32,
+        device="cuda" if cuda else "cpu",
+        cpu_offload=cpu_offload,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    engines = torch_engines(pipeline)
+    return engines.__getitem__, torch.cuda.get_device_name() if cuda else "the CPU"
+
+
+def torch_engines(pipeline: DepthCrafterPipeline) -> dict[str, Engine]:
+    """The four graphs by name, with the inputs and outputs that they have as ONNX graphs."""
+
+    def tensor(array: Array) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(pipeline._execution_device)
+
+    def clip_encoder(frames: Array, resize_rows: Array, resize_cols: Array) -> dict[str, Array]:
+        # The reference resizes with diffusers' own function: the matrices are the graphs' way to the same.
+        return {"embeddings": pipeline.embed(frames.astype(np.uint8, copy=False)).cpu().numpy()}
+
+    def vae_encoder(frames: Array, noise: Array) -> dict[str, Array]:
+        latents = pipeline.encode(frames.astype(np.uint8, copy=False), noise.astype(np.float32, copy=False))
+        return {"image_latents": latents.cpu().numpy()}
+
+    def denoiser(noisy: Array, sigma: Array, image_latents: Array, embeddings: Array) -> dict[str, Array]:
+        denoised = pipeline.denoise(tensor(noisy), float(sigma), tensor(image_latents), tensor(embeddings))
+        return {"denoised": denoised.cpu().numpy()}
+
+    def vae_decoder(latents: Array) -> dict[str, Array]:
+        return {"depth": pipeline.decode(tensor(latents)).cpu().numpy()}
+
+    return {
+        "clip_encoder": clip_encoder,
+        "vae_encoder": vae_encoder,
+        "denoiser": denoiser,
+        "vae_decoder": vae_decoder,
+    }

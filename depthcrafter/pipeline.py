@@ -1,0 +1,247 @@
+"""The reference: DepthCrafter in PyTorch, a whole video in memory, written to be read and to be compared with."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from dc_rt.errors import UserError
+from dc_rt.noise import Noise, NoiseSource
+from dc_rt.schedule import initial_scale, karras_sigmas
+from dc_rt.windows import blend_weights, plan_windows
+from diffusers import StableVideoDiffusionPipeline
+from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
+from numpy.typing import NDArray
+
+from depthcrafter.checkpoint import (
+    DEFAULT_BASE,
+    DEFAULT_UNET,
+    load_feature_extractor,
+    load_image_encoder,
+    load_scheduler,
+    load_unet,
+    load_vae,
+)
+
+NOISE_AUGMENTATION = 0.02
+# Frames per second, motion bucket, noise augmentation: constants in DepthCrafter, inputs in Stable Video Diffusion.
+ADDED_TIME_IDS = (7.0, 127.0, NOISE_AUGMENTATION)
+DECODE_CHUNK = 8
+
+
+class DepthCrafterPipeline(StableVideoDiffusionPipeline):
+    """Video to depth, after Hu et al. (CVPR 2025) and the original `depth_crafter_ppl.py`.
+
+    The four methods `embed`, `encode`, `denoise` and `decode` are what the four graphs compute.
+    """
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        frames: NDArray[np.uint8],
+        *,
+        steps: int = 5,
+        guidance_scale: float = 1.0,
+        window_size: int = 110,
+        overlap: int = 25,
+        noise: NoiseSource | None = None,
+    ) -> NDArray[np.float32]:
+        """Depth of a video.
+
+        Args:
+            frames: uint8 [n,H,W,3], RGB, H and W multiples of 64.
+            steps: denoising steps, at least 1.
+            guidance_scale: classifier-free guidance; up to 1 there is none.
+            window_size: frames that are denoised together.
+            overlap: frames that neighbouring windows share, below `window_size`.
+            noise: `dc_rt.Noise(seed=42)` unless given.
+
+        Returns:
+            Disparity, larger is nearer: float32 [n,H,W] in [0,1], not normalised.
+
+        Raises:
+            UserError: an option is out of its range.
+        """
+        noise = noise or Noise()
+        num_frames, height, width, _ = frames.shape
+        sigmas = [float(sigma) for sigma in karras_sigmas(steps)]
+        windows = list(plan_windows(num_frames, window_size, overlap))
+
+        chunks = [slice(i, i + DECODE_CHUNK) for i in range(0, num_frames, DECODE_CHUNK)]
+        embeddings = torch.cat([self.embed(frames[chunk]) for chunk in chunks]).unsqueeze(0)
+        pixel_noise = [
+            np.stack([noise.frame(i, (3, height, width)) for i in range(num_frames)[chunk]]) for chunk in chunks
+        ]
+        image_latents = torch.cat(
+            [
+                self.encode(frames[chunk], NOISE_AUGMENTATION * eps)
+                for chunk, eps in zip(chunks, pixel_noise, strict=True)
+            ]
+        ).unsqueeze(0)
+
+        latents: torch.Tensor | None = None
+        for start, end in windows:
+            shape = (4, height // 8, width // 8)
+            eps = self._tensor(np.stack([noise.latent(i % window_size, shape) for i in range(start, end)]))[None]
+            x = eps * float(initial_scale())
+            if latents is not None and overlap:
+                x[:, :overlap] = latents[:, -overlap:] + eps[:, :overlap] * sigmas[0]
+            condition = (image_latents[:, start:end], embeddings[:, start:end])
+            for sigma, sigma_next in itertools.pairwise(sigmas):
+                denoised = self.guided(x, sigma, *condition, guidance_scale)
+                x = x + (x - denoised) / sigma * (sigma_next - sigma)
+            latents = x if latents is None else _join(latents, x, overlap)
+
+        assert latents is not None
+        depth: NDArray[np.float32] = torch.cat([self.decode(latents[0, chunk]) for chunk in chunks]).cpu().numpy()
+        return depth
+
+    def guided(
+        self,
+        noisy: torch.Tensor,
+        sigma: float,
+        image_latents: torch.Tensor,
+        embeddings: torch.Tensor,
+        guidance_scale: float,
+    ) -> torch.Tensor:
+        """`denoise` with classifier-free guidance: away from the D of zero latents and zero embeddings."""
+        conditional = self.denoise(noisy, sigma, image_latents, embeddings)
+        if guidance_scale <= 1:
+            return conditional
+        unconditional = self.denoise(noisy, sigma, torch.zeros_like(image_latents), torch.zeros_like(embeddings))
+        return unconditional + guidance_scale * (conditional - unconditional)
+
+    @torch.inference_mode()
+    def embed(self, frames: NDArray[np.uint8]) -> torch.Tensor:
+        """CLIP embeddings, float32 [n,C], of uint8 [n,H,W,3]."""
+        images = _resize_with_antialiasing(self._pixels(frames), (224, 224))
+        mean = images.new_tensor(self.feature_extractor.image_mean).view(3, 1, 1)
+        std = images.new_tensor(self.feature_extractor.image_std).view(3, 1, 1)
+        images = ((images + 1) / 2 - mean) / std
+        return self.image_encoder(images.to(self.image_encoder.dtype)).image_embeds.float()
+
+    @torch.inference_mode()
+    def encode(self, frames: NDArray[np.uint8], noise: NDArray[np.float32]) -> torch.Tensor:
+        """Mode of the VAE's posterior, float32 [n,4,h,w], of uint8 [n,H,W,3] plus noise [n,3,H,W], already scaled.
+
+        A VAE that asks for it (`force_upcast`) is brought to float32: its encoder overflows float16.
+        """
+        pixels = self._pixels(frames) + self._tensor(noise)
+        with self._vae_in_float32():
+            return self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode().float()
+
+    @torch.inference_mode()
+    def denoise(
+        self, noisy: torch.Tensor, sigma: float, image_latents: torch.Tensor, embeddings: torch.Tensor
+    ) -> torch.Tensor:
+        """D(x; sigma) of Karras et al. (2022) for a v-predicting network, float32 [1,T,4,h,w].
+
+        Args:
+            noisy: float32 [1,T,4,h,w].
+            sigma: noise level, above 0.
+            image_latents: [1,T,4,h,w].
+            embeddings: [1,T,C].
+        """
+        variance = sigma**2 + 1
+        scaled = torch.cat([noisy / math.sqrt(variance), image_latents], dim=2)
+        v = self.unet(
+            scaled.to(self.unet.dtype),
+            torch.tensor(math.log(sigma) / 4, device=noisy.device),
+            encoder_hidden_states=embeddings.to(self.unet.dtype),
+            added_time_ids=noisy.new_tensor([ADDED_TIME_IDS]),
+            return_dict=False,
+        )[0]
+        return noisy / variance - v.float() * (sigma / math.sqrt(variance))
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Depth, float32 [n,H,W] in [0,1], of finished latents [n,4,h,w] that the temporal decoder sees together."""
+        latents = latents / self.vae.config.scaling_factor
+        images = self.vae.decode(latents.to(self.vae.dtype), num_frames=len(latents)).sample.float()
+        return (images / 2 + 0.5).clamp(0, 1).mean(dim=1)
+
+    def _pixels(self, frames: NDArray[np.uint8]) -> torch.Tensor:
+        """uint8 [n,H,W,3] as float32 [n,3,H,W] in [-1,1]."""
+        return self._tensor(frames).permute(0, 3, 1, 2).float() / 255 * 2 - 1
+
+    def _tensor(self, array: NDArray[np.generic]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._execution_device)
+
+    @contextlib.contextmanager
+    def _vae_in_float32(self) -> Iterator[None]:
+        upcast = self.vae.dtype == torch.float16 and self.vae.config.force_upcast
+        if upcast:
+            self.vae.to(dtype=torch.float32)
+        try:
+            yield
+        finally:
+            if upcast:
+                self.vae.to(dtype=torch.float16)
+
+
+def load_pipeline(
+    base: str | os.PathLike[str] = DEFAULT_BASE,
+    unet: str | os.PathLike[str] = DEFAULT_UNET,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    attention: str = "sdpa",
+    cpu_offload: str = "none",
+) -> DepthCrafterPipeline:
+    """Load the reference.
+
+    Args:
+        base: folder or hub id of Stable Video Diffusion.
+        unet: folder or hub id of DepthCrafter's UNet.
+        dtype: torch.float32 or torch.float16.
+        device: "cpu" or "cuda".
+        attention: "sdpa" (PyTorch's own) or "xformers".
+        cpu_offload: "none"; "model" keeps one network on the GPU at a time, "sequential" one layer.
+
+    Raises:
+        UserError: a checkpoint, or what an option needs, is not there.
+    """
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("PyTorch sees no CUDA device; use the device cpu, or install a CUDA build of PyTorch.")
+    if cpu_offload not in ("none", "model", "sequential"):
+        raise UserError(f"There is no CPU offload {cpu_offload!r}; choose none, model or sequential.")
+    if cpu_offload != "none" and device == "cpu":
+        raise UserError("CPU offload moves weights off a GPU, and the device is cpu; use --cpu-offload none.")
+    pipeline = DepthCrafterPipeline(
+        vae=load_vae(base, dtype),
+        image_encoder=load_image_encoder(base, dtype),
+        unet=load_unet(unet, dtype),
+        scheduler=load_scheduler(base),
+        feature_extractor=load_feature_extractor(base),
+    )
+    if cpu_offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    elif cpu_offload == "sequential":
+        pipeline.enable_sequential_cpu_offload(device=device)
+    else:
+        pipeline.to(device)
+    if attention == "xformers":
+        try:
+            pipeline.enable_xformers_memory_efficient_attention()
+        except (ImportError, ValueError) as error:
+            raise UserError(
+                f"xformers cannot be used here ({error}); install the extra [xformers] on a machine with a GPU, "
+                "or use the attention sdpa."
+            ) from error
+    elif attention != "sdpa":
+        raise UserError(f"There is no attention {attention!r}; choose sdpa or xformers.")
+    return pipeline
+
+
+def _join(latents: torch.Tensor, new: torch.Tensor, overlap: int) -> torch.Tensor:
+    """Append a window's latents, cross-fading the frames that both have."""
+    if not overlap:
+        return torch.cat([latents, new], dim=1)
+    w = torch.from_numpy(blend_weights(overlap)).to(new).view(1, overlap, 1, 1, 1)
+    blended = new[:, :overlap] * w + latents[:, -overlap:] * (1 - w)
+    return torch.cat([latents[:, :-overlap], blended, new[:, overlap:]], dim=1)

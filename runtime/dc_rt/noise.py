@@ -1,0 +1,47 @@
+"""Where the pipeline takes its noise from."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dc_rt.errors import UserError
+
+
+class NoiseSource(Protocol):
+    """Standard normal noise, float32, that is the same at every call with the same arguments."""
+
+    def frame(self, index: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Noise [3,H,W] for the pixels of frame `index` of the video."""
+        ...
+
+    def latent(self, slot: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Noise [4,h,w] that a frame's latents start from; `slot` is its index modulo the window."""
+        ...
+
+
+class Noise:
+    """The default noise: a counter-based generator (Philox) keyed by seed, kind and index.
+
+    A frame's noise depends on nothing else, neither on how frames are grouped nor on where a run was resumed.
+    """
+
+    _FRAME, _LATENT = 0, 1
+
+    def __init__(self, seed: int = 42) -> None:
+        """`seed` in [0, 2^64); raises `UserError` otherwise."""
+        if not 0 <= seed < 2**64:
+            raise UserError(f"The seed must be between 0 and 2^64 - 1, not {seed}; try --seed 42.")
+        self.seed = seed
+
+    def frame(self, index: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        return self._normal(self._FRAME, index, shape)
+
+    def latent(self, slot: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        return self._normal(self._LATENT, slot, shape)
+
+    def _normal(self, kind: int, index: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        key = np.array([self.seed, (kind << 56) | index], dtype=np.uint64)
+        return np.random.Generator(np.random.Philox(key=key)).standard_normal(shape, dtype=np.float32)
