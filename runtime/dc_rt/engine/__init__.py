@@ -1,0 +1,121 @@
+"""Engines: named arrays in, named arrays out, whatever runs them.
+
+A backend is a function `open_engines(folder, manifest, cpu_offload) -> (open, device)`: `open(graph)` gives the
+`Engine` of one of the four graphs, `device` says in words where it runs. Backends of other packages are found by the
+entry point group `dc_rt.backends`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dc_rt.engine.manifest import GRAPHS, MANIFEST, File, Manifest, Model, Profile, Range
+from dc_rt.errors import UserError
+
+__all__ = [
+    "BACKENDS",
+    "CPU_OFFLOADS",
+    "GRAPHS",
+    "MANIFEST",
+    "Engine",
+    "EngineSet",
+    "File",
+    "Manifest",
+    "Model",
+    "Profile",
+    "Range",
+    "load_engines",
+]
+
+BACKENDS = ("auto", "onnx", "tensorrt", "torch")
+CPU_OFFLOADS = ("none", "model", "sequential")
+
+Array = NDArray[np.generic]
+
+
+Engine = Callable[..., dict[str, Array]]
+"""One graph, ready to run: called with its inputs by name, it gives its outputs by name."""
+
+OpenEngine = Callable[[str], Engine]
+
+
+class EngineSet:
+    """The four graphs of a model on one backend."""
+
+    def __init__(
+        self, manifest: Manifest, backend: str, device: str, open_engine: OpenEngine, one_resident: bool
+    ) -> None:
+        """Open all engines now, or with `one_resident` each when its turn comes, closing the one before."""
+        self.manifest = manifest
+        self.backend = backend
+        self.device = device
+        self._open = open_engine
+        self._one_resident = one_resident
+        self._engines = {} if one_resident else {graph: open_engine(graph) for graph in GRAPHS}
+
+    def __call__(self, graph: str, **inputs: Array) -> NDArray[np.float32]:
+        """Run one graph; each has a single float32 output (see `dc_rt.pipeline` for the shapes)."""
+        if graph not in self._engines:
+            if self._one_resident:
+                self._engines.clear()
+            self._engines[graph] = self._open(graph)
+        (output,) = self._engines[graph](**inputs).values()
+        return np.asarray(output, np.float32)
+
+
+def load_engines(folder: str | os.PathLike[str], backend: str = "auto", cpu_offload: str = "none") -> EngineSet:
+    """Check an engine set and open it.
+
+    Args:
+        folder: the engine set.
+        backend: "onnx", "tensorrt", "torch" (the reference, on the checkpoint that the set was exported from), or
+            "auto": the one that the set was made for.
+        cpu_offload: "none"; "model" keeps one engine in memory at a time; "sequential" streams weights.
+
+    Raises:
+        UserError: the set is missing, incomplete, changed or not for this backend, or the backend cannot run here.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f"There is no backend {backend!r}; choose one of {', '.join(BACKENDS)}.")
+    if cpu_offload not in CPU_OFFLOADS:
+        raise UserError(f"There is no CPU offload {cpu_offload!r}; choose one of {', '.join(CPU_OFFLOADS)}.")
+    folder = Path(folder)
+    manifest = Manifest.read(folder)
+    if backend == "auto":
+        backend = "onnx" if manifest.flavour == "onnx" else "tensorrt"
+    if backend != "torch":
+        # PyTorch runs the checkpoint, not these files.
+        manifest.check_contents(folder)
+    open_engine, device = _open_backend(backend, manifest.flavour)(folder, manifest, cpu_offload)
+    return EngineSet(manifest, backend, device, open_engine, one_resident=cpu_offload == "model" and backend != "torch")
+
+
+OpenEngines = Callable[[Path, Manifest, str], tuple[OpenEngine, str]]
+
+
+def _open_backend(backend: str, flavour: str) -> OpenEngines:
+    if backend == "onnx":
+        if flavour != "onnx":
+            raise UserError(f"This engine set holds {flavour} engines, not ONNX graphs; use --backend auto.")
+        from dc_rt.engine.onnx import open_engines
+
+        return open_engines
+    for plugin in entry_points(group="dc_rt.backends", name=backend):
+        try:
+            loaded: OpenEngines = plugin.load()
+        except ImportError as error:
+            raise UserError(
+                f"The {backend} backend cannot be imported ({error}); install it with "
+                "`pip install 'depthcrafter-rt[export]'`, or use --backend auto."
+            ) from error
+        return loaded
+    raise UserError(
+        f"The {backend} backend is not in this installation, and this engine set holds {flavour} graphs; "
+        "use --backend auto (`dc-rt doctor` lists what this machine can run)."
+    )

@@ -1,0 +1,197 @@
+"""DepthCrafter's algorithm: a generator from frames to depth that holds one window, however long the video.
+
+The four graphs, for n frames, T frames of a window, H x W pixels, h = H/8, w = W/8, C the embeddings' width:
+
+    clip_encoder   frames u8 [n,H,W,3], resize_rows [224,H], resize_cols [224,W]              -> embeddings [n,C]
+    vae_encoder    frames u8 [n,H,W,3], noise [n,3,H,W], already scaled                       -> image_latents [n,4,h,w]
+    denoiser       noisy [1,T,4,h,w], sigma [], image_latents [1,T,4,h,w], embeddings [1,T,C] -> denoised [1,T,4,h,w]
+    vae_decoder    latents [n,4,h,w]                                                          -> depth [n,H,W]
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dc_rt.engine import EngineSet, load_engines
+from dc_rt.errors import UserError
+from dc_rt.noise import Noise, NoiseSource
+from dc_rt.resize import resize_matrix
+from dc_rt.schedule import initial_scale, karras_sigmas
+from dc_rt.windows import blend, check_window
+
+NOISE_AUGMENTATION = 0.02
+# Frames that the encoders and the decoder take at a time. The temporal decoder mixes the frames of a chunk, so that
+# chunks of 8 from frame 0 on are part of the result; for the encoders, whose frames are independent, it is only a size.
+CHUNK = 8
+
+Float = NDArray[np.float32]
+Progress = Callable[[str, int, float], None]
+"""Called after each run of a graph: its name, the frames it was given and the seconds it took."""
+
+
+class DepthCrafter:
+    """A model, ready to run. `DepthCrafter.load(...)` makes one; calling it runs a video."""
+
+    def __init__(self, engines: EngineSet) -> None:
+        self.engines = engines
+
+    @classmethod
+    def load(cls, engines: str | os.PathLike[str], backend: str = "auto", *, cpu_offload: str = "none") -> DepthCrafter:
+        """Check and open an engine set; see `dc_rt.engine.load_engines` for the arguments and errors."""
+        return cls(load_engines(engines, backend, cpu_offload))
+
+    def __call__(
+        self,
+        frames: Iterable[NDArray[np.uint8]],
+        *,
+        steps: int = 5,
+        guidance_scale: float = 1.0,
+        window_size: int = 110,
+        overlap: int = 25,
+        noise: NoiseSource | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Float]:
+        """Depth of a video, frame by frame.
+
+        Args:
+            frames: uint8 [H,W,3] each, RGB, of one size, H and W multiples of 64. Read as it is needed.
+            steps: denoising steps, at least 1.
+            guidance_scale: classifier-free guidance; up to 1 there is none, above it each step costs two.
+            window_size: frames that are denoised together.
+            overlap: frames that neighbouring windows share, below `window_size`.
+            noise: where the noise comes from; `Noise(seed=42)` unless given.
+            progress: see `Progress`.
+
+        Yields:
+            Disparity, larger is nearer: float32 [H,W] in [0,1], in order, not yet normalised over the video.
+
+        Raises:
+            UserError: at once for an option out of its range, at the first frame for one that the engines cannot run.
+        """
+        check_window(window_size, overlap)
+        self.engines.manifest.profile.check_window(window_size)
+        sigmas = karras_sigmas(steps)
+        run = _Run(self.engines, sigmas, guidance_scale, noise or Noise(), progress or _ignore)
+        return run.depths(iter(frames), window_size, overlap)
+
+
+class _Run:
+    """One video on its way through the graphs."""
+
+    def __init__(
+        self, engines: EngineSet, sigmas: Float, guidance_scale: float, noise: NoiseSource, progress: Progress
+    ) -> None:
+        self.engines = engines
+        self.sigmas = sigmas
+        self.guidance_scale = guidance_scale
+        self.noise = noise
+        self.progress = progress
+
+    def depths(self, frames: Iterator[NDArray[np.uint8]], window_size: int, overlap: int) -> Iterator[Float]:
+        first = next(frames, None)
+        if first is None:
+            return
+        height, width = self._check_first(first)
+        self.resize = {"resize_rows": resize_matrix(height), "resize_cols": resize_matrix(width)}
+        frames = _of_one_size(chain([first], frames), height, width)
+
+        shape = (4, height // 8, width // 8)
+        image_latents = np.empty((0, *shape), np.float32)  # of the window, from its first frame on
+        embeddings = np.empty((0, self.engines.manifest.model.embedding_dim), np.float32)
+        finished = np.empty((0, *shape), np.float32)  # denoised and blended, waiting for a whole chunk
+        previous: Float | None = None  # the last window's latents over the frames that the next one shares
+        start = 0
+        following: NDArray[np.uint8] | None = next(frames)
+        while following is not None:
+            # Read the rest of the window, and one frame more: whether it is there says whether a window follows.
+            read = len(embeddings)
+            new = [following, *islice(frames, window_size - read - 1)]
+            following = next(frames, None)
+            embeddings = np.concatenate([embeddings, *self._embed(new)])
+            image_latents = np.concatenate([image_latents, *self._encode(new, start + read)])
+
+            slots = [(start + i) % window_size for i in range(len(embeddings))]
+            eps = np.stack([self.noise.latent(slot, shape) for slot in slots])
+            latents = self._denoise(self._start_from(eps, previous), image_latents, embeddings)
+            if previous is not None:
+                latents[:overlap] = blend(previous, latents[:overlap])
+
+            keep = overlap if following is not None else 0
+            final, shared = np.split(latents, [len(latents) - keep])
+            finished = np.concatenate([finished, final])
+            while len(finished) >= CHUNK or (following is None and len(finished)):
+                yield from self._graph("vae_decoder", min(CHUNK, len(finished)), latents=finished[:CHUNK])
+                finished = finished[CHUNK:]
+            previous = shared
+            start += window_size - overlap
+            embeddings, image_latents = (x[window_size - overlap :] for x in (embeddings, image_latents))
+
+    def _start_from(self, eps: Float, previous: Float | None) -> Float:
+        """Where a window's latents start: noise, and over the overlap the previous window's result under noise."""
+        noisy = eps * initial_scale()
+        if previous is not None:
+            shared = len(previous)
+            noisy[:shared] = previous + eps[:shared] * self.sigmas[0]
+        return noisy
+
+    def _denoise(self, x: Float, image_latents: Float, embeddings: Float) -> Float:
+        """Euler steps of the probability flow from the first noise level to 0; all [T,...]."""
+        x, image_latents, embeddings = x[None], image_latents[None], embeddings[None]
+        for sigma, sigma_next in pairwise(self.sigmas):
+            denoised = self._denoised(x, sigma, image_latents, embeddings)
+            if self.guidance_scale > 1:
+                unconditional = self._denoised(x, sigma, np.zeros_like(image_latents), np.zeros_like(embeddings))
+                denoised = unconditional + np.float32(self.guidance_scale) * (denoised - unconditional)
+            x = x + (x - denoised) / sigma * (sigma_next - sigma)
+        result: Float = x[0]
+        return result
+
+    def _denoised(self, x: Float, sigma: np.float32, image_latents: Float, embeddings: Float) -> Float:
+        inputs = {"noisy": x, "sigma": np.asarray(sigma), "image_latents": image_latents, "embeddings": embeddings}
+        return self._graph("denoiser", x.shape[1], **inputs)
+
+    def _embed(self, frames: list[NDArray[np.uint8]]) -> Iterator[Float]:
+        for i in range(0, len(frames), CHUNK):
+            chunk = np.stack(frames[i : i + CHUNK])
+            yield self._graph("clip_encoder", len(chunk), frames=chunk, **self.resize)
+
+    def _encode(self, frames: list[NDArray[np.uint8]], index: int) -> Iterator[Float]:
+        """Image latents of `frames`, the first of which is frame `index` of the video."""
+        for i in range(0, len(frames), CHUNK):
+            chunk = np.stack(frames[i : i + CHUNK])
+            n, height, width, _ = chunk.shape
+            noise = np.stack([self.noise.frame(index + i + j, (3, height, width)) for j in range(n)])
+            yield self._graph("vae_encoder", n, frames=chunk, noise=np.float32(NOISE_AUGMENTATION) * noise)
+
+    def _graph(self, graph: str, num_frames: int, **inputs: NDArray[np.generic]) -> Float:
+        began = time.perf_counter()
+        output = self.engines(graph, **inputs)
+        self.progress(graph, num_frames, time.perf_counter() - began)
+        return output
+
+    def _check_first(self, frame: NDArray[np.uint8]) -> tuple[int, int]:
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            raise UserError(f"Frames must be uint8 [H,W,3], not {frame.dtype} {list(frame.shape)}; convert them first.")
+        height, width, _ = frame.shape
+        self.engines.manifest.profile.check_size(height, width)
+        return height, width
+
+
+def _of_one_size(frames: Iterable[NDArray[np.uint8]], height: int, width: int) -> Iterator[NDArray[np.uint8]]:
+    for index, frame in enumerate(frames):
+        if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
+            raise UserError(
+                f"Frame {index} is {frame.dtype} {list(frame.shape)} and the first was uint8 {[height, width, 3]}; "
+                "resize all frames to one size."
+            )
+        yield frame
+
+
+def _ignore(stage: str, num_frames: int, seconds: float) -> None:
+    pass
