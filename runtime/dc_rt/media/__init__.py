@@ -1,0 +1,24 @@
+"""Pixels in and out of files: videos and folders of images in; MP4, NPZ, EXR and PNG out."""
+
+from dc_rt.media.colormap import inferno, to_uint8
+from dc_rt.media.read import IMAGE_FOLDER_FPS, VideoInfo, probe, read_frames
+from dc_rt.media.read_images import IMAGE_SUFFIXES
+from dc_rt.media.sizes import DATASET_SIZES, frame_stride, output_size
+from dc_rt.media.write import ExrWriter, Mp4Writer, NpzWriter, PngWriter
+
+__all__ = [
+    "DATASET_SIZES",
+    "IMAGE_FOLDER_FPS",
+    "IMAGE_SUFFIXES",
+    "ExrWriter",
+    "Mp4Writer",
+    "NpzWriter",
+    "PngWriter",
+    "VideoInfo",
+    "frame_stride",
+    "inferno",
+    "output_size",
+    "probe",
+    "read_frames",
+    "to_uint8",
+]

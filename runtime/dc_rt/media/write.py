@@ -1,0 +1,167 @@
+"""Results out, a frame at a time and in constant memory: MP4, NPZ, EXR, 16-bit PNG.
+
+Every writer is a context manager with a `write` method, and writes to the very path that it is given: replacing what is
+already there in one step is the caller's. What the disk refuses is raised as an `OSError`; the incomplete file is left
+to the caller too.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from numpy.typing import NDArray
+
+from dc_rt.errors import UserError
+
+
+class Mp4Writer:
+    """H.264 in MP4 at a constant frame rate, quality as the original's (crf 18), playable while it downloads."""
+
+    def __init__(self, path: str | Path, fps: Fraction, height: int, width: int) -> None:
+        """`height` and `width` must be even. Raises `UserError` where PyAV was built without libx264."""
+        if "libx264" not in av.codecs_available:
+            raise UserError("This build of PyAV has no H.264 encoder; get one that has with 'pip install -U av'.")
+        self._shape = (height, width, 3)
+        self._time_base = 1 / fps
+        self._num_frames = 0
+        # The name may end in anything, and "file:" keeps FFmpeg from taking a part of it for a protocol.
+        self._container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
+        self._stream = self._container.add_stream("libx264", rate=fps, options={"crf": "18"})
+        self._stream.height, self._stream.width = height, width
+        self._stream.pix_fmt = "yuv420p"
+        # Players guess the matrix of an untagged file from its size, and guess differently.
+        self._stream.colorspace = Colorspace.ITU709
+        self._stream.color_range = ColorRange.MPEG
+        self._stream.color_primaries = ColorPrimaries.BT709
+        self._stream.color_trc = ColorTrc.BT709
+        self._container.start_encoding()  # opens the file now, not when the encoder gives its first packet
+
+    def write(self, frame: NDArray[np.uint8]) -> None:
+        """Append a frame, uint8 [H,W,3] RGB or [H,W] grey."""
+        rgb = np.ascontiguousarray(np.broadcast_to(frame if frame.ndim == 3 else frame[..., None], self._shape))
+        picture = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
+        picture.pts, picture.time_base = self._num_frames, self._time_base
+        self._container.mux(self._stream.encode(picture))
+        self._num_frames += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._container.mux(self._stream.encode(None))
+        finally:
+            self._container.close()
+
+
+class NpzWriter:
+    """What `np.savez_compressed(path, depth=...)` writes, without ever holding the array."""
+
+    def __init__(self, path: str | Path, shape: tuple[int, int, int]) -> None:
+        """`shape` is [T,H,W] of the whole array: it precedes the data."""
+        self._shape = shape
+        self._num_frames = 0
+        self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED)
+        # The size is not known yet, and may pass 4 GB.
+        self._member = self._zip.open("depth.npy", "w", force_zip64=True)
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype("<f4")), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._member, header)
+
+    def write(self, depth: NDArray[np.float32]) -> None:
+        """Append a frame, float32 [H,W]; raises `ValueError` for another shape or one frame too many."""
+        if depth.shape != self._shape[1:] or self._num_frames == self._shape[0]:
+            raise ValueError(f"frame {self._num_frames} of shape {depth.shape} does not fit into {self._shape}")
+        self._member.write(np.ascontiguousarray(depth, dtype="<f4").data)
+        self._num_frames += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Raises `ValueError` if frames are missing, since no reader could load the file."""
+        with self._zip:
+            self._member.close()
+        if kind is None and self._num_frames != self._shape[0]:
+            raise ValueError(f"{self._num_frames} frames were written of {self._shape[0]}")
+
+
+class ExrWriter:
+    """A folder of `frame_0000.exr`, each with a float32 channel `Z`."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Creates the folder."""
+        self._folder = _make_folder(folder)
+        self._num_frames = 0
+
+    def write(self, depth: NDArray[np.float32]) -> None:
+        """Write the next frame, float32 [H,W], bit for bit."""
+        import OpenEXR  # a large library that few runs need
+
+        header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+        path = self._folder / f"frame_{self._num_frames:04d}.exr"
+        try:
+            OpenEXR.File(header, {"Z": np.ascontiguousarray(depth, dtype=np.float32)}).write(str(path))
+        except RuntimeError as error:  # all that OpenEXR raises, with the system's message in it
+            raise OSError(str(error)) from error
+        self._num_frames += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Every frame is a whole file already."""
+
+
+class PngWriter:
+    """A folder of `frame_0000.png`, 16-bit grey."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Creates the folder."""
+        self._folder = _make_folder(folder)
+        self._num_frames = 0
+
+    def write(self, depth: NDArray[np.float32]) -> None:
+        """Write the next frame, [H,W] in [0,1], as round(depth * 65535)."""
+        path = self._folder / f"frame_{self._num_frames:04d}.png"
+        path.write_bytes(_encode_png(np.round(depth * 65535).astype(np.uint16)))
+        self._num_frames += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Every frame is a whole file already."""
+
+
+def _make_folder(folder: str | Path) -> Path:
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _encode_png(grey: NDArray[np.uint16]) -> bytes:
+    """A PNG file of a 16-bit grey image [H,W]."""
+    encoder = av.VideoCodecContext.create("png", "w")
+    encoder.height, encoder.width = grey.shape
+    encoder.pix_fmt = "gray16be"
+    encoder.time_base = Fraction(1)  # asked for, though an image has no time
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(grey), format="gray16be")
+    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
