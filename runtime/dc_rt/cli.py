@@ -1,0 +1,242 @@
+"""The command `dc-rt`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Self
+
+import typer
+
+from dc_rt.errors import UserError
+
+if TYPE_CHECKING:
+    from dc_rt.job import Options, Plan
+
+app = typer.Typer(
+    name="dc-rt",
+    help="Consistent depth for long videos: DepthCrafter on ONNX Runtime or TensorRT.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+PLAIN_SECONDS = 5.0  # between progress lines where there is no terminal
+
+
+@app.command()
+def infer(
+    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files, or folders of images.")],
+    engines: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Engine set; else $DC_RT_ENGINES, else the newest complete one under ./engines, else the bundled one.",
+        ),
+    ] = None,
+    backend: Annotated[str, typer.Option(metavar="auto|onnx|tensorrt|torch", help="What runs the engines.")] = "auto",
+    save_folder: Annotated[Path, typer.Option(help="Where the results go.")] = Path("./demo_output"),
+    process_length: Annotated[int, typer.Option(help="Frames to process at most; -1 for all.")] = -1,
+    target_fps: Annotated[
+        float, typer.Option(help="Take every n-th frame, for about this frame rate; -1 for all.")
+    ] = -1,
+    max_res: Annotated[int, typer.Option(help="Largest height or width to process at, in pixels.")] = 1024,
+    dataset: Annotated[
+        str,
+        typer.Option(metavar="open|sintel|scannet|KITTI|bonn|NYUv2", help="Size preset; open follows the video."),
+    ] = "open",
+    window_size: Annotated[int, typer.Option(help="Frames denoised together.")] = 110,
+    overlap: Annotated[int, typer.Option(help="Frames that neighbouring windows share.")] = 25,
+    num_denoising_steps: Annotated[
+        int, typer.Option("--num-denoising-steps", "--num-inference-steps", help="Denoising steps.")
+    ] = 5,
+    guidance_scale: Annotated[float, typer.Option(help="Classifier-free guidance; up to 1 there is none.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 42,
+    save_npz: Annotated[bool, typer.Option("--save-npz", help="Also write NAME.npz: depth, float32 [T,H,W].")] = False,
+    save_exr: Annotated[bool, typer.Option("--save-exr", help="Also write NAME/frame_0000.exr, channel Z.")] = False,
+    save_png: Annotated[bool, typer.Option("--save-png", help="Also write NAME/frame_0000.png, 16-bit.")] = False,
+    cpu_offload: Annotated[
+        str,
+        typer.Option(metavar="none|model|sequential", help="Save memory: one engine at a time, or streamed weights."),
+    ] = "none",
+) -> None:
+    """Estimate the depth of videos: NAME_depth.mp4, NAME_vis.mp4, NAME_input.mp4 and NAME.json of each."""
+    from dc_rt.engine.discovery import choose_engines
+    from dc_rt.job import Options, plan_job, run_job
+    from dc_rt.pipeline import DepthCrafter
+
+    options = Options(
+        process_length=process_length,
+        target_fps=target_fps,
+        max_res=max_res,
+        dataset=dataset,
+        window_size=window_size,
+        overlap=overlap,
+        num_denoising_steps=num_denoising_steps,
+        guidance_scale=guidance_scale,
+        seed=seed,
+        save_npz=save_npz,
+        save_exr=save_exr,
+        save_png=save_png,
+    )
+    options.check()
+    _check_names(videos)
+    folder, reason = choose_engines(engines)
+    model = DepthCrafter.load(folder, backend, cpu_offload=cpu_offload)
+    manifest = model.engines.manifest
+    _say(f"Model {manifest.model.name} ({manifest.precision}), {model.engines.backend} on {model.engines.device}")
+    _say(f"Engines {folder}: {reason}")
+
+    failures = 0
+    for video in videos:
+        try:
+            plan = plan_job(model, video, options)
+            _say(
+                f"{video}: {plan.num_frames} of {plan.source.num_frames} frames, "
+                f"{plan.source.width}x{plan.source.height} at {float(plan.source.fps):.4g} frames/s -> "
+                f"{plan.width}x{plan.height} at {float(plan.fps):.4g} frames/s"
+            )
+            began = time.perf_counter()
+            with _progress(plan, options) as progress:
+                results = run_job(model, plan, save_folder, options, progress.add)
+            seconds = time.perf_counter() - began
+            _say(f"{plan.num_frames} frames in {seconds:.1f} s, {1000 * seconds / plan.num_frames:.0f} ms/frame")
+            for result in results:
+                _say(f"  {result}")
+        except (UserError, OSError) as error:
+            _complain(error)
+            failures += 1
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor() -> None:
+    """Print what this machine can run, and what to do for more."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from dc_rt.doctor import examine
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "what", "found", "to do"):
+        table.add_column(column, overflow="fold")
+    for finding in examine():
+        table.add_row("[green]ok" if finding.ok else "[yellow]--", finding.what, finding.found, finding.advice)
+    Console().print(table)
+
+
+def main() -> None:
+    """Run the command line: a `UserError` is one sentence and exit status 1, Ctrl-C is 130."""
+    try:
+        app()
+    except UserError as error:
+        _complain(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("Interrupted; nothing of the unfinished video was kept.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _check_names(videos: list[Path]) -> None:
+    """Results are named after their video, so two videos of one name would overwrite each other."""
+    names = Counter(video.stem for video in videos)
+    if double := [name for name, count in names.items() if count > 1]:
+        raise UserError(f"More than one video is called {double[0]}; run them one by one with a --save-folder each.")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _complain(error: Exception) -> None:
+    sentence = str(error) if isinstance(error, UserError) else f"The results cannot be written: {error}."
+    red, plain = ("\x1b[31m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
+    print(f"{red}{sentence}{plain}", file=sys.stderr, flush=True)
+
+
+class _Progress(AbstractContextManager["_Progress"]):
+    """How far a video is: by denoised frames, most of the work, and by decoded ones."""
+
+    def __init__(self, plan: Plan, options: Options) -> None:
+        self._frames = plan.num_frames
+        self._total = plan.denoiser_frames(options) + 2 * plan.num_frames
+        self._done = 0
+        self._finished_frames = 0
+        self._began = time.perf_counter()
+
+    def add(self, stage: str, frames: int, seconds: float) -> None:
+        """Hear of a stage's work; see `dc_rt.pipeline.Progress`."""
+        if stage in ("denoiser", "vae_encoder", "vae_decoder"):
+            self._done += frames
+        if stage == "vae_decoder":
+            self._finished_frames += frames
+        self._show()
+
+    def _status(self) -> tuple[float, str]:
+        """Share of the work done, and frames, frames per second and time left in words."""
+        elapsed = time.perf_counter() - self._began
+        share = self._done / self._total
+        left = f"{_clock(elapsed / share - elapsed)} left" if share > 0 else "starting"
+        rate = share * self._frames / elapsed if elapsed > 0 else 0.0
+        return share, f"{self._finished_frames}/{self._frames} frames, {rate:.2f} frames/s, {left}"
+
+    def _show(self) -> None:
+        raise NotImplementedError
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing to close unless a bar is drawn."""
+
+
+class _Bar(_Progress):
+    """On a terminal: a bar that is drawn anew."""
+
+    def __enter__(self) -> Self:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._bar = Progress(BarColumn(), TextColumn("{task.percentage:>3.0f} %  {task.fields[status]}"))
+        self._bar.start()
+        self._task = self._bar.add_task("", total=1.0, status="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def _show(self) -> None:
+        share, status = self._status()
+        self._bar.update(self._task, completed=share, status=status)
+
+
+class _Lines(_Progress):
+    """Elsewhere (a log, a pipe): a plain line every few seconds."""
+
+    _last = 0.0
+
+    def _show(self) -> None:
+        now = time.perf_counter()
+        if now - max(self._last, self._began) >= PLAIN_SECONDS:
+            self._last = now
+            share, status = self._status()
+            _say(f"{100 * share:3.0f} %  {status}")
+
+
+def _progress(plan: Plan, options: Options) -> _Progress:
+    return (_Bar if sys.stdout.isatty() else _Lines)(plan, options)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What this machine can run, and what to do for more."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from dc_rt.engine.discovery import BUNDLED, ENGINES_FOLDER, choose_engines, list_engines
+from dc_rt.engine.manifest import Manifest
+from dc_rt.errors import UserError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked for: whether it is there, what was found, and what to do about it."""
+
+    ok: bool
+    what: str
+    found: str
+    advice: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """Look at the machine, the backends and the engine sets, in that order."""
+    yield Finding(True, "dc-rt", f"{_version('depthcrafter-rt')} on Python {platform.python_version()}, {sys.platform}")
+    yield Finding(True, "processor", f"{os.cpu_count()} cores, {platform.machine()}")
+    yield _gpu()
+    yield _onnx_runtime()
+    yield _tensorrt()
+    yield _torch()
+    yield _video_encoder()
+    yield from _engine_sets()
+
+
+def _gpu() -> Finding:
+    if not shutil.which("nvidia-smi"):
+        return Finding(False, "GPU", "no NVIDIA driver", "none is needed for the CPU; with one, install its driver")
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version,compute_cap", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, check=False)
+    gpus = "; ".join(answer.stdout.strip().splitlines())
+    if answer.returncode or not gpus:
+        return Finding(False, "GPU", "nvidia-smi finds none", "check the driver: nvidia-smi")
+    return Finding(True, "GPU", gpus)
+
+
+def _onnx_runtime() -> Finding:
+    import onnxruntime
+
+    names = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
+    found = f"{onnxruntime.__version__} ({', '.join(onnxruntime.get_available_providers())})"
+    if len(names) > 1:
+        both = "onnxruntime and onnxruntime-gpu are one module, and both are installed"
+        return Finding(False, "onnx", f"{found}; {both}", "uninstall both, then install one: make install-gpu")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return Finding(True, "onnx", found)
+    return Finding(True, "onnx", found, "for an NVIDIA GPU: make install-gpu")
+
+
+def _tensorrt() -> Finding:
+    for module, package in (("tensorrt", "tensorrt-cu13"), ("tensorrt_rtx", "tensorrt-rtx-cu13")):
+        if find_spec(module):
+            return Finding(
+                False, "tensorrt", f"{module} {_version(package)}", "this version runs ONNX engine sets only"
+            )
+    return Finding(False, "tensorrt", "not installed", "this version runs ONNX engine sets only")
+
+
+def _torch() -> Finding:
+    if find_spec("torch") and find_spec("diffusers"):
+        return Finding(True, "torch", f"{_version('torch')}, the reference: --backend torch")
+    return Finding(False, "torch", "not installed", "to export or to compare: pip install 'depthcrafter-rt[export]'")
+
+
+def _video_encoder() -> Finding:
+    import av
+
+    if "libx264" in av.codecs_available:
+        return Finding(True, "video", f"PyAV {av.__version__} with libx264")
+    return Finding(False, "video", f"PyAV {av.__version__} without libx264", "pip install -U av")
+
+
+def _engine_sets() -> Iterator[Finding]:
+    sets = dict.fromkeys((BUNDLED, *list_engines(ENGINES_FOLDER)))
+    try:
+        chosen, reason = choose_engines(None)
+    except UserError:  # pragma: no cover - choosing reads nothing that could be wrong
+        chosen, reason = BUNDLED, ""
+    sets[chosen] = None
+    for folder in sets:
+        used = f"used unless --engines names another: {reason}" if folder == chosen else ""
+        yield _engine_set(folder, used)
+
+
+def _engine_set(folder: Path, used: str) -> Finding:
+    try:
+        manifest = Manifest.read(folder)
+        manifest.check_contents(folder)
+    except UserError as error:
+        return Finding(False, "engines", str(folder), str(error))
+    found = f"{folder}: {manifest.model.name}, {manifest.flavour} {manifest.precision}, profile {manifest.profile.name}"
+    return Finding(True, "engines", found, used)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
