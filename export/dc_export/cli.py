@@ -1,0 +1,115 @@
+"""The command `dc-export`: checkpoint to ONNX graphs, and the graphs against the reference."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from dc_rt.errors import UserError
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    name="dc-export",
+    help="Turn a DepthCrafter checkpoint into engines.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+DEFAULT_BASE = "stabilityai/stable-video-diffusion-img2vid-xt"
+DEFAULT_UNET = "tencent/DepthCrafter"
+
+Base = Annotated[
+    str,
+    typer.Option(help="Stable Video Diffusion: a folder, a hub id, or random:tiny or random:full.", metavar="DIR|ID"),
+]
+Unet = Annotated[
+    str, typer.Option(help="DepthCrafter's UNet, likewise. The hub's weights are non-commercial.", metavar="DIR|ID")
+]
+
+
+@app.command()
+def onnx(
+    out: Annotated[Path, typer.Option(help="Folder of the engine set.", metavar="ENGINES")],
+    base: Base = DEFAULT_BASE,
+    unet: Unet = DEFAULT_UNET,
+    precision: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
+    profile: Annotated[str, typer.Option(help="Size profile, see engines/profiles.toml.")] = "any",
+    name: Annotated[str | None, typer.Option(help="What to call the model; its UNet's name unless given.")] = None,
+) -> None:
+    """Export the four ONNX graphs and their manifest."""
+    if unet == DEFAULT_UNET:
+        console.print(f"{DEFAULT_UNET}: its licence allows academic, non-commercial use only.")
+    _hush_libraries()
+    from dc_export.onnx import export_onnx
+
+    began = time.perf_counter()
+    report = _reporter(began)
+    manifest = export_onnx(base, unet, out, precision=precision, profile=profile, name=name, report=report)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (30 if sys.platform == "darwin" else 20))
+    report(f"{out}: {manifest.model.name}, {precision}, profile {profile}; peak memory {peak:.1f} GiB")
+
+
+@app.command()
+def verify(
+    engines: Annotated[Path, typer.Argument(help="Folder of the engine set.", metavar="ENGINES")],
+    base: Base = DEFAULT_BASE,
+    unet: Unet = DEFAULT_UNET,
+    backend: Annotated[str, typer.Option(help="auto, onnx or tensorrt.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
+) -> None:
+    """Run each graph and the PyTorch reference on random inputs of several sizes; exit with 1 if any differs."""
+    _hush_libraries()
+    from dc_export.verify import verify as compare
+
+    table = Table(title=f"{engines} against the float32 reference", title_justify="left", box=None)
+    table.add_column("graph", no_wrap=True)
+    table.add_column("frames x height x width", no_wrap=True)
+    for column in ("mean error", "max error", "spread"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    report = _reporter(time.perf_counter())
+    passed = True
+    for row in compare(engines, base, unet, backend=backend, seed=seed):
+        report(f"{row.graph}, {row.size}")
+        figures = (f"{row.mean_error:.2e}", f"{row.max_error:.2e}", f"{row.spread:.3g}")
+        table.add_row(row.graph, row.size, *figures, "ok" if row.passed else "DIFFERS")
+        passed &= row.passed
+    console.print(table)
+    if not passed:
+        raise UserError("Graphs differ from the reference beyond rounding; export them again (dc-export onnx).")
+
+
+def main() -> None:
+    """Run the command line; a `UserError` is one sentence and exit status 1."""
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True).print(str(error), style="red", soft_wrap=True, markup=False, highlight=False)
+        sys.exit(1)
+
+
+def _reporter(began: float):  # type: ignore[no-untyped-def]  # a closure for print
+    def report(message: str) -> None:
+        console.print(f"{time.perf_counter() - began:6.1f} s  {message}", markup=False, highlight=False, soft_wrap=True)
+
+    return report
+
+
+def _hush_libraries() -> None:
+    """No progress bars and hints of other libraries between our lines; errors still come through."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+if __name__ == "__main__":
+    main()

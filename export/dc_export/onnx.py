@@ -1,0 +1,224 @@
+"""From a checkpoint to an engine set of ONNX graphs."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import gc
+import importlib.metadata
+import io
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from dc_rt.engine import GRAPHS, MANIFEST, File, Manifest, Model
+from dc_rt.errors import UserError
+from torch.export import Dim
+
+from dc_export.graphs import GRAPH_SPECS, ClipEncoder, Denoiser, Graph, VaeDecoder, VaeEncoder
+from dc_export.profiles import load_profile
+from depthcrafter.checkpoint import (
+    load_feature_extractor,
+    load_image_encoder,
+    load_scheduler,
+    load_unet,
+    load_vae,
+    revision,
+)
+
+OPSET = 23  # the first with an Attention node, which ONNX Runtime runs twice as fast as its parts, in half the memory
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
+# A protobuf message ends at 2 GiB; past this the weights go into a file beside the graph.
+EXTERNAL_DATA_BYTES = 1 << 30
+
+Source = str | os.PathLike[str]
+Report = Callable[[str], None]
+
+
+def export_onnx(
+    base: Source,
+    unet: Source,
+    out: Source,
+    *,
+    precision: str = "fp32",
+    profile: str = "any",
+    name: str | None = None,
+    report: Report = print,
+) -> Manifest:
+    """Write the four graphs and the manifest of an engine set.
+
+    One network is in memory at a time. The manifest is written last, so that a set without one is not whole.
+
+    Args:
+        base: folder or hub id of Stable Video Diffusion.
+        unet: folder or hub id of DepthCrafter's UNet.
+        out: folder of the engine set, made if need be; an engine set in it is replaced.
+        precision: of the weights and the arithmetic, "fp32" or "fp16". The VAE encoder stays in float32: it overflows
+            float16. Inputs and outputs are float32 (frames uint8) in both.
+        profile: name of a size profile, recorded for whoever runs the set.
+        name: what to call the model; from the UNet's name unless given.
+        report: is told of every long step.
+
+    Raises:
+        UserError: a checkpoint cannot be loaded, or there is no such precision or profile.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f"There is no precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
+    dtype = PRECISIONS[precision]
+    sizes = load_profile(profile)
+    load_scheduler(base)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+
+    loaders: dict[str, Callable[[], torch.nn.Module]] = {
+        "clip_encoder": lambda: ClipEncoder(load_image_encoder(base, dtype), load_feature_extractor(base)),
+        "vae_encoder": lambda: VaeEncoder(load_vae(base, torch.float32)),
+        "denoiser": lambda: Denoiser(load_unet(unet, dtype)),
+        "vae_decoder": lambda: VaeDecoder(load_vae(base, dtype)),
+    }
+    files: dict[str, tuple[File, ...]] = {}
+    revisions: dict[str, str | None] = {}
+    embedding_dim = latent_channels = 0
+    for number, graph in enumerate(GRAPHS, 1):
+        began = time.perf_counter()
+        report(f"[{number}/{len(GRAPHS)}] {graph}: loading the weights")
+        module = loaders[graph]()
+        if isinstance(module, ClipEncoder):
+            embedding_dim = module.encoder.config.projection_dim
+        elif isinstance(module, VaeEncoder):
+            latent_channels = module.vae.config.latent_channels
+            revisions["base"] = revision(module.vae)
+        elif isinstance(module, Denoiser):
+            _check_fits(module, embedding_dim, latent_channels, base, unet)
+            revisions["unet"] = revision(module.unet)
+        report(f"[{number}/{len(GRAPHS)}] {graph}: tracing")
+        model = _trace(module, GRAPH_SPECS[graph], embedding_dim, latent_channels)
+        report(f"[{number}/{len(GRAPHS)}] {graph}: writing {len(model.graph)} nodes")
+        paths = _save(model, folder / f"{graph}.onnx")
+        files[graph] = tuple(File.of(path) for path in paths)
+        size = sum(file.bytes for file in files[graph])
+        report(f"[{number}/{len(GRAPHS)}] {graph}: {size / 1e6:.1f} MB in {time.perf_counter() - began:.0f} s")
+        del module, model
+        gc.collect()
+
+    manifest = Manifest(
+        model=Model(
+            name=name or _model_name(unet),
+            base=_origin(base),
+            unet=_origin(unet),
+            base_revision=revisions["base"],
+            unet_revision=revisions["unet"],
+            embedding_dim=embedding_dim,
+            latent_channels=latent_channels,
+        ),
+        flavour="onnx",
+        precision=precision,
+        opset=OPSET,
+        profile=sizes,
+        graphs=files,
+        versions={package: importlib.metadata.version(package) for package in _VERSIONS},
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    manifest.write(folder)
+    return manifest
+
+
+_VERSIONS = ("depthcrafter-rt", "torch", "diffusers", "transformers", "onnxscript", "onnx")
+
+
+def _trace(module: torch.nn.Module, spec: Graph, embedding_dim: int, latent_channels: int) -> ir.Model:
+    """The ONNX graph of `module`, with dynamic frames, height and width."""
+    example = spec.example(embedding_dim, latent_channels)
+    h, w = Dim("h", min=1, max=64), Dim("w", min=1, max=64)
+    # The bounds on n and T are those that tracing itself finds (kernels it would choose differently beyond them, which
+    # no ONNX node depends on): stated here, since otherwise it traces once more to learn them. `dc-export verify` runs
+    # 1 frame and more than 63.
+    frames = {"n": Dim("n", min=2, max=63), "T": Dim("T", min=2, max=63)}
+    # Latents are halved three times, so h and w are multiples of 8 and the frames' sides multiples of 64.
+    dims = frames | {"h": 8 * h, "w": 8 * w, "H": 64 * h, "W": 64 * w}
+    shapes = {name: {axis: dims[dim] for axis, dim in axes.items()} or None for name, axes in spec.inputs.items()}
+    with _quiet(), torch.no_grad(), torch.fx.experimental._config.patch(backed_size_oblivious=True):
+        program = torch.export.export(module.eval(), (), kwargs=example, dynamic_shapes=shapes, strict=False)
+        exported = torch.onnx.export(
+            program, kwargs=example, dynamo=True, opset_version=OPSET, output_names=[spec.output], verbose=False
+        )
+    assert exported is not None
+    model = exported.model
+    _tidy(model, spec)
+    return model
+
+
+def _tidy(model: ir.Model, spec: Graph) -> None:
+    """Name the axes and drop what only the exporter needed: source lines of every node, inferred shapes."""
+    for value in model.graph.inputs:
+        _name_axes(value, spec.inputs[str(value.name)])
+    _name_axes(model.graph.outputs[0], spec.output_axes)
+    keep = {id(value) for value in (*model.graph.inputs, *model.graph.outputs)}
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+            if id(value) not in keep:
+                value.shape = None
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+
+
+def _name_axes(value: ir.Value, axes: dict[int, str]) -> None:
+    assert value.shape is not None
+    value.metadata_props.clear()
+    value.shape = ir.Shape([axes.get(axis, size) for axis, size in enumerate(value.shape)])
+
+
+def _save(model: ir.Model, path: Path) -> list[Path]:
+    """Write the graph, and its weights beside it where they are too large to be inside."""
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    data = path.with_name(path.name + ".data")
+    data.unlink(missing_ok=True)
+    if weights < EXTERNAL_DATA_BYTES:
+        ir.save(model, path)
+        return [path]
+    ir.save(model, path, external_data=data.name)
+    return [path, data]
+
+
+def _check_fits(denoiser: Denoiser, embedding_dim: int, latent_channels: int, base: Source, unet: Source) -> None:
+    config = denoiser.unet.config
+    if config.cross_attention_dim != embedding_dim or config.in_channels != 2 * latent_channels:
+        raise UserError(
+            f"The UNet {unet} takes embeddings of {config.cross_attention_dim} and {config.in_channels} channels, and "
+            f"the base {base} gives {embedding_dim} and 2 x {latent_channels}; give the base that it was trained with."
+        )
+
+
+def _origin(source: Source) -> str:
+    """What the manifest records: a folder by its full path, anything else as it was given."""
+    return str(Path(source).resolve()) if Path(source).exists() else str(source)
+
+
+def _model_name(unet: Source) -> str:
+    text = str(unet)
+    if text.startswith("random:"):
+        return text.replace(":", "-")
+    path = Path(text)
+    return path.parent.name if path.name == "unet" and path.parent.name else path.name
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's warnings, which are about itself, off the terminal."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,125 @@
+"""Each graph of an engine set against the reference, on random inputs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from dc_rt.engine import GRAPHS, Array, EngineSet, Profile, load_engines
+from dc_rt.resize import resize_matrix
+from numpy.typing import NDArray
+from polygraphy.comparator import CompareFunc, IterationResult
+from polygraphy.logger import G_LOGGER
+
+from depthcrafter.engine import torch_engines
+from depthcrafter.pipeline import NOISE_AUGMENTATION, load_pipeline
+
+Source = str | os.PathLike[str]
+
+# Largest error that is still rounding, as a share of the output's spread. Half precision has 11 bits, single 24;
+# hundreds of layers lie between input and output.
+TOLERANCE = {"fp32": 1e-3, "fp16": 1e-1}
+SIGMAS = (700.0, 3.0, 0.002)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One graph at one size: absolute errors, and the standard deviation of the reference's output beside them."""
+
+    graph: str
+    size: str
+    mean_error: float
+    max_error: float
+    spread: float
+    passed: bool
+
+
+def verify(
+    engines: Source, base: Source, unet: Source, *, backend: str = "auto", seed: int = 0
+) -> Iterator[Comparison]:
+    """Compare every graph of `engines` with the float32 reference on the checkpoint `base` and `unet`.
+
+    Yields:
+        A comparison a graph, size and, for the denoiser, noise level.
+
+    Raises:
+        UserError: the engine set or the checkpoint cannot be loaded.
+    """
+    engine_set = load_engines(engines, backend)
+    reference = torch_engines(load_pipeline(base, unet))
+    tolerance = TOLERANCE[engine_set.manifest.precision]
+    rng = np.random.default_rng(seed)
+    for graph in GRAPHS:
+        for frames, height, width in _sizes(engine_set.manifest.profile, graph):
+            for label, inputs in _inputs(graph, engine_set, rng, frames, height, width):
+                (expected,) = reference[graph](**inputs).values()
+                yield _compare(graph, label, engine_set(graph, **inputs), expected, tolerance)
+
+
+def _compare(graph: str, size: str, actual: Array, expected: Array, tolerance: float) -> Comparison:
+    spread = float(expected.std())
+    compare = CompareFunc.simple(atol=tolerance * spread, rtol=0, check_error_stat="max")
+    with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
+        results = compare(
+            IterationResult({"output": actual}, runner_name="engine"),
+            IterationResult({"output": expected}, runner_name="reference"),
+        )
+    result = results["output"]
+    return Comparison(graph, size, float(result.mean_absdiff), float(result.max_absdiff), spread, passed=bool(result))
+
+
+def _sizes(profile: Profile, graph: str) -> list[tuple[int, int, int]]:
+    """Frames, height and width: one frame, two shapes that are not square, and more frames than were traced with."""
+    wanted = [(1, 128, 64), (3, 64, 192), (8, 128, 128)]
+    if graph == "denoiser":
+        wanted.append((70, 64, 128))
+    limit = profile.frames.max
+
+    def side(value: int, low: int, high: int) -> int:
+        return min(max(value, low), high)
+
+    clipped = [
+        (
+            min(frames, limit),
+            side(height, profile.height.min, profile.height.max),
+            side(width, profile.width.min, profile.width.max),
+        )
+        for frames, height, width in wanted
+    ]
+    # A profile of one size is a large one: three frames show what seventy would.
+    if profile.height.min == profile.height.max:
+        clipped = [size for size in clipped if size[0] <= 3]
+    return list(dict.fromkeys(clipped))
+
+
+def _inputs(
+    graph: str, engines: EngineSet, rng: np.random.Generator, n: int, height: int, width: int
+) -> Iterator[tuple[str, dict[str, Array]]]:
+    model = engines.manifest.model
+    size = f"{n} x {height} x {width}"
+    latents = (n, model.latent_channels, height // 8, width // 8)
+
+    def normal(*shape: int) -> NDArray[np.float32]:
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    frames = rng.integers(0, 256, (n, height, width, 3), dtype=np.uint8)
+    if graph == "clip_encoder":
+        matrices = {"resize_rows": resize_matrix(height), "resize_cols": resize_matrix(width)}
+        yield size, {"frames": frames, **matrices}
+    elif graph == "vae_encoder":
+        yield size, {"frames": frames, "noise": NOISE_AUGMENTATION * normal(n, 3, height, width)}
+    elif graph == "denoiser":
+        for sigma in SIGMAS:
+            yield (
+                f"{size}, sigma {sigma:g}",
+                {
+                    "noisy": normal(1, *latents) * np.float32(np.sqrt(sigma**2 + 1)),
+                    "sigma": np.asarray(sigma, np.float32),
+                    "image_latents": normal(1, *latents),
+                    "embeddings": normal(1, n, model.embedding_dim),
+                },
+            )
+    else:
+        yield size, {"latents": normal(*latents)}
