@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from dc_rt.errors import UserError
-from dc_rt.schedule import RHO, SIGMA_MAX, SIGMA_MIN
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
+from dc_rt.errors import UserError
+from dc_rt.schedule import RHO, SIGMA_MAX, SIGMA_MIN
 from depthcrafter.random_checkpoint import CONFIGS, make_checkpoint
 from depthcrafter.unet import DepthCrafterUNet
 

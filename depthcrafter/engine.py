@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from dc_rt.engine import Array, Engine, Manifest, OpenEngine
 
+from dc_rt.engine import Array, Engine, Manifest, OpenEngine
 from depthcrafter.pipeline import DepthCrafterPipeline, load_pipeline
 
 

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from dc_rt.errors import UserError
-from dc_rt.noise import Noise, NoiseSource
-from dc_rt.schedule import initial_scale, karras_sigmas
-from dc_rt.windows import blend_weights, plan_windows
 from diffusers import StableVideoDiffusionPipeline
 from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
 from numpy.typing import NDArray
 
+from dc_rt.errors import UserError
+from dc_rt.noise import Noise, NoiseSource
+from dc_rt.schedule import initial_scale, karras_sigmas
+from dc_rt.windows import blend_weights, plan_windows
 from depthcrafter.checkpoint import (
     DEFAULT_BASE,
     DEFAULT_UNET,

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from dc_rt.errors import UserError
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from dc_rt.errors import UserError
 from depthcrafter.unet import DepthCrafterUNet
 
 M = TypeVar("M", bound=nn.Module)

@@ -11,10 +11,10 @@ os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+
 from dc_export import export_onnx
 from dc_rt import DepthCrafter
 from dc_rt.engine.discovery import BUNDLED
-
 from depthcrafter import DepthCrafterPipeline, load_pipeline, make_checkpoint
 
 

@@ -13,6 +13,7 @@ import av
 import numpy as np
 import OpenEXR
 import pytest
+
 from dc_rt import DepthCrafter, Noise
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.media import inferno, read_frames
@@ -269,7 +270,7 @@ def test_an_impossible_option(clip, arguments, message):
 
 
 def test_a_size_outside_the_profile(clip):
-    folder = shutil.copytree(BUNDLED, "narrow")
+    folder = Path(shutil.copytree(BUNDLED, "narrow"))
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["profile"] |= {"name": "narrow", "width": {"min": 512, "opt": 512, "max": 512}}
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -5,11 +5,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from dc_export import export_onnx, load_profile, verify
+
+from dc_export import export_onnx, load_profile, verify_engines
 from dc_export.graphs import GRAPH_SPECS, ConstantBlender, Denoiser, SingleKeyAttention
 from dc_rt import DepthCrafter, Noise, UserError
 from dc_rt.engine import GRAPHS, Manifest
-
 from depthcrafter import CONFIGS, load_unet, make_checkpoint
 
 
@@ -17,7 +17,7 @@ def test_collapsing_cross_attention_and_blenders_changes_nothing(checkpoint, ref
     denoiser = Denoiser(load_unet(checkpoint[1]))
     kinds = [type(module) for module in denoiser.modules()]
     assert kinds.count(SingleKeyAttention) == 20  # ten transformers, spatial and temporal
-    assert kinds.count(ConstantBlender) == 26
+    assert kinds.count(ConstantBlender) == 24  # these and the fourteen residual blocks
     rng = torch.Generator().manual_seed(0)
     noisy, image_latents = torch.randn(2, 1, 3, 4, 16, 24, generator=rng)
     embeddings = torch.randn(1, 3, 64, generator=rng)
@@ -62,7 +62,7 @@ def test_the_manifest_tells_what_the_set_is(engines, checkpoint):
 
 
 def test_every_graph_passes_verification(engines, checkpoint):
-    comparisons = list(verify(engines, *checkpoint, seed=3))
+    comparisons = list(verify_engines(engines, *checkpoint, seed=3))
     assert {comparison.graph for comparison in comparisons} == set(GRAPHS)
     assert any(comparison.size.startswith("70 ") for comparison in comparisons)
     for comparison in comparisons:
@@ -71,7 +71,7 @@ def test_every_graph_passes_verification(engines, checkpoint):
 
 def test_verification_finds_other_weights(engines, tmp_path):
     other = make_checkpoint(tmp_path, "tiny", seed=2)
-    failed = {comparison.graph for comparison in verify(engines, *other) if not comparison.passed}
+    failed = {comparison.graph for comparison in verify_engines(engines, *other) if not comparison.passed}
     assert failed == set(GRAPHS)
 
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+
 from media_helpers import moving_gradient, write_clip
 
 ROOT = Path(__file__).parents[1]
@@ -78,7 +79,7 @@ def test_a_video_becomes_depth_without_torch(base_environment):
 def test_the_doctor_and_the_torch_backend_say_what_is_missing(base_environment):
     write_clip(Path("clip.mp4"), moving_gradient(2, 64, 64), Fraction(24))
     dc_rt = base_environment.parent / "dc-rt"
-    environment = os.environ | {"COLUMNS": "200"}
+    environment = os.environ | {"COLUMNS": "400"}
     doctor = subprocess.run([dc_rt, "doctor"], capture_output=True, text=True, check=True, env=environment)
     assert "pip install 'depthcrafter-rt[export]'" in doctor.stdout
     infer = [dc_rt, "infer", "clip.mp4", "--backend", "torch"]

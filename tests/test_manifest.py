@@ -1,10 +1,13 @@
 """What is checked of an engine set before anything in it is opened."""
 
+import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+
 from dc_rt import DepthCrafter, UserError
 from dc_rt.engine.discovery import BUNDLED, choose_engines, list_engines
 from dc_rt.engine.manifest import GRAPHS, Manifest
@@ -85,8 +88,6 @@ def test_a_graph_that_is_none_is_refused_with_what_the_runtime_said(engine_set):
     path = engine_set / "clip_encoder.onnx"
     path.write_bytes(b"not a graph")
     manifest = json.loads((engine_set / "manifest.json").read_text())
-    import hashlib
-
     manifest["graphs"]["clip_encoder"][0] |= {
         "bytes": path.stat().st_size,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -127,8 +128,8 @@ def test_the_torch_backend_says_when_the_checkpoint_is_gone(engine_set):
 def test_engines_are_chosen_in_the_documented_order(tmp_path, monkeypatch):
     assert choose_engines(None)[0] == BUNDLED
     for name, created in (("older", "2026-01-01"), ("newest", "2026-03-01"), ("middle", "2026-02-01")):
-        edit(shutil.copytree(BUNDLED, f"engines/{name}"), created=created)
-    edit(shutil.copytree(BUNDLED, "engines/incomplete"), created="2027-01-01")
+        edit(Path(shutil.copytree(BUNDLED, f"engines/{name}")), created=created)
+    edit(Path(shutil.copytree(BUNDLED, "engines/incomplete")), created="2027-01-01")
     (tmp_path / "cwd/engines/incomplete/denoiser.onnx").unlink()
     assert [path.name for path in list_engines(tmp_path / "cwd/engines")] == ["middle", "newest", "older"]
     folder, reason = choose_engines(None)

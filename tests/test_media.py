@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 import OpenEXR
 import pytest
+
 from dc_rt.errors import UserError
 from dc_rt.media import (
     DATASET_SIZES,

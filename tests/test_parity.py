@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from dc_rt import Noise
 
 WINDOW, OVERLAP = 16, 5

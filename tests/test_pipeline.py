@@ -5,6 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+
 from dc_rt import DepthCrafter, Noise, UserError
 from dc_rt.engine.discovery import BUNDLED
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from dc_rt import Noise, UserError
 from diffusers import AutoencoderKLTemporalDecoder, StableVideoDiffusionPipeline
 from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
 
+from dc_rt import Noise, UserError
 from depthcrafter import DepthCrafterUNet, load_pipeline
 
 

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from dc_rt.resize import resize_matrix
 from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
+
+from dc_rt.resize import resize_matrix
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (192, 320), (256, 448), (448, 1024), (576, 1024), (1024, 64)])

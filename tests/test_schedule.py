@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
+
 from dc_rt import UserError
 from dc_rt.schedule import initial_scale, karras_sigmas
-
 from depthcrafter import load_scheduler
 
 

@@ -2,10 +2,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from dc_rt import UserError
-from dc_rt.windows import blend, blend_weights, plan_windows
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dc_rt import UserError
+from dc_rt.windows import blend, blend_weights, plan_windows
 
 window_and_overlap = st.integers(1, 40).flatmap(lambda w: st.tuples(st.just(w), st.integers(0, w - 1)))
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from dc_rt.errors import UserError
 from rich.console import Console
 from rich.table import Table
+
+from dc_rt.errors import UserError
 
 app = typer.Typer(
     name="dc-export",
@@ -67,7 +68,7 @@ def verify(
 ) -> None:
     """Run each graph and the PyTorch reference on random inputs of several sizes; exit with 1 if any differs."""
     _hush_libraries()
-    from dc_export.verify import verify as compare
+    from dc_export.verify import verify_engines
 
     table = Table(title=f"{engines} against the float32 reference", title_justify="left", box=None)
     table.add_column("graph", no_wrap=True)
@@ -77,7 +78,7 @@ def verify(
     table.add_column("", no_wrap=True)
     report = _reporter(time.perf_counter())
     passed = True
-    for row in compare(engines, base, unet, backend=backend, seed=seed):
+    for row in verify_engines(engines, base, unet, backend=backend, seed=seed):
         report(f"{row.graph}, {row.size}")
         figures = (f"{row.mean_error:.2e}", f"{row.max_error:.2e}", f"{row.spread:.3g}")
         table.add_row(row.graph, row.size, *figures, "ok" if row.passed else "DIFFERS")

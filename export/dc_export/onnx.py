@@ -16,12 +16,12 @@ from pathlib import Path
 
 import onnx_ir as ir
 import torch
-from dc_rt.engine import GRAPHS, MANIFEST, File, Manifest, Model
-from dc_rt.errors import UserError
 from torch.export import Dim
 
 from dc_export.graphs import GRAPH_SPECS, ClipEncoder, Denoiser, Graph, VaeDecoder, VaeEncoder
 from dc_export.profiles import load_profile
+from dc_rt.engine import GRAPHS, MANIFEST, File, Manifest, Model
+from dc_rt.errors import UserError
 from depthcrafter.checkpoint import (
     load_feature_extractor,
     load_image_encoder,

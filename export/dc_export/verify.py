@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from dc_rt.engine import GRAPHS, Array, EngineSet, Profile, load_engines
-from dc_rt.resize import resize_matrix
 from numpy.typing import NDArray
 from polygraphy.comparator import CompareFunc, IterationResult
 from polygraphy.logger import G_LOGGER
 
+from dc_rt.engine import GRAPHS, Array, EngineSet, Profile, load_engines
+from dc_rt.resize import resize_matrix
 from depthcrafter.engine import torch_engines
 from depthcrafter.pipeline import NOISE_AUGMENTATION, load_pipeline
 
@@ -36,7 +36,7 @@ class Comparison:
     passed: bool
 
 
-def verify(
+def verify_engines(
     engines: Source, base: Source, unet: Source, *, backend: str = "auto", seed: int = 0
 ) -> Iterator[Comparison]:
     """Compare every graph of `engines` with the float32 reference on the checkpoint `base` and `unet`.
