@@ -34,17 +34,18 @@ def load_unet(unet: Source, dtype: torch.dtype = torch.float32) -> DepthCrafterU
     Raises:
         UserError: there is no such checkpoint, or it holds no safetensors.
     """
-    return _load(DepthCrafterUNet, _unet_folder(unet), None, torch_dtype=dtype)
+    # The hub has it in one file, without a variant, whatever its precision.
+    return _load(DepthCrafterUNet, _unet_folder(unet), None, (None, "fp16"), torch_dtype=dtype)
 
 
 def load_vae(base: Source, dtype: torch.dtype = torch.float32) -> AutoencoderKLTemporalDecoder:
     """The VAE from subfolder `vae` of `base`. Raises `UserError` as `load_unet` does."""
-    return _load(AutoencoderKLTemporalDecoder, _base_folder(base), "vae", torch_dtype=dtype)
+    return _load(AutoencoderKLTemporalDecoder, _base_folder(base), "vae", _variants(dtype), torch_dtype=dtype)
 
 
 def load_image_encoder(base: Source, dtype: torch.dtype = torch.float32) -> CLIPVisionModelWithProjection:
     """The CLIP vision tower with its projection from subfolder `image_encoder` of `base`."""
-    return _load(CLIPVisionModelWithProjection, _base_folder(base), "image_encoder", dtype=dtype)
+    return _load(CLIPVisionModelWithProjection, _base_folder(base), "image_encoder", _variants(dtype), dtype=dtype)
 
 
 def load_feature_extractor(base: Source) -> CLIPImageProcessor:
@@ -82,11 +83,17 @@ def revision(model: torch.nn.Module) -> str | None:
     return commit if isinstance(commit, str) else None
 
 
-def _load(model_class: type[M], source: str, subfolder: str | None, **dtype: torch.dtype) -> M:
-    """Load in the wanted precision, from the file variant nearest to it that exists."""
-    half = torch.float16 in dtype.values()
+def _variants(dtype: torch.dtype) -> tuple[str | None, ...]:
+    """File variants of the base, the nearest to `dtype` first."""
+    return ("fp16", None) if dtype == torch.float16 else (None, "fp16")
+
+
+def _load(
+    model_class: type[M], source: str, subfolder: str | None, variants: tuple[str | None, ...], **dtype: torch.dtype
+) -> M:
+    """Load in the wanted precision from the first of `variants` that exists."""
     failure: Exception | None = None
-    for variant in ("fp16", None) if half else (None, "fp16"):
+    for variant in variants:
         options: dict[str, Any] = {"subfolder": subfolder} if subfolder else {}
         if variant:
             options["variant"] = variant

@@ -5,12 +5,11 @@ python -m depthcrafter.random_checkpoint tiny checkpoints/tiny
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -269,18 +268,3 @@ def _cast(model: M, dtype: torch.dtype) -> M:
 
 def _normal(generator: torch.Generator, *shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=generator)
-
-
-def main() -> None:
-    """Write a random checkpoint from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m depthcrafter.random_checkpoint", description=main.__doc__)
-    parser.add_argument("config", choices=CONFIGS)
-    parser.add_argument("path", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    base, unet = make_checkpoint(arguments.path, arguments.config, arguments.seed)
-    print(f"base {base}, UNet {unet}: {json.dumps(asdict(CONFIGS[arguments.config]))}")
-
-
-if __name__ == "__main__":
-    main()

@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -296,6 +298,22 @@ def test_a_folder_that_cannot_be_written(clip):
     done = dc_rt("infer", clip, *FAST, "--save-folder", "taken")
     assert_one_sentence(done, "cannot be written.*taken")
     assert Path("taken").read_text() == "a file"
+
+
+def test_an_interrupt_stops_at_once_and_leaves_nothing():
+    clip = write_clip(Path("long.mp4"), moving_gradient(100, 256, 256, seed=0), Fraction(24))
+    command = [sys.executable, "-m", "dc_rt.cli", "infer", clip, "--num-denoising-steps", "50"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while "256x256" not in process.stdout.readline():
+        pass
+    while not Path("demo_output").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.strip() == "Interrupted; nothing of long.mp4 was kept."
+    assert not Path("demo_output").exists()
 
 
 def test_doctor_tells_what_this_machine_can_run():

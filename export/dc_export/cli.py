@@ -88,6 +88,20 @@ def verify(
         raise UserError("Graphs differ from the reference beyond rounding; export them again (dc-export onnx).")
 
 
+@app.command()
+def checkpoint(
+    config: Annotated[str, typer.Argument(help="tiny (as bundled) or full (the real sizes, 5 GB).")],
+    out: Annotated[Path, typer.Argument(help="Folder for the base; the UNet goes into its subfolder unet.")],
+    seed: Annotated[int, typer.Option(help="Of the weights.")] = 0,
+) -> None:
+    """Write a random checkpoint in the layout of the real ones: for benchmarks, and where there is no hub."""
+    _hush_libraries()
+    from depthcrafter import make_checkpoint
+
+    base, unet = make_checkpoint(out, config, seed)
+    console.print(f"--base {base} --unet {unet}", markup=False, highlight=False, soft_wrap=True)
+
+
 def main() -> None:
     """Run the command line; a `UserError` is one sentence and exit status 1."""
     try:

@@ -110,6 +110,9 @@ def infer(
         except (UserError, OSError) as error:
             _complain(error)
             failures += 1
+        except KeyboardInterrupt:
+            print(f"Interrupted; nothing of {video} was kept.", file=sys.stderr)
+            raise typer.Exit(130) from None
     if failures:
         raise typer.Exit(1)
 
@@ -131,15 +134,12 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Run the command line: a `UserError` is one sentence and exit status 1, Ctrl-C is 130."""
+    """Run the command line: a `UserError` is one sentence and exit status 1."""
     try:
         app()
     except UserError as error:
         _complain(error)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("Interrupted; nothing of the unfinished video was kept.", file=sys.stderr)
-        sys.exit(130)
 
 
 def _check_names(videos: list[Path]) -> None:
