@@ -121,6 +121,7 @@ def infer(
 def doctor() -> None:
     """Print what this machine can run, and what to do for more."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from dc_rt.doctor import examine
@@ -129,7 +130,8 @@ def doctor() -> None:
     for column in ("", "what", "found", "to do"):
         table.add_column(column, overflow="fold")
     for finding in examine():
-        table.add_row("[green]ok" if finding.ok else "[yellow]--", finding.what, finding.found, finding.advice)
+        mark = "[green]ok" if finding.ok else "[yellow]--"
+        table.add_row(mark, *(escape(text) for text in (finding.what, finding.found, finding.advice)))
     Console().print(table)
 
 
