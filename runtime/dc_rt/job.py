@@ -171,8 +171,8 @@ def run_job(
         fingerprint = _fingerprint(model, plan, options)
         with Spool(folder, fingerprint, plan.height, plan.width, restart) as spool:
             clock.take_up(spool.progress.notes)
-            if spool.num_frames and progress:
-                progress("resumed", spool.num_frames, 0.0)
+            if progress and (spool.state or spool.progress.complete):
+                progress("resumed", spool.state.start if spool.state else spool.num_frames, 0.0)
             if not spool.progress.complete:
                 _check_space(save_folder, plan, options, spool)
                 _run_model(model, plan, options, spool, clock)
