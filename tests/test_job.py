@@ -116,7 +116,7 @@ def test_changed_options_are_named_and_restart_throws_the_run_away(bundled, clip
     with pytest.raises(Fault):
         run_job(bundled, plan_job(bundled, clip, OPTIONS), Path("out"), OPTIONS, fail_at("denoiser", 3))
     other = Options(window_size=12, overlap=3, num_denoising_steps=2, seed=1)
-    with pytest.raises(UserError, match="window_size .*num_denoising_steps .*seed .*--restart"):
+    with pytest.raises(UserError, match=r"window_size .*num_denoising_steps .*seed .*--restart"):
         run_job(bundled, plan_job(bundled, clip, other), Path("out"), other)
     stages = []
     plan = plan_job(bundled, clip, OPTIONS)
