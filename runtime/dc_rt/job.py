@@ -20,9 +20,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -240,37 +242,54 @@ def _run_model(model: DepthCrafter, plan: Plan, options: Options, spool: Spool, 
         raise UserError(f"No frame of {plan.source.path} could be decoded; copy or download it again.")
 
 
-class _DepthWriter(Protocol):
-    def write(self, frame: Any, /) -> None: ...
+class _Writer(Protocol):
+    """Any writer of `dc_rt.media`."""
+
+    def write(self, frame: NDArray[Any], /) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None: ...
 
 
 def _write_results(staging: Path, plan: Plan, options: Options, spool: Spool, clock: _Clock) -> Damage:
-    """The second pass: all results, a frame at a time. The input is read again: that costs less than to keep it."""
+    """The second pass: all results, a frame at a time, each file in a thread of its own.
+
+    The input is read again, which costs less than to keep it.
+    """
     size = (plan.height, plan.width)
     damage = Damage()
-    frames = read_frames(plan.source.path, *size, plan.stride, spool.num_frames, damage=damage)
-    with Mp4Writer(staging / f"{plan.name}_input.mp4", plan.fps, *size) as video:
-        for frame in frames:
-            with clock.measure("write", frames=0):
-                video.write(frame)
     with ExitStack() as stack:
-        as_grey = stack.enter_context(Mp4Writer(staging / f"{plan.name}_depth.mp4", plan.fps, *size))
-        as_colour = stack.enter_context(Mp4Writer(staging / f"{plan.name}_vis.mp4", plan.fps, *size))
-        as_depth: list[_DepthWriter] = []
+
+        def behind(writer: _Writer) -> Callable[[NDArray[Any]], None]:
+            opened = stack.enter_context(writer)
+            return partial(stack.enter_context(Behind(WRITE_BEHIND)).submit, opened.write)
+
+        stack.enter_context(Behind(1)).submit(_write_input, staging, plan, spool.num_frames, damage)
+        write_grey = behind(Mp4Writer(staging / f"{plan.name}_depth.mp4", plan.fps, *size))
+        write_colour = behind(Mp4Writer(staging / f"{plan.name}_vis.mp4", plan.fps, *size))
+        write_depth = []
         if options.save_npz:
-            shape = (spool.num_frames, *size)
-            as_depth.append(stack.enter_context(NpzWriter(staging / f"{plan.name}.npz", shape)))
+            write_depth.append(behind(NpzWriter(staging / f"{plan.name}.npz", (spool.num_frames, *size))))
         if options.save_exr:
-            as_depth.append(stack.enter_context(ExrWriter(staging / plan.name)))
+            write_depth.append(behind(ExrWriter(staging / plan.name)))
         if options.save_png:
-            as_depth.append(stack.enter_context(PngWriter(staging / plan.name)))
+            write_depth.append(behind(PngWriter(staging / plan.name)))
         for depth in spool.normalised():
             with clock.measure("write", frames=1):
-                as_grey.write(to_uint8(depth))
-                as_colour.write(inferno(depth))
-                for writer in as_depth:
-                    writer.write(depth)
+                write_grey(to_uint8(depth))
+                write_colour(inferno(depth))
+                for write in write_depth:
+                    write(depth)
     return damage
+
+
+def _write_input(staging: Path, plan: Plan, num_frames: int, damage: Damage) -> None:
+    """The frames as they were given to the model, and in `damage` what could not be decoded."""
+    size = (plan.height, plan.width)
+    with Mp4Writer(staging / f"{plan.name}_input.mp4", plan.fps, *size) as video:
+        for frame in read_frames(plan.source.path, *size, plan.stride, num_frames, damage=damage):
+            video.write(frame)
 
 
 def _record(
