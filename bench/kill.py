@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -43,7 +44,7 @@ def stage_of(folder: Path) -> str:
     """How far a killed run had come, by what it left."""
     spool = folder / f".{VIDEO.stem}.spool"
     if (folder / f"{VIDEO.stem}.json").exists():
-        return "after the end"
+        return "while the spool was removed"
     if any(folder.glob(f"{VIDEO.stem}*")):
         return "while results were moved"
     if (spool / "results").exists():
@@ -54,16 +55,23 @@ def stage_of(folder: Path) -> str:
 
 
 def killed_and_resumed(folder: Path, seconds: float, rng: random.Random) -> list[str]:
-    """Kill a run, perhaps its successors too, and let the last one end; where each kill struck."""
-    struck = []
-    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+    """Kill a run, perhaps its successors too, and let the last one end; where each kill struck.
+
+    A run that ended before it was to be killed does not count: all begins anew, with less time.
+    """
+    struck: list[str] = []
+    kills = rng.choice([1, 1, 1, 2, 3])
+    while len(struck) < kills:
         process = start(folder)
         time.sleep(rng.uniform(0, seconds))
+        if process.poll() is not None:
+            shutil.rmtree(folder)
+            struck.clear()
+            seconds *= 0.8
+            continue
         process.kill()
         process.communicate()
         struck.append(stage_of(folder))
-        if struck[-1] == "after the end":
-            return struck
     process = start(folder)
     _, errors = process.communicate(timeout=600)
     if process.returncode:
@@ -93,9 +101,14 @@ def main() -> None:
             stages = killed_and_resumed(out, seconds, rng)
             struck.update(stages)
             kills[len(stages)] += 1
-            if results(out) != expected:
+            found = results(out)
+            differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+            if differing:
                 different.append(run)
-            print(f"run {run}: {', '.join(stages)}: {'DIFFERENT' if run in different else 'identical'}", flush=True)
+            print(
+                f"run {run}: {', '.join(stages)}: {f'DIFFERENT {differing}' if differing else 'identical'}", flush=True
+            )
+            shutil.rmtree(out)
 
     identical = arguments.runs - len(different)
     print(f"{identical} of {arguments.runs} runs identical to the uninterrupted one, {struck.total()} kills:")
