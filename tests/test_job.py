@@ -212,6 +212,6 @@ def test_a_second_run_on_the_same_result_says_so_and_stops(clip, expected):
 def test_a_disk_that_is_sure_to_be_too_small_is_found_out_before(bundled, clip, monkeypatch):
     usage = type("Usage", (), {"free": 1_000_000})
     monkeypatch.setattr("dc_rt.job.shutil.disk_usage", lambda path: usage)
-    with pytest.raises(UserError, match=r"0\.0 GB in out, where 0\.0 GB are free"):
+    with pytest.raises(UserError, match=r"up to 4\.3 MB in out, where 1\.0 MB are free"):
         run_job(bundled, plan_job(bundled, clip, OPTIONS), Path("out"), OPTIONS)
     assert not Path("out").exists()

@@ -386,9 +386,13 @@ def _check_space(save_folder: Path, plan: Plan, options: Options, spool: Spool) 
     free = shutil.disk_usage(save_folder).free
     if needed > free:
         raise UserError(
-            f"{plan.source.path} needs up to {needed / 1e9:.1f} GB in {save_folder}, where {free / 1e9:.1f} GB "
-            "are free; free some, or give another --save-folder."
+            f"{plan.source.path} needs up to {_size(needed)} in {save_folder}, where {_size(free)} are free; "
+            "free some, or give another --save-folder."
         )
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def _make_folder(folder: Path) -> bool:
