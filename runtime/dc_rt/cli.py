@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, NoReturn, Self, TypeVar
 
 import typer
 
@@ -16,6 +21,8 @@ from dc_rt.errors import UserError
 
 if TYPE_CHECKING:
     from dc_rt.job import Options, Plan
+
+T = TypeVar("T")
 
 app = typer.Typer(
     name="dc-rt",
@@ -59,6 +66,8 @@ def infer(
     save_npz: Annotated[bool, typer.Option("--save-npz", help="Also write NAME.npz: depth, float32 [T,H,W].")] = False,
     save_exr: Annotated[bool, typer.Option("--save-exr", help="Also write NAME/frame_0000.exr, channel Z.")] = False,
     save_png: Annotated[bool, typer.Option("--save-png", help="Also write NAME/frame_0000.png, 16-bit.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an unfinished run did.")] = False,
+    keep_spool: Annotated[bool, typer.Option("--keep-spool", help="Leave the raw depth beside the results.")] = False,
     cpu_offload: Annotated[
         str,
         typer.Option(metavar="none|model|sequential", help="Save memory: one engine at a time, or streamed weights."),
@@ -91,28 +100,14 @@ def infer(
     _say(f"Model {manifest.model.name} ({manifest.precision}), {model.engines.backend} on {model.engines.device}")
     _say(f"Engines {folder}: {reason}")
 
+    run = partial(run_job, model, save_folder=save_folder, options=options, restart=restart, keep_spool=keep_spool)
     failures = 0
     for video in videos:
         try:
-            plan = plan_job(model, video, options)
-            _say(
-                f"{video}: {plan.num_frames} of {plan.source.num_frames} frames, "
-                f"{plan.source.width}x{plan.source.height} at {float(plan.source.fps):.4g} frames/s -> "
-                f"{plan.width}x{plan.height} at {float(plan.fps):.4g} frames/s"
-            )
-            began = time.perf_counter()
-            with _progress(plan, options) as progress:
-                results = run_job(model, plan, save_folder, options, progress.add)
-            seconds = time.perf_counter() - began
-            _say(f"{plan.num_frames} frames in {seconds:.1f} s, {1000 * seconds / plan.num_frames:.0f} ms/frame")
-            for result in results:
-                _say(f"  {result}")
-        except (UserError, OSError) as error:
-            _complain(error)
+            _run_video(run, plan_job(model, video, options), options, save_folder)
+        except UserError as error:
+            _complain(str(error))
             failures += 1
-        except KeyboardInterrupt:
-            print(f"Interrupted; nothing of {video} was kept.", file=sys.stderr)
-            raise typer.Exit(130) from None
     if failures:
         raise typer.Exit(1)
 
@@ -140,8 +135,64 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        _complain(error)
+        _complain(str(error))
         sys.exit(1)
+
+
+def _run_video(run: Callable[..., list[Path]], plan: Plan, options: Options, save_folder: Path) -> None:
+    """Run one video and say what becomes of it; raises `UserError` with the sentence for what went wrong."""
+    from dc_rt.job import is_begun
+
+    _say(
+        f"{plan.source.path}: {plan.num_frames} of {plan.source.num_frames} frames, "
+        f"{plan.source.width}x{plan.source.height} at {float(plan.source.fps):.4g} frames/s -> "
+        f"{plan.width}x{plan.height} at {float(plan.fps):.4g} frames/s"
+    )
+    for note in plan.source.notes:
+        _say(f"  {note}")
+    began = time.perf_counter()
+    try:
+        with _progress(plan, options) as progress:
+            results = _interruptible(partial(run, plan=plan, progress=progress.add))
+    except OSError as error:
+        kept = "; what was done is kept, and the same command goes on from there" if is_begun(save_folder, plan) else ""
+        raise UserError(f"The results cannot be written ({error}){kept}.") from error
+    except KeyboardInterrupt:
+        _stop(plan, save_folder)
+    seconds = time.perf_counter() - began
+    _say(f"{plan.num_frames} frames in {seconds:.1f} s, {1000 * seconds / plan.num_frames:.0f} ms/frame")
+    for result in results:
+        _say(f"  {result}")
+
+
+def _interruptible(call: Callable[[], T]) -> T:
+    """Run `call` in a thread, so that Ctrl-C is heard at once: the main thread would not hear it while a graph runs."""
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="job", daemon=True).start()
+    while not outcome.done():
+        # Not `result()` without a time limit: on Windows nothing interrupts that.
+        wait([outcome], timeout=0.2)
+    return outcome.result()
+
+
+def _stop(plan: Plan, save_folder: Path) -> NoReturn:
+    """Leave at once, whatever the threads are at: a spool can be gone on from at any instant."""
+    from dc_rt.job import forget, is_begun
+
+    if is_begun(save_folder, plan):
+        message = "the same command goes on where it was, --restart starts over"
+    else:
+        forget(save_folder, plan)
+        message = f"nothing of {plan.source.path} was kept"
+    print(f"Interrupted; {message}.", file=sys.stderr, flush=True)
+    os._exit(130)
 
 
 def _check_names(videos: list[Path]) -> None:
@@ -155,8 +206,7 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _complain(error: Exception) -> None:
-    sentence = str(error) if isinstance(error, UserError) else f"The results cannot be written: {error}."
+def _complain(sentence: str) -> None:
     red, plain = ("\x1b[31m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
     print(f"{red}{sentence}{plain}", file=sys.stderr, flush=True)
 
@@ -168,11 +218,15 @@ class _Progress(AbstractContextManager["_Progress"]):
         self._frames = plan.num_frames
         self._total = plan.denoiser_frames(options) + 2 * plan.num_frames
         self._done = 0
-        self._finished_frames = 0
+        self._finished_frames = self._resumed = 0
         self._began = time.perf_counter()
 
     def add(self, stage: str, frames: int, seconds: float) -> None:
         """Hear of a stage's work; see `dc_rt.pipeline.Progress`."""
+        if stage == "resumed":
+            _say(f"  going on after frame {frames} of an unfinished run")
+            self._total -= round(self._total * frames / self._frames)
+            self._finished_frames = self._resumed = frames
         if stage in ("denoiser", "vae_encoder", "vae_decoder"):
             self._done += frames
         if stage == "vae_decoder":
@@ -182,9 +236,9 @@ class _Progress(AbstractContextManager["_Progress"]):
     def _status(self) -> tuple[float, str]:
         """Share of the work done, and frames, frames per second and time left in words."""
         elapsed = time.perf_counter() - self._began
-        share = self._done / self._total
+        share = min(self._done / self._total, 1.0) if self._total else 1.0
         left = f"{_clock(elapsed / share - elapsed)} left" if share > 0 else "starting"
-        rate = share * self._frames / elapsed if elapsed > 0 else 0.0
+        rate = share * (self._frames - self._resumed) / elapsed if elapsed > 0 else 0.0
         return share, f"{self._finished_frames}/{self._frames} frames, {rate:.2f} frames/s, {left}"
 
     def _show(self) -> None:

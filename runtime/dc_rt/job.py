@@ -1,32 +1,37 @@
 """One video from file to files.
 
-Depth is spooled as it comes, normalised over the whole video in a second pass, and written into a folder beside the
-results' place. Only when all is there is it moved into place, so that results are whole or absent.
+The first pass runs the model and spools its depth: reading goes ahead of it and spooling behind it, in threads. The
+second normalises the depth over the whole video and writes the results into the spool's folder, from where they are
+moved into place when all are there: results are whole or absent. A run that ends before that goes on where it was.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import json
 import platform
 import shutil
-import tempfile
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dc_rt.errors import UserError
 from dc_rt.media import (
+    Damage,
     ExrWriter,
     Mp4Writer,
     NpzWriter,
@@ -34,16 +39,22 @@ from dc_rt.media import (
     VideoInfo,
     frame_stride,
     inferno,
+    list_images,
     output_size,
     probe,
     read_frames,
     to_uint8,
 )
 from dc_rt.noise import Noise
-from dc_rt.pipeline import DepthCrafter, Progress
+from dc_rt.pipeline import DepthCrafter, Progress, WindowState
 from dc_rt.schedule import karras_sigmas
 from dc_rt.spool import Spool
+from dc_rt.threads import Behind, ahead
 from dc_rt.windows import check_window, plan_windows
+
+# Frames between the model and the threads beside it: enough to even out, little beside a window.
+READ_AHEAD = 16
+WRITE_BEHIND = 16
 
 
 @dataclass(frozen=True)
@@ -129,90 +140,160 @@ def plan_job(model: DepthCrafter, video: Path, options: Options) -> Plan:
 
 
 def run_job(
-    model: DepthCrafter, plan: Plan, save_folder: Path, options: Options, progress: Progress | None = None
+    model: DepthCrafter,
+    plan: Plan,
+    save_folder: Path,
+    options: Options,
+    progress: Progress | None = None,
+    *,
+    restart: bool = False,
+    keep_spool: bool = False,
 ) -> list[Path]:
-    """Run the video of `plan` and write its results to `save_folder`.
+    """Run the video of `plan` and write its results to `save_folder`, going on where an earlier run was.
 
-    `progress` hears of every run of a graph, and of frames read ("read") and written ("write").
+    `progress` hears of every run of a graph, of frames read ("read") and written ("write"), and once of the frames that
+    an earlier run did ("resumed").
+
+    Args:
+        restart: throw away what an earlier run did.
+        keep_spool: leave the spool, with the depth before normalisation, beside the results.
 
     Returns:
         The files and folders written: `NAME_depth.mp4`, `NAME_vis.mp4`, `NAME_input.mp4`, with their options `NAME.npz`
         and the folder `NAME` of EXR or PNG files, and `NAME.json`.
 
     Raises:
-        UserError: the video turns out to be damaged; nothing is left behind.
-        OSError: the results cannot be written; nothing is left behind.
+        UserError: an earlier run was of something else, another one is at it, or the disk is too small.
+        OSError: the disk refuses; what was done is kept, and the next run goes on from there.
     """
-    began = time.perf_counter()
     clock = _Clock(progress)
-    with _staging_folder(save_folder, plan.name) as staging, ExitStack() as stack:
-        spool = Spool(staging / "spool.f32", plan.height, plan.width)
-        stack.callback(spool.close)
-        with Mp4Writer(staging / f"{plan.name}_input.mp4", plan.fps, plan.height, plan.width) as input_video:
-            frames = _copied(clock.timed("read", _frames(plan)), input_video, clock)
-            depths = model(
-                frames,
-                steps=options.num_denoising_steps,
-                guidance_scale=options.guidance_scale,
-                window_size=options.window_size,
-                overlap=options.overlap,
-                noise=Noise(options.seed),
-                progress=clock.add,
-            )
-            for depth in depths:
-                with clock.measure("write", frames=0):
-                    spool.append(depth)
-        # Decoding has the last word on the number of frames: a stream may hold a few that cannot be shown.
-        if spool.num_frames == 0:
-            raise UserError(f"No frame of {plan.source.path} could be decoded; copy or download it again.")
-        _write_results(staging, plan, options, spool, clock)
-        spool.close()
-        (staging / "spool.f32").unlink()
-        record = _record(model, plan, options, spool, clock, time.perf_counter() - began)
-        (staging / f"{plan.name}.json").write_text(json.dumps(record, indent=2) + "\n")
-        return _move_into_place(staging, save_folder)
+    made = _make_folder(save_folder)
+    try:
+        folder = spool_folder(save_folder, plan)
+        fingerprint = _fingerprint(model, plan, options)
+        with Spool(folder, fingerprint, plan.height, plan.width, restart) as spool:
+            clock.take_up(spool.progress.notes)
+            if progress and (spool.state or spool.progress.complete):
+                progress("resumed", spool.state.start if spool.state else spool.num_frames, 0.0)
+            if not spool.progress.complete:
+                _check_space(save_folder, plan, options, spool)
+                _run_model(model, plan, options, spool, clock)
+            staging = _empty_folder(folder / "results")
+            damage = _write_results(staging, plan, options, spool, clock)
+            record = _record(model, plan, options, spool, damage, clock)
+            (staging / f"{plan.name}.json").write_text(json.dumps(record, indent=2) + "\n")
+            results = _move_into_place(staging, save_folder)
+            if not keep_spool:
+                spool.delete()
+            return results
+    finally:
+        if made:
+            with suppress(OSError):
+                save_folder.rmdir()  # when nothing is in it
 
 
-def _frames(plan: Plan) -> Iterator[NDArray[np.uint8]]:
-    return iter(read_frames(plan.source.path, plan.height, plan.width, plan.stride, plan.num_frames))
+def is_begun(save_folder: Path, plan: Plan) -> bool:
+    """Whether an unfinished run of `plan` can be gone on from."""
+    return (spool_folder(save_folder, plan) / "state").exists()
 
 
-def _copied(frames: Iterator[NDArray[np.uint8]], video: Mp4Writer, clock: _Clock) -> Iterator[NDArray[np.uint8]]:
-    """The frames, each written to `video` as it passes."""
-    for frame in frames:
+def forget(save_folder: Path, plan: Plan) -> None:
+    """Remove what a run left that was stopped before its first window was done."""
+    shutil.rmtree(spool_folder(save_folder, plan), ignore_errors=True)
+    with suppress(OSError):
+        save_folder.rmdir()
+
+
+def spool_folder(save_folder: Path, plan: Plan) -> Path:
+    """Where the unfinished run of `plan` is kept: a hidden folder beside its results."""
+    return save_folder / f".{plan.name}.spool"
+
+
+def _run_model(model: DepthCrafter, plan: Plan, options: Options, spool: Spool, clock: _Clock) -> None:
+    """The first pass: depth into the spool, committed after every window."""
+    start = spool.state.next_frame if spool.state else 0
+    frames = read_frames(plan.source.path, plan.height, plan.width, plan.stride, plan.num_frames, start)
+
+    def append(depth: NDArray[np.float32]) -> None:
         with clock.measure("write", frames=0):
-            video.write(frame)
-        yield frame
+            spool.append(depth)
+
+    def commit(state: WindowState | None) -> None:
+        with clock.measure("write", frames=0):
+            spool.commit(state, clock.notes())
+
+    with ahead(clock.timed("read", iter(frames)), READ_AHEAD) as read, Behind(WRITE_BEHIND) as writer:
+        depths = model(
+            read,
+            steps=options.num_denoising_steps,
+            guidance_scale=options.guidance_scale,
+            window_size=options.window_size,
+            overlap=options.overlap,
+            noise=Noise(options.seed),
+            progress=clock.add,
+            resume_from=spool.state,
+            on_window=lambda state: writer.submit(commit, state),
+        )
+        for depth in depths:
+            writer.submit(append, depth)
+        writer.submit(commit, None)
+    # Decoding has the last word on the number of frames: a stream may hold a few that cannot be shown.
+    if spool.num_frames == 0:
+        raise UserError(f"No frame of {plan.source.path} could be decoded; copy or download it again.")
 
 
-class _DepthWriter(Protocol):
-    def write(self, frame: Any, /) -> None: ...
+class _Writer(Protocol):
+    """Any writer of `dc_rt.media`."""
+
+    def write(self, frame: NDArray[Any], /) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None: ...
 
 
-def _write_results(staging: Path, plan: Plan, options: Options, spool: Spool, clock: _Clock) -> None:
-    """The second pass: every result that needs normalised depth, a frame at a time."""
+def _write_results(staging: Path, plan: Plan, options: Options, spool: Spool, clock: _Clock) -> Damage:
+    """The second pass: all results, a frame at a time, each file in a thread of its own.
+
+    The input is read again, which costs less than to keep it.
+    """
     size = (plan.height, plan.width)
+    damage = Damage()
     with ExitStack() as stack:
-        as_grey = stack.enter_context(Mp4Writer(staging / f"{plan.name}_depth.mp4", plan.fps, *size))
-        as_colour = stack.enter_context(Mp4Writer(staging / f"{plan.name}_vis.mp4", plan.fps, *size))
-        as_depth: list[_DepthWriter] = []
+
+        def behind(writer: _Writer) -> Callable[[NDArray[Any]], None]:
+            opened = stack.enter_context(writer)
+            return partial(stack.enter_context(Behind(WRITE_BEHIND)).submit, opened.write)
+
+        stack.enter_context(Behind(1)).submit(_write_input, staging, plan, spool.num_frames, damage)
+        write_grey = behind(Mp4Writer(staging / f"{plan.name}_depth.mp4", plan.fps, *size))
+        write_colour = behind(Mp4Writer(staging / f"{plan.name}_vis.mp4", plan.fps, *size))
+        write_depth = []
         if options.save_npz:
-            shape = (spool.num_frames, *size)
-            as_depth.append(stack.enter_context(NpzWriter(staging / f"{plan.name}.npz", shape)))
+            write_depth.append(behind(NpzWriter(staging / f"{plan.name}.npz", (spool.num_frames, *size))))
         if options.save_exr:
-            as_depth.append(stack.enter_context(ExrWriter(staging / plan.name)))
+            write_depth.append(behind(ExrWriter(staging / plan.name)))
         if options.save_png:
-            as_depth.append(stack.enter_context(PngWriter(staging / plan.name)))
+            write_depth.append(behind(PngWriter(staging / plan.name)))
         for depth in spool.normalised():
             with clock.measure("write", frames=1):
-                as_grey.write(to_uint8(depth))
-                as_colour.write(inferno(depth))
-                for writer in as_depth:
-                    writer.write(depth)
+                write_grey(to_uint8(depth))
+                write_colour(inferno(depth))
+                for write in write_depth:
+                    write(depth)
+    return damage
+
+
+def _write_input(staging: Path, plan: Plan, num_frames: int, damage: Damage) -> None:
+    """The frames as they were given to the model, and in `damage` what could not be decoded."""
+    size = (plan.height, plan.width)
+    with Mp4Writer(staging / f"{plan.name}_input.mp4", plan.fps, *size) as video:
+        for frame in read_frames(plan.source.path, *size, plan.stride, num_frames, damage=damage):
+            video.write(frame)
 
 
 def _record(
-    model: DepthCrafter, plan: Plan, options: Options, spool: Spool, clock: _Clock, seconds: float
+    model: DepthCrafter, plan: Plan, options: Options, spool: Spool, damage: Damage, clock: _Clock
 ) -> dict[str, Any]:
     """What `NAME.json` says: enough to tell how a result came about, and to make it again."""
     engines = model.engines
@@ -232,6 +313,10 @@ def _record(
             "height": plan.source.height,
             "width": plan.source.width,
             "fps": float(plan.source.fps),
+            "notes": list(plan.source.notes),
+            "decode_errors": damage.num_errors,
+            "frames_patched": damage.num_patched,
+            "frames_missing": plan.num_frames - spool.num_frames,
         },
         "result": {
             "num_frames": spool.num_frames,
@@ -239,13 +324,14 @@ def _record(
             "width": plan.width,
             "fps": float(plan.fps),
             "stride": plan.stride,
-            "depth_min": float(spool.min),
-            "depth_max": float(spool.max),
+            "depth_min": spool.range[0],
+            "depth_max": spool.range[1],
         },
         "options": dataclasses.asdict(options),
         "timings": {
-            "seconds": round(seconds, 3),
-            "ms_per_frame": round(1000 * seconds / spool.num_frames, 3),
+            "seconds": round(clock.elapsed, 3),
+            "ms_per_frame": round(1000 * clock.elapsed / spool.num_frames, 3),
+            "times_resumed": clock.num_resumed,
             "stages": {stage: round(clock.seconds[stage], 3) for stage in sorted(clock.seconds)},
         },
         "versions": {"python": platform.python_version()} | _versions(),
@@ -262,17 +348,64 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-@contextmanager
-def _staging_folder(save_folder: Path, name: str) -> Iterator[Path]:
-    """A hidden folder in `save_folder`, on the same file system; gone at the end, as is a `save_folder` left empty."""
-    save_folder.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=save_folder))
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        with suppress(OSError):
-            save_folder.rmdir()
+def _fingerprint(model: DepthCrafter, plan: Plan, options: Options) -> dict[str, Any]:
+    """All that decides the depth: what a run must share with the one that it continues."""
+    engines = model.engines
+    graphs = "".join(engines.manifest.graphs[graph][0].sha256 for graph in sorted(engines.manifest.graphs))
+    return {
+        "video": _content_hash(plan.source.path),
+        "engines": hashlib.sha256(graphs.encode()).hexdigest(),
+        "backend": engines.backend,
+        "size": f"{plan.width}x{plan.height}",
+        "stride": plan.stride,
+        "frames": plan.num_frames,
+        "window_size": options.window_size,
+        "overlap": options.overlap,
+        "num_denoising_steps": options.num_denoising_steps,
+        "guidance_scale": max(options.guidance_scale, 1.0),
+        "seed": options.seed,
+    }
+
+
+def _content_hash(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder's images."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    images = ((image.name, _content_hash(image)) for image in list_images(path))
+    return hashlib.sha256(repr(list(images)).encode()).hexdigest()
+
+
+def _check_space(save_folder: Path, plan: Plan, options: Options, spool: Spool) -> None:
+    """Raise `UserError` where the disk is sure to run full: the spool's and the results' size against what is free."""
+    pixels = plan.height * plan.width
+    left = plan.num_frames - spool.num_frames
+    # Videos take well under a byte a pixel; 16-bit PNG 2; NPZ and EXR at most 4 each, compressed or not.
+    per_pixel = 1 + 4 * (options.save_npz + options.save_exr) + 2 * options.save_png
+    needed = pixels * (4 * left + per_pixel * plan.num_frames)
+    free = shutil.disk_usage(save_folder).free
+    if needed > free:
+        raise UserError(
+            f"{plan.source.path} needs up to {_size(needed)} in {save_folder}, where {_size(free)} are free; "
+            "free some, or give another --save-folder."
+        )
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+
+
+def _make_folder(folder: Path) -> bool:
+    """Make `folder` and its parents; whether it was not there."""
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def _empty_folder(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
 
 
 def _move_into_place(staging: Path, save_folder: Path) -> list[Path]:
@@ -301,15 +434,36 @@ def _move_frames(source: Path, target: Path) -> None:
 
 
 class _Clock:
-    """Seconds a stage, added up and passed on."""
+    """Seconds a stage, added up over all runs of a job, and passed on."""
 
     def __init__(self, progress: Progress | None) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.num_resumed = 0
+        self._before = 0.0
+        self._began = time.perf_counter()
         self._progress: Callable[[str, int, float], None] = progress or (lambda stage, frames, seconds: None)
+        self._lock = threading.Lock()
+
+    def take_up(self, notes: Mapping[str, Any] | None) -> None:
+        """Go on from the `notes` of an interrupted run."""
+        if notes:
+            self.seconds.update(notes["stages"])
+            self._before = notes["elapsed"]
+            self.num_resumed = notes["num_resumed"] + 1
+
+    def notes(self) -> dict[str, Any]:
+        with self._lock:
+            return {"stages": dict(self.seconds), "elapsed": self.elapsed, "num_resumed": self.num_resumed}
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the job began, without those between an interruption and the next run."""
+        return self._before + time.perf_counter() - self._began
 
     def add(self, stage: str, frames: int, seconds: float) -> None:
-        self.seconds[stage] += seconds
-        self._progress(stage, frames, seconds)
+        with self._lock:
+            self.seconds[stage] += seconds
+            self._progress(stage, frames, seconds)
 
     @contextmanager
     def measure(self, stage: str, frames: int) -> Iterator[None]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain, islice, pairwise
 
 import numpy as np
@@ -33,6 +34,44 @@ CHUNK = 8
 Float = NDArray[np.float32]
 Progress = Callable[[str, int, float], None]
 """Called after each run of a graph: its name, the frames it was given and the seconds it took."""
+
+
+@dataclass(frozen=True)
+class WindowState:
+    """What a window leaves to the next one: with it and the frames from `next_frame` on, a run goes on.
+
+    Attributes:
+        start: first frame of the next window.
+        image_latents: of that window's first frames, those of the overlap: float32 [overlap,4,h,w].
+        embeddings: likewise, float32 [overlap,C].
+        latents: the result so far over these frames, which the next window's is blended with: float32 [overlap,4,h,w].
+        finished: latents that wait for a whole chunk to be decoded with: float32 [0 to 7,4,h,w].
+    """
+
+    start: int
+    image_latents: Float
+    embeddings: Float
+    latents: Float
+    finished: Float
+
+    @property
+    def next_frame(self) -> int:
+        """The first frame that was not encoded yet."""
+        return self.start + len(self.embeddings)
+
+    @property
+    def num_decoded(self) -> int:
+        """Frames whose depth was given out."""
+        return self.start - len(self.finished)
+
+    @classmethod
+    def initial(cls, shape: tuple[int, int, int], embedding_dim: int) -> WindowState:
+        """Before the first window: nothing is shared."""
+        none = np.empty((0, *shape), np.float32)
+        return cls(0, none, np.empty((0, embedding_dim), np.float32), none, none)
+
+
+OnWindow = Callable[[WindowState], None]
 
 
 class DepthCrafter:
@@ -56,6 +95,8 @@ class DepthCrafter:
         overlap: int = 25,
         noise: NoiseSource | None = None,
         progress: Progress | None = None,
+        resume_from: WindowState | None = None,
+        on_window: OnWindow | None = None,
     ) -> Iterator[Float]:
         """Depth of a video, frame by frame.
 
@@ -67,6 +108,9 @@ class DepthCrafter:
             overlap: frames that neighbouring windows share, below `window_size`.
             noise: where the noise comes from; `Noise(seed=42)` unless given.
             progress: see `Progress`.
+            resume_from: where an earlier run was; `frames` then starts with frame `resume_from.next_frame`, and the
+                depth with frame `resume_from.num_decoded`. The result is that of an uninterrupted run, bit for bit.
+            on_window: is given the state between two windows, once the depth before it was taken.
 
         Yields:
             Disparity, larger is nearer: float32 [H,W] in [0,1], in order, not yet normalised over the video.
@@ -78,7 +122,7 @@ class DepthCrafter:
         self.engines.manifest.profile.check_window(window_size)
         sigmas = karras_sigmas(steps)
         run = _Run(self.engines, sigmas, guidance_scale, noise or Noise(), progress or _ignore)
-        return run.depths(iter(frames), window_size, overlap)
+        return run.depths(iter(frames), window_size, overlap, resume_from, on_window or (lambda state: None))
 
 
 class _Run:
@@ -93,7 +137,14 @@ class _Run:
         self.noise = noise
         self.progress = progress
 
-    def depths(self, frames: Iterator[NDArray[np.uint8]], window_size: int, overlap: int) -> Iterator[Float]:
+    def depths(
+        self,
+        frames: Iterator[NDArray[np.uint8]],
+        window_size: int,
+        overlap: int,
+        state: WindowState | None,
+        on_window: OnWindow,
+    ) -> Iterator[Float]:
         first = next(frames, None)
         if first is None:
             return
@@ -102,42 +153,37 @@ class _Run:
         frames = _of_one_size(chain([first], frames), height, width)
 
         shape = (4, height // 8, width // 8)
-        image_latents = np.empty((0, *shape), np.float32)  # of the window, from its first frame on
-        embeddings = np.empty((0, self.engines.manifest.model.embedding_dim), np.float32)
-        finished = np.empty((0, *shape), np.float32)  # denoised and blended, waiting for a whole chunk
-        previous: Float | None = None  # the last window's latents over the frames that the next one shares
-        start = 0
+        state = state or WindowState.initial(shape, self.engines.manifest.model.embedding_dim)
         following: NDArray[np.uint8] | None = next(frames)
         while following is not None:
             # Read the rest of the window, and one frame more: whether it is there says whether a window follows.
-            read = len(embeddings)
-            new = [following, *islice(frames, window_size - read - 1)]
+            new = [following, *islice(frames, window_size - len(state.embeddings) - 1)]
             following = next(frames, None)
-            embeddings = np.concatenate([embeddings, *self._embed(new)])
-            image_latents = np.concatenate([image_latents, *self._encode(new, start + read)])
+            embeddings = np.concatenate([state.embeddings, *self._embed(new)])
+            image_latents = np.concatenate([state.image_latents, *self._encode(new, state.next_frame)])
 
-            slots = [(start + i) % window_size for i in range(len(embeddings))]
+            slots = [(state.start + i) % window_size for i in range(len(embeddings))]
             eps = np.stack([self.noise.latent(slot, shape) for slot in slots])
-            latents = self._denoise(self._start_from(eps, previous), image_latents, embeddings)
-            if previous is not None:
-                latents[:overlap] = blend(previous, latents[:overlap])
+            latents = self._denoise(self._start_from(eps, state.latents), image_latents, embeddings)
+            shared = len(state.latents)
+            latents[:shared] = blend(state.latents, latents[:shared])
 
             keep = overlap if following is not None else 0
-            final, shared = np.split(latents, [len(latents) - keep])
-            finished = np.concatenate([finished, final])
+            final, kept = np.split(latents, [len(latents) - keep])
+            finished = np.concatenate([state.finished, final])
             while len(finished) >= CHUNK or (following is None and len(finished)):
                 yield from self._graph("vae_decoder", min(CHUNK, len(finished)), latents=finished[:CHUNK])
                 finished = finished[CHUNK:]
-            previous = shared
-            start += window_size - overlap
-            embeddings, image_latents = (x[window_size - overlap :] for x in (embeddings, image_latents))
+            if following is not None:
+                stride = window_size - overlap
+                state = WindowState(state.start + stride, image_latents[stride:], embeddings[stride:], kept, finished)
+                on_window(state)
 
-    def _start_from(self, eps: Float, previous: Float | None) -> Float:
+    def _start_from(self, eps: Float, previous: Float) -> Float:
         """Where a window's latents start: noise, and over the overlap the previous window's result under noise."""
         noisy = eps * initial_scale()
-        if previous is not None:
-            shared = len(previous)
-            noisy[:shared] = previous + eps[:shared] * self.sigmas[0]
+        shared = len(previous)
+        noisy[:shared] = previous + eps[:shared] * self.sigmas[0]
         return noisy
 
     def _denoise(self, x: Float, image_latents: Float, embeddings: Float) -> Float:

@@ -1,8 +1,8 @@
 """Pixels in and out of files: videos and folders of images in; MP4, NPZ, EXR and PNG out."""
 
 from dc_rt.media.colormap import inferno, to_uint8
-from dc_rt.media.read import IMAGE_FOLDER_FPS, VideoInfo, probe, read_frames
-from dc_rt.media.read_images import IMAGE_SUFFIXES
+from dc_rt.media.read import IMAGE_FOLDER_FPS, Damage, VideoInfo, probe, read_frames
+from dc_rt.media.read_images import IMAGE_SUFFIXES, list_images
 from dc_rt.media.sizes import DATASET_SIZES, frame_stride, output_size
 from dc_rt.media.write import ExrWriter, Mp4Writer, NpzWriter, PngWriter
 
@@ -10,6 +10,7 @@ __all__ = [
     "DATASET_SIZES",
     "IMAGE_FOLDER_FPS",
     "IMAGE_SUFFIXES",
+    "Damage",
     "ExrWriter",
     "Mp4Writer",
     "NpzWriter",
@@ -17,6 +18,7 @@ __all__ = [
     "VideoInfo",
     "frame_stride",
     "inferno",
+    "list_images",
     "output_size",
     "probe",
     "read_frames",

@@ -1,0 +1,131 @@
+"""Runs that are killed at random instants end in the results of one that was not.
+
+    python bench/kill.py --runs 50 --seed 0
+
+Each run of `dc-rt infer` gets SIGKILL after a random time, some of them several times, and is then resumed to its end.
+All results must be those of the uninterrupted run, bit for bit. Exits with 1 if any is not; writes
+bench/results/kill.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+VIDEO = Path(__file__).parents[1] / "examples" / "demo.mp4"
+RESULT = Path(__file__).parent / "results" / "kill.json"
+OPTIONS = (
+    *("--max-res", "64", "--num-denoising-steps", "1", "--window-size", "12", "--overlap", "4"),
+    *("--save-npz", "--save-exr", "--save-png"),
+)
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    """A run into `folder`."""
+    command = [sys.executable, "-m", "dc_rt.cli", "infer", str(VIDEO), *OPTIONS, "--save-folder", str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Contents of all files by name, but for the record, which has times in it."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".json")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def stage_of(folder: Path) -> str:
+    """How far a killed run had come, by what it left."""
+    spool = folder / f".{VIDEO.stem}.spool"
+    if (folder / f"{VIDEO.stem}.json").exists():
+        return "while the spool was removed"
+    if any(folder.glob(f"{VIDEO.stem}*")):
+        return "while results were moved"
+    if (spool / "results").exists():
+        return "while results were written"
+    if (spool / "state").exists():
+        return "between the first window and the last"
+    return "in the first window" if spool.exists() else "before anything was written"
+
+
+def killed_and_resumed(folder: Path, seconds: float, rng: random.Random) -> list[str]:
+    """Kill a run, perhaps its successors too, and let the last one end; where each kill struck.
+
+    A run that ended before it was to be killed does not count: all begins anew, with less time.
+    """
+    struck: list[str] = []
+    kills = rng.choice([1, 1, 1, 2, 3])
+    while len(struck) < kills:
+        process = start(folder)
+        time.sleep(rng.uniform(0, seconds))
+        if process.poll() is not None:
+            shutil.rmtree(folder)
+            struck.clear()
+            seconds *= 0.8
+            continue
+        process.kill()
+        process.communicate()
+        struck.append(stage_of(folder))
+    process = start(folder)
+    _, errors = process.communicate(timeout=600)
+    if process.returncode:
+        raise SystemExit(f"a resumed run failed: {errors.decode()}")
+    return struck
+
+
+def main() -> None:
+    """Kill, resume, compare, report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "whole"
+        began = time.perf_counter()
+        start(whole).communicate()
+        seconds = time.perf_counter() - began
+        expected = results(whole)
+        struck: Counter[str] = Counter()
+        kills: Counter[int] = Counter()
+        different = []
+        for run in range(arguments.runs):
+            out = Path(folder) / f"run{run}"
+            stages = killed_and_resumed(out, seconds, rng)
+            struck.update(stages)
+            kills[len(stages)] += 1
+            found = results(out)
+            differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+            if differing:
+                different.append(run)
+            print(
+                f"run {run}: {', '.join(stages)}: {f'DIFFERENT {differing}' if differing else 'identical'}", flush=True
+            )
+            shutil.rmtree(out)
+
+    identical = arguments.runs - len(different)
+    print(f"{identical} of {arguments.runs} runs identical to the uninterrupted one, {struck.total()} kills:")
+    for stage, count in struck.most_common():
+        print(f"  {count:3d} {stage}")
+    record = {
+        "runs": arguments.runs,
+        "seed": arguments.seed,
+        "identical": identical,
+        "runs_by_number_of_kills": dict(sorted(kills.items())),
+        "kills_by_stage": dict(struck),
+        "files_compared": len(expected),
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(record, indent=2) + "\n")
+    sys.exit(bool(different))
+
+
+if __name__ == "__main__":
+    main()

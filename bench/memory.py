@@ -1,0 +1,115 @@
+"""Peak memory against the number of frames: flat here, growing in the PyTorch reference.
+
+    python bench/memory.py
+
+Runs `dc-rt infer` on generated clips of 300 and 3,000 frames, same size, window and engines, each in a process of its
+own, and the reference on 100, 200 and 300 frames. Prints the peaks and the ratio of 3,000 to 300; writes
+bench/results/memory.json and memory.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from dc_rt.media import Mp4Writer
+
+RESULTS = Path(__file__).parent / "results"
+HEIGHT, WIDTH, WINDOW, OVERLAP = 128, 192, 32, 8
+
+REFERENCE = f"""
+import sys
+import numpy as np
+from dc_rt.media import read_frames
+from depthcrafter import load_pipeline
+pipeline = load_pipeline("random:tiny", "random:tiny")
+pipeline(np.stack(list(read_frames(sys.argv[1], {HEIGHT}, {WIDTH}))), steps=1, window_size={WINDOW}, overlap={OVERLAP})
+"""
+
+
+def write_clip(path: Path, num_frames: int) -> None:
+    """Colours that move, so that no frame is like another."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH] / 20
+    with Mp4Writer(path, Fraction(24), HEIGHT, WIDTH) as video:
+        for t in range(num_frames):
+            waves = [np.sin(x + t / 7), np.cos(y - t / 9), np.sin(x * y / 9 + t / 11)]
+            video.write((127 + 100 * np.stack(waves, axis=-1)).astype(np.uint8))
+
+
+def peak_memory(command: list[str]) -> float:
+    """Largest resident set, in MB, of `command`; raises if it fails."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{command} failed")
+    return usage.ru_maxrss / 1000
+
+
+def runtime(clip: Path, out: Path) -> float:
+    """Peak memory of a run of `dc-rt infer`."""
+    options = ["--num-denoising-steps", "1", "--window-size", str(WINDOW), "--overlap", str(OVERLAP), "--save-npz"]
+    infer = [sys.executable, "-m", "dc_rt.cli", "infer", str(clip), "--save-folder", str(out), *options]
+    return peak_memory(infer)
+
+
+def draw(runtime_peaks: dict[int, float], reference_peaks: dict[int, float], path: Path) -> None:
+    """Both as lines."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    axes.plot(*zip(*runtime_peaks.items(), strict=True), "o-", label="dc-rt infer")
+    axes.plot(*zip(*reference_peaks.items(), strict=True), "s--", label="PyTorch reference")
+    axes.set(xlabel="frames", ylabel="peak memory, MB", ylim=(0, None))
+    axes.set_title(f"{WIDTH}x{HEIGHT}, window {WINDOW}, random tiny model, CPU", fontsize=10)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Measure, print, draw."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, nargs="+", default=[300, 3000])
+    parser.add_argument("--reference-frames", type=int, nargs="+", default=[100, 200, 300])
+    arguments = parser.parse_args()
+    runtime_peaks, reference_peaks = {}, {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for num_frames in sorted({*arguments.frames, *arguments.reference_frames}):
+            clip = folder / f"clip{num_frames}.mp4"
+            write_clip(clip, num_frames)
+            if num_frames in arguments.reference_frames:
+                reference_peaks[num_frames] = peak_memory([sys.executable, "-c", REFERENCE, str(clip)])
+                print(f"reference, {num_frames:5d} frames: {reference_peaks[num_frames]:.0f} MB", flush=True)
+            if num_frames in arguments.frames:
+                runtime_peaks[num_frames] = runtime(clip, folder / "out")
+                print(f"dc-rt,     {num_frames:5d} frames: {runtime_peaks[num_frames]:.0f} MB", flush=True)
+    fewest, most = min(runtime_peaks), max(runtime_peaks)
+    ratio = runtime_peaks[most] / runtime_peaks[fewest]
+    print(f"{most} frames take {ratio:.3f} times the memory of {fewest}")
+    RESULTS.mkdir(exist_ok=True)
+    draw(runtime_peaks, reference_peaks, RESULTS / "memory.png")
+    record = {
+        "size": f"{WIDTH}x{HEIGHT}",
+        "window": WINDOW,
+        "overlap": OVERLAP,
+        "runtime_peak_mb": runtime_peaks,
+        "reference_peak_mb": reference_peaks,
+        "ratio": ratio,
+    }
+    (RESULTS / "memory.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

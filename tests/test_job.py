@@ -1,0 +1,217 @@
+"""A video from file to files, through interruptions and faults."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dc_rt import DepthCrafter, UserError
+from dc_rt.engine.discovery import BUNDLED
+from dc_rt.job import Options, plan_job, run_job
+from media_helpers import moving_gradient, write_clip
+
+OPTIONS = Options(window_size=10, overlap=3, num_denoising_steps=1, save_npz=True, save_exr=True)
+COMMAND = ("--window-size", "10", "--overlap", "3", "--num-denoising-steps", "1", "--save-npz", "--save-exr")
+RESULTS = (
+    "clip.npz",
+    "clip_depth.mp4",
+    "clip_vis.mp4",
+    "clip_input.mp4",
+    *(f"clip/frame_{i:04d}.exr" for i in range(40)),
+)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    return write_clip(path, moving_gradient(40, 64, 128, seed=3), Fraction(24))
+
+
+@pytest.fixture(scope="module")
+def expected(clip, tmp_path_factory):
+    """The results of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("expected")
+    model = DepthCrafter.load(BUNDLED)
+    run_job(model, plan_job(model, clip, OPTIONS), folder, OPTIONS)
+    return folder
+
+
+def assert_same_results(folder, expected):
+    for name in RESULTS:
+        assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in expected.iterdir())
+
+
+class Fault(Exception):
+    """Raised by a test amid a run."""
+
+
+def fail_at(stage, count, error=Fault):
+    """A progress callback that raises at the `count`th report of `stage`: as an engine or a disk would."""
+    seen = 0
+
+    def progress(name, frames, seconds):
+        nonlocal seen
+        seen += name == stage
+        if name == stage and seen == count:
+            raise error
+
+    return progress
+
+
+@pytest.mark.parametrize(
+    ("stage", "count"),
+    [("denoiser", 2), ("vae_decoder", 3), ("read", 15), ("read", 25), ("write", 12), ("clip_encoder", 4)],
+)
+def test_a_run_that_fails_anywhere_leaves_nothing_half_done_and_is_gone_on_with(bundled, clip, expected, stage, count):
+    folder = Path("out")
+    plan = plan_job(bundled, clip, OPTIONS)
+    began = time.monotonic()
+    with pytest.raises(Fault):
+        run_job(bundled, plan, folder, OPTIONS, fail_at(stage, count))
+    assert time.monotonic() - began < 30
+    assert [path.name for path in folder.iterdir()] == [".clip.spool"]
+    resumed = []
+    run_job(bundled, plan, folder, OPTIONS, lambda stage, *_: resumed.append(stage))
+    assert "resumed" in resumed
+    assert_same_results(folder, expected)
+
+
+def test_a_run_that_fails_in_its_first_window_leaves_nothing(bundled, clip):
+    with pytest.raises(Fault):
+        run_job(bundled, plan_job(bundled, clip, OPTIONS), Path("out"), OPTIONS, fail_at("denoiser", 1))
+    assert not Path("out").exists()
+
+
+def test_a_run_that_fails_again_and_again_gets_there(bundled, clip, expected):
+    plan = plan_job(bundled, clip, OPTIONS)
+    for _ in range(4):
+        with pytest.raises(Fault):
+            run_job(bundled, plan, Path("out"), OPTIONS, fail_at("denoiser", 2))
+    run_job(bundled, plan, Path("out"), OPTIONS)
+    assert_same_results(Path("out"), expected)
+    assert json.loads(Path("out/clip.json").read_text())["timings"]["times_resumed"] == 4
+
+
+def test_a_fault_while_results_are_written_leaves_no_result_and_costs_no_inference(bundled, clip, expected):
+    plan = plan_job(bundled, clip, OPTIONS)
+    writes = 40 + 5 + 40 + 20  # depth and states of the first pass, the input, and half of the second
+    with pytest.raises(Fault):
+        run_job(bundled, plan, Path("out"), OPTIONS, fail_at("write", writes))
+    assert [path.name for path in Path("out").iterdir()] == [".clip.spool"]
+    stages = []
+    run_job(bundled, plan, Path("out"), OPTIONS, lambda stage, *_: stages.append(stage))
+    assert "denoiser" not in stages
+    assert_same_results(Path("out"), expected)
+
+
+def test_changed_options_are_named_and_restart_throws_the_run_away(bundled, clip, expected):
+    with pytest.raises(Fault):
+        run_job(bundled, plan_job(bundled, clip, OPTIONS), Path("out"), OPTIONS, fail_at("denoiser", 3))
+    other = Options(window_size=12, overlap=3, num_denoising_steps=2, seed=1)
+    with pytest.raises(UserError, match=r"window_size .*num_denoising_steps .*seed .*--restart"):
+        run_job(bundled, plan_job(bundled, clip, other), Path("out"), other)
+    stages = []
+    plan = plan_job(bundled, clip, OPTIONS)
+    run_job(bundled, plan, Path("out"), OPTIONS, lambda stage, *_: stages.append(stage), restart=True)
+    assert "resumed" not in stages
+    assert_same_results(Path("out"), expected)
+
+
+def test_a_changed_video_and_changed_engines_are_noticed(bundled, model, clip):
+    video = Path("clip.mp4")
+    video.write_bytes(clip.read_bytes())
+    with pytest.raises(Fault):
+        run_job(bundled, plan_job(bundled, video, OPTIONS), Path("out"), OPTIONS, fail_at("denoiser", 3))
+    with pytest.raises(UserError, match="another engines"):
+        run_job(model, plan_job(model, video, OPTIONS), Path("out"), OPTIONS)
+    write_clip(video, moving_gradient(40, 64, 128, seed=4), Fraction(24))
+    with pytest.raises(UserError, match="another video"):
+        run_job(bundled, plan_job(bundled, video, OPTIONS), Path("out"), OPTIONS)
+
+
+def test_what_is_written_may_change_when_a_run_goes_on(bundled, clip):
+    with pytest.raises(Fault):
+        run_job(bundled, plan_job(bundled, clip, OPTIONS), Path("out"), OPTIONS, fail_at("denoiser", 3))
+    fewer = Options(window_size=10, overlap=3, num_denoising_steps=1)
+    run_job(bundled, plan_job(bundled, clip, fewer), Path("out"), fewer)
+    assert sorted(path.suffix for path in Path("out").iterdir()) == [".json", ".mp4", ".mp4", ".mp4"]
+
+
+def test_a_kept_spool_has_the_depth_before_normalisation(bundled, clip):
+    run_job(bundled, plan_job(bundled, clip, OPTIONS), Path("out"), OPTIONS, keep_spool=True)
+    raw = np.fromfile("out/.clip.spool/depth.f32", np.float32).reshape(40, 64, 128)
+    record = json.loads(Path("out/clip.json").read_text())["result"]
+    assert (raw.min(), raw.max()) == pytest.approx((record["depth_min"], record["depth_max"]))
+    normalised = (raw - raw.min()) / (raw.max() - raw.min())
+    np.testing.assert_array_equal(normalised, np.load("out/clip.npz")["depth"])
+
+
+def dc_rt(clip, *arguments, **options):
+    command = [sys.executable, "-m", "dc_rt.cli", "infer", clip, *COMMAND, "--save-folder", "out", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def test_killed_runs_end_in_the_results_of_one_that_was_not(clip, expected):
+    """Three kills at different instants, then to the end. `bench/kill.py` does it fifty times."""
+    command = [sys.executable, "-m", "dc_rt.cli", "infer", clip, *COMMAND, "--save-folder", "out"]
+    state = Path("out/.clip.spool/state")
+    for kill in range(3):
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and (not state.exists() or state.stat().st_mtime_ns == before):
+            time.sleep(0.001)
+        time.sleep(0.03 * kill)
+        process.kill()
+        process.wait()
+        assert not Path("out/clip.json").exists(), "the run was over before it was killed"
+    done = dc_rt(clip)
+    assert done.returncode == 0, done.stderr
+    assert "going on after frame" in done.stdout
+    assert_same_results(Path("out"), expected)
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(clip, expected):
+    """A limit on the size of files stands for the disk: the depth of 40 frames needs 1.3 MB."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (900_000, 900_000))
+
+    done = dc_rt(clip, preexec_fn=limit)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    (sentence,) = done.stderr.strip().splitlines()
+    assert sentence.startswith("The results cannot be written")
+    assert "the same command goes on from there" in sentence
+    assert os.listdir("out") == [".clip.spool"]  # noqa: PTH208
+    done = dc_rt(clip)
+    assert done.returncode == 0, done.stderr
+    assert_same_results(Path("out"), expected)
+
+
+def test_a_second_run_on_the_same_result_says_so_and_stops(clip, expected):
+    first = subprocess.Popen(
+        [sys.executable, "-m", "dc_rt.cli", "infer", clip, *COMMAND, "--save-folder", "out"], stdout=subprocess.DEVNULL
+    )
+    while not Path("out/.clip.spool/lock").exists():
+        time.sleep(0.001)
+    second = dc_rt(clip)
+    assert second.returncode == 1
+    assert "Another run is working on this result" in second.stderr
+    assert first.wait() == 0
+    assert_same_results(Path("out"), expected)
+
+
+def test_a_disk_that_is_sure_to_be_too_small_is_found_out_before(bundled, clip, monkeypatch):
+    usage = type("Usage", (), {"free": 1_000_000})
+    monkeypatch.setattr("dc_rt.job.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match=r"up to 4\.3 MB in out, where 1\.0 MB are free"):
+        run_job(bundled, plan_job(bundled, clip, OPTIONS), Path("out"), OPTIONS)
+    assert not Path("out").exists()
