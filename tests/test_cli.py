@@ -178,6 +178,15 @@ def test_a_folder_of_images_is_a_video():
     assert fps == 24
 
 
+def test_results_are_not_written_among_the_images_that_are_read():
+    source = write_clip(Path("source.mp4"), moving_gradient(3, 64, 64, seed=1), Fraction(24))
+    assert dc_rt("infer", source, *FAST, "--save-png", "--save-folder", "shots").returncode == 0
+    before = {path.name: path.read_bytes() for path in Path("shots/source").iterdir()}
+    done = dc_rt("infer", "shots/source", *FAST, "--save-png", "--save-folder", "shots")
+    assert_one_sentence(done, "mixed with the results")
+    assert {path.name: path.read_bytes() for path in Path("shots/source").iterdir()} == before
+
+
 def test_a_shorter_run_leaves_no_frames_of_a_longer_one():
     clip = write_clip(Path("clip.mp4"), moving_gradient(5, 64, 64, seed=1), Fraction(24))
     assert dc_rt("infer", clip, *FAST, "--save-exr").returncode == 0
@@ -265,6 +274,7 @@ def test_no_frame_left_after_striding(clip):
         (("--max-res", 10), "--max-res"),
         (("--dataset", "kitty"), "KITTI"),
         (("--seed", -1), "seed"),
+        (("--guidance-scale", "nan"), "guidance"),
         (("--backend", "cuda"), "backend"),
         (("--cpu-offload", "all"), "offload"),
         (("--engines", "nowhere"), "no engine set in nowhere"),

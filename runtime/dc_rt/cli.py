@@ -197,7 +197,9 @@ def _stop(plan: Plan, save_folder: Path) -> NoReturn:
 
 def _check_names(videos: list[Path]) -> None:
     """Results are named after their video, so two videos of one name would overwrite each other."""
-    names = Counter(video.stem for video in videos)
+    from dc_rt.job import result_name
+
+    names = Counter(map(result_name, videos))
     if double := [name for name, count in names.items() if count > 1]:
         raise UserError(f"More than one video is called {double[0]}; run them one by one with a --save-folder each.")
 

@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import math
 import platform
 import shutil
 import threading
@@ -81,6 +82,8 @@ class Options:
         Noise(self.seed)
         output_size(1, 1, self.max_res, self.dataset)
         frame_stride(1, self.target_fps)
+        if not math.isfinite(self.guidance_scale):
+            raise UserError(f"The guidance scale must be a number, not {self.guidance_scale}; try --guidance-scale 1.")
         if self.process_length < -1:
             raise UserError(
                 f"The number of frames to process must be positive, or -1 for all, not {self.process_length}."
@@ -99,9 +102,8 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """What the results are called: the file's name without its suffix, or the folder's name."""
-        path = self.source.path
-        return path.resolve().name if path.is_dir() else path.stem
+        """What the results are called."""
+        return result_name(self.source.path)
 
     @property
     def fps(self) -> Fraction:
@@ -113,6 +115,11 @@ class Plan:
         windows = plan_windows(self.num_frames, options.window_size, options.overlap)
         passes = options.num_denoising_steps * (2 if options.guidance_scale > 1 else 1)
         return passes * sum(end - start for start, end in windows)
+
+
+def result_name(video: Path) -> str:
+    """What the results of a video are called: the file's name without its suffix, or the folder's name."""
+    return video.resolve().name if video.is_dir() else video.stem
 
 
 def plan_job(model: DepthCrafter, video: Path, options: Options) -> Plan:
@@ -166,6 +173,7 @@ def run_job(
         UserError: an earlier run was of something else, another one is at it, or the disk is too small.
         OSError: the disk refuses; what was done is kept, and the next run goes on from there.
     """
+    _check_not_the_source(plan, save_folder, options)
     clock = _Clock(progress)
     made = _make_folder(save_folder)
     try:
@@ -374,6 +382,15 @@ def _content_hash(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     images = ((image.name, _content_hash(image)) for image in list_images(path))
     return hashlib.sha256(repr(list(images)).encode()).hexdigest()
+
+
+def _check_not_the_source(plan: Plan, save_folder: Path, options: Options) -> None:
+    """Raise `UserError` where images would be written among those that are read."""
+    if (options.save_exr or options.save_png) and (save_folder / plan.name).resolve() == plan.source.path.resolve():
+        raise UserError(
+            f"The images of {plan.source.path} would be mixed with the results; give another --save-folder than the one "
+            "that it is in."
+        )
 
 
 def _check_space(save_folder: Path, plan: Plan, options: Options, spool: Spool) -> None:
