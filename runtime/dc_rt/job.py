@@ -388,8 +388,8 @@ def _check_not_the_source(plan: Plan, save_folder: Path, options: Options) -> No
     """Raise `UserError` where images would be written among those that are read."""
     if (options.save_exr or options.save_png) and (save_folder / plan.name).resolve() == plan.source.path.resolve():
         raise UserError(
-            f"The images of {plan.source.path} would be mixed with the results; give another --save-folder than the one "
-            "that it is in."
+            f"The images of {plan.source.path} would be mixed with the results; "
+            "give another --save-folder than the one that it is in."
         )
 
 
