@@ -90,8 +90,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole"
         began = time.perf_counter()
-        start(whole).communicate()
+        process = start(whole)
+        _, errors = process.communicate()
         seconds = time.perf_counter() - began
+        if process.returncode:
+            raise SystemExit(f"the uninterrupted run failed: {errors.decode()}")
         expected = results(whole)
         struck: Counter[str] = Counter()
         kills: Counter[int] = Counter()
