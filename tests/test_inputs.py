@@ -150,3 +150,15 @@ def test_a_picture_that_no_memory_holds_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("dc_rt.media.read.MAX_PIXELS", 100 * 100)
     with pytest.raises(UserError, match="can be decoded"):
         probe(clip)
+
+
+def test_metadata_that_is_not_unicode_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "a title"
+        stream = container.add_stream("libx264", rate=24)
+        stream.height = stream.width = 64
+        container.mux(stream.encode(pictures(moving_gradient(1, 64, 64))[0]))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"a title", b"\xff\xfe\xb2 tle"))
+    assert probe(path).num_frames == 1

@@ -567,6 +567,17 @@ def test_mp4_starts_with_its_index(tmp_path: Path) -> None:
     assert content.index(b"moov") < content.index(b"mdat")
 
 
+def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
+    """Resumed runs are compared bit for bit."""
+    contents = set()
+    for size in ((64, 64), (192, 320)):
+        frames = moving_gradient(30, *size, seed=5)
+        for _ in range(8):
+            write_all(Mp4Writer(tmp_path / "clip.mp4", Fraction(24), *size), frames)
+            contents.add((tmp_path / "clip.mp4").read_bytes())
+    assert len(contents) == 2
+
+
 def test_mp4_writer_needs_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(av, "codecs_available", av.codecs_available - {"libx264"})
     with pytest.raises(UserError, match=r"no H\.264 encoder"):

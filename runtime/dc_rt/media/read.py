@@ -239,7 +239,7 @@ def _packets(container: InputContainer, stream: VideoStream | None, damage: Dama
 def _open(path: Path) -> InputContainer:
     try:
         # The protocol is named, so that FFmpeg does not take the start of a name such as "take:2.mp4" for one.
-        container = av.open(f"file:{path}")
+        container = av.open(f"file:{path}", metadata_errors="replace")
     except av.FFmpegError as error:
         raise UserError(f"{path} is not a video that can be read; give a video file or a folder of images.") from error
     # FFmpeg would draw a text file as a terminal does.

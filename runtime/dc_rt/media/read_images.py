@@ -52,7 +52,7 @@ def decode_images(images: list[Path]) -> Generator[VideoFrame, None, None]:
 def _decode_image(path: Path) -> VideoFrame:
     try:
         # An open file rather than a name: FFmpeg would take "%d" in a name for a pattern.
-        with path.open("rb") as file, av.open(file, "r") as container:
+        with path.open("rb") as file, av.open(file, "r", metadata_errors="replace") as container:
             return next(container.decode(video=0))
     except (av.FFmpegError, OSError, StopIteration, IndexError) as error:
         raise UserError(f"{path} is not an image that can be read; replace it or take it out of the folder.") from error
