@@ -33,8 +33,8 @@ class Mp4Writer:
         self._num_frames = 0
         # The name may end in anything, and "file:" keeps FFmpeg from taking a part of it for a protocol.
         self._container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
-        # Without its macroblock tree, whose AVX-512 code gives other bytes for the same frames now and then: a resumed run
-        # must end in the very files of one that was not interrupted.
+        # Without its macroblock tree, whose AVX-512 code gives other bytes for the same frames now and then: a resumed
+        # run must end in the very files of one that was not interrupted.
         options = {"crf": "18", "x264-params": "mbtree=0"}
         self._stream = self._container.add_stream("libx264", rate=fps, options=options)
         self._stream.height, self._stream.width = height, width
