@@ -23,7 +23,7 @@ import numpy as np
 from dc_rt.media import Mp4Writer
 
 RESULTS = Path(__file__).parent / "results"
-HEIGHT, WIDTH, WINDOW, OVERLAP = 128, 192, 32, 8
+HEIGHT, WIDTH, WINDOW, OVERLAP = 64, 128, 32, 8
 
 REFERENCE = f"""
 import sys
