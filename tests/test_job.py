@@ -103,7 +103,7 @@ def test_a_run_that_fails_again_and_again_gets_there(bundled, clip, expected):
 
 def test_a_fault_while_results_are_written_leaves_no_result_and_costs_no_inference(bundled, clip, expected):
     plan = plan_job(bundled, clip, OPTIONS)
-    writes = 40 + 5 + 40 + 20  # depth and states of the first pass, the input, and half of the second
+    writes = 40 + 6 + 20  # depth and states of the first pass, and half of the second
     with pytest.raises(Fault):
         run_job(bundled, plan, Path("out"), OPTIONS, fail_at("write", writes))
     assert [path.name for path in Path("out").iterdir()] == [".clip.spool"]
