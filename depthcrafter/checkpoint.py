@@ -18,7 +18,8 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from dc_rt.errors import UserError
 from dc_rt.schedule import RHO, SIGMA_MAX, SIGMA_MIN
-from depthcrafter.random_checkpoint import CONFIGS, make_checkpoint
+from depthcrafter.layout import CONFIGS
+from depthcrafter.random_checkpoint import make_checkpoint
 from depthcrafter.unet import DepthCrafterUNet
 
 DEFAULT_BASE = "stabilityai/stable-video-diffusion-img2vid-xt"

@@ -1,0 +1,421 @@
+"""Train nano: the VAE, then the image encoder, then the UNet.
+
+    python -m depthcrafter.nano.train checkpoints/nano
+
+About two hours on two CPU cores; a GPU is used when there is one. The same seed on the same machine gives the same
+weights. An interrupted training goes on where it was when the command is run again. The curves are written to
+log.csv and curve.png in the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLTemporalDecoder
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+
+from dc_rt.schedule import RHO, SIGMA_MAX, SIGMA_MIN
+from depthcrafter.layout import (
+    CONFIGS,
+    build_image_encoder,
+    build_scheduler,
+    build_unet,
+    build_vae,
+    save_network,
+    save_rest,
+)
+from depthcrafter.nano.data import TRAINING_SEEDS, VALIDATION_SEEDS, Bucket, EncodedClips, encoded, rendered
+from depthcrafter.pipeline import ADDED_TIME_IDS, DepthCrafterPipeline
+from depthcrafter.unet import DepthCrafterUNet
+
+SAVE_EVERY = 200
+LOG_EVERY = 20
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much of what. The defaults are the bundled model's."""
+
+    seed: int = 0
+    vae_steps: int = 2000
+    image_encoder_steps: int = 800
+    unet_steps: int = 6000
+    # Frames of 128x192 that the UNet sees a step.
+    unet_frames: int = 32
+    clips: int = 900
+    large_clips: int = 150
+    clip_frames: int = 16
+
+    def pixels(self) -> Bucket:
+        """What the VAE and the image encoder are trained on."""
+        return Bucket("pixels", TRAINING_SEEDS, min(400, self.clips), 8, 128, 192)
+
+    def buckets(self) -> list[Bucket]:
+        """What the UNet is trained on: a great many small clips and some at the size of the demonstration."""
+        return [
+            Bucket("small", TRAINING_SEEDS, self.clips, self.clip_frames, 128, 192),
+            Bucket("large", TRAINING_SEEDS + self.clips, self.large_clips, self.clip_frames, 192, 320),
+        ]
+
+    def validation(self) -> Bucket:
+        """What the UNet's curve is measured on."""
+        return Bucket("validation", VALIDATION_SEEDS, 16, self.clip_frames, 128, 192)
+
+
+class Stage:
+    """The loop that all three trainings share: AdamW with warm-up and cosine, an average of the weights, saved states.
+
+    Args:
+        name: of the files and in the log.
+        model: trained in place; ends as the exponential average of itself.
+        loss: the loss of a step; draws what it needs from the generators of that step, so that a resumed training
+            sees what an uninterrupted one would have seen.
+        validate: a figure for the log, of the averaged weights, every `SAVE_EVERY` steps.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        loss: Callable[[np.random.Generator, torch.Generator, float], torch.Tensor],
+        *,
+        steps: int,
+        learning_rate: float,
+        seed: int,
+        folder: Path,
+        validate: Callable[[nn.Module], float] | None = None,
+    ) -> None:
+        self.name, self.model, self.loss, self.validate = name, model, loss, validate
+        self.steps, self.learning_rate, self.seed = steps, learning_rate, seed
+        self.state, self.log = folder / "state" / f"{name}.pt", folder / "log.csv"
+        self.average = {key: value.clone() for key, value in model.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+        self.step = 0
+
+    def run(self) -> None:
+        """Train to the end, from where a saved state left off."""
+        if self.state.exists():
+            self._resume()
+        self.model.train()
+        losses: list[float] = []
+        began = time.monotonic()
+        while self.step < self.steps:
+            losses.append(self._train_step())
+            self.step += 1
+            done = self.step == self.steps
+            if done or self.step % LOG_EVERY == 0:
+                checked = done or self.step % SAVE_EVERY == 0
+                figure = self._validate() if self.validate and checked else None
+                self._write_log(float(np.mean(losses)), figure, time.monotonic() - began)
+                losses = []
+                if checked:
+                    self._save()
+        self.model.load_state_dict(self.average)
+        self.model.eval().requires_grad_(False)
+
+    def _train_step(self) -> float:
+        progress = self.step / self.steps
+        rate = self.learning_rate * min(1.0, (self.step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * progress))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        rng = np.random.default_rng([self.seed, self.step])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        loss = self.loss(rng, generator, progress)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        # A short memory at first, so that the average soon forgets the start.
+        decay = min(0.998, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for key, value in self.model.state_dict().items():
+                self.average[key].lerp_(value, 1 - decay)
+        return loss.item()
+
+    def _validate(self) -> float:
+        assert self.validate is not None
+        current = {key: value.clone() for key, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.average)
+        self.model.eval()
+        with torch.no_grad():
+            figure = self.validate(self.model)
+        self.model.load_state_dict(current)
+        self.model.train()
+        return figure
+
+    def _save(self) -> None:
+        self.state.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.state.with_suffix(".partial")
+        state = {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        torch.save(state, beside)
+        beside.replace(self.state)
+
+    def _resume(self) -> None:
+        state = torch.load(self.state, weights_only=True)
+        self.step, self.average = state["step"], state["average"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _write_log(self, loss: float, figure: float | None, seconds: float) -> None:
+        new = not self.log.exists()
+        with self.log.open("a", newline="") as file:
+            rows = csv.writer(file)
+            if new:
+                rows.writerow(["stage", "step", "loss", "validation", "seconds"])
+            rows.writerow(
+                [self.name, self.step, f"{loss:.5f}", "" if figure is None else f"{figure:.5f}", f"{seconds:.0f}"]
+            )
+
+
+def train_vae(vae: AutoencoderKLTemporalDecoder, recipe: Recipe, folder: Path, device: torch.device) -> None:
+    """Reconstruct crops of frames and of disparity maps, in chunks of 1, 4 and 8 frames.
+
+    The posterior's variance is held at a constant: noise of a tenth of the latents' spread makes the decoder forgive
+    the UNet's small errors, and a penalty on the latents' moments keeps their spread at 1 / scaling_factor.
+    """
+    frames, disparity = rendered(recipe.pixels(), folder / "cache")
+    scaling: float = vae.config.scaling_factor
+    noise_level = 0.1
+
+    def loss(rng: np.random.Generator, generator: torch.Generator, progress: float) -> torch.Tensor:
+        height, width = (64, 96) if progress < 0.85 else (128, 128)
+        num_frames = int(rng.choice([1, 4, 8], p=[0.2, 0.6, 0.2]))
+        pixels = []
+        for _ in range(max(1, 4 * 64 * 96 // (num_frames * height * width))):
+            clip, start = rng.integers(len(frames)), rng.integers(frames.shape[1] - num_frames + 1)
+            y, x = rng.integers(frames.shape[2] - height + 1), rng.integers(frames.shape[3] - width + 1)
+            crop = np.s_[clip, start : start + num_frames, y : y + height, x : x + width]
+            grey = disparity[crop][..., None].astype(np.float32).repeat(3, axis=-1)
+            pixels += [frames[crop].astype(np.float32) / 255, grey]
+        batch = torch.from_numpy(np.stack(pixels)).to(device) * 2 - 1  # [pairs * 2, T, H, W, 3]
+        target = batch.permute(0, 1, 4, 2, 3).flatten(0, 1)
+        with _half(device):
+            latents = vae.encode(target).latent_dist.mode() * scaling
+            noise = torch.randn(latents.shape, generator=generator).to(device)
+            output = vae.decode((latents + noise_level * noise) / scaling, num_frames=num_frames).sample
+        error = _sharp_error(output.float(), target).unflatten(0, (-1, 2, num_frames))
+        moments = latents.float().mean((0, 2, 3)).square().mean() + (latents.float().var((0, 2, 3)) - 1).square().mean()
+        return error[:, 0].mean() + 3 * error[:, 1].mean() + 0.02 * moments
+
+    with torch.no_grad():
+        vae.quant_conv.weight[:4] /= scaling
+        vae.decoder.conv_in.weight *= scaling
+    Stage("vae", vae, loss, steps=recipe.vae_steps, learning_rate=1.5e-3, seed=recipe.seed, folder=folder).run()
+    with torch.no_grad():
+        vae.quant_conv.weight[4:] = 0
+        vae.quant_conv.bias[4:] = 2 * math.log(noise_level / scaling)
+
+
+def train_image_encoder(
+    encoder: CLIPVisionModelWithProjection,
+    vae: AutoencoderKLTemporalDecoder,
+    recipe: Recipe,
+    folder: Path,
+    device: torch.device,
+) -> None:
+    """Make the embedding tell a frame's coarse disparity, through a linear layer that is then thrown away."""
+    frames, disparity = rendered(recipe.pixels(), folder / "cache")
+    rows, columns = 6, 8
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        head = nn.Linear(encoder.config.projection_dim, rows * columns).to(device)
+    model = nn.ModuleDict({"encoder": encoder, "head": head})
+    pipeline = _pipeline(vae, encoder, None)
+
+    def loss(rng: np.random.Generator, generator: torch.Generator, progress: float) -> torch.Tensor:
+        index = rng.integers(len(frames), size=24), rng.integers(frames.shape[1], size=24)
+        order = np.lexsort(index)
+        index = index[0][order], index[1][order]
+        coarse = torch.from_numpy(disparity[index].astype(np.float32)).to(device)
+        target = F.adaptive_avg_pool2d(coarse[:, None], (rows, columns)).flatten(1)
+        embeddings = pipeline.embed.__wrapped__(pipeline, frames[index])  # type: ignore[attr-defined]
+        # The embeddings' spread is kept near 1, as the real encoder's is.
+        return (head(embeddings) - target).square().mean() * 10 + 0.01 * (embeddings.std() - 1).square()
+
+    steps = recipe.image_encoder_steps
+    Stage("image_encoder", model, loss, steps=steps, learning_rate=1e-3, seed=recipe.seed + 1, folder=folder).run()
+
+
+def train_unet(
+    unet: DepthCrafterUNet, pipeline: DepthCrafterPipeline, recipe: Recipe, folder: Path, device: torch.device
+) -> None:
+    """Predict v of the disparity's latents, conditioned on the clip's latents and embeddings.
+
+    Noise levels are spread evenly over the schedule (the rho-parameter of Karras et al. 2022, from 700 to 0.002),
+    thicker towards its start, where all of the picture is made. Clips are read forwards and backwards, and to and
+    fro for windows that are longer than they are, up to the 110 frames of a full window.
+    """
+    buckets = [encoded(bucket, pipeline, folder / "cache", recipe.seed) for bucket in recipe.buckets()]
+    validation = encoded(recipe.validation(), pipeline, folder / "cache", recipe.seed)
+    added_time_ids = torch.tensor([ADDED_TIME_IDS], device=device)
+    with torch.no_grad():
+        # The image latents come unscaled.
+        unet.conv_in.weight[:, 4:] *= pipeline.vae.config.scaling_factor
+
+    def d_loss(
+        clips: EncodedClips,
+        index: tuple[NDArray[np.intp], NDArray[np.intp]],
+        sigma: torch.Tensor,
+        keep: torch.Tensor,
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        """Squared error of D, [B], weighted as v is, but for noise too faint to matter."""
+        latents, image_latents, embeddings = (
+            torch.from_numpy(array[index].astype(np.float32)).to(device)
+            for array in (clips.depth_latents, clips.image_latents, clips.embeddings)
+        )
+        sigma = sigma.to(device).view(-1, 1, 1, 1, 1)
+        noise = torch.randn(latents.shape, generator=generator).to(device)
+        noisy = latents + sigma * noise
+        spread = (sigma**2 + 1).sqrt()
+        condition = image_latents * keep.to(device).view(-1, 1, 1, 1, 1)
+        with _half(device):
+            v = unet(
+                torch.cat([noisy / spread, condition], dim=2),
+                sigma.flatten().log() / 4,
+                embeddings * keep.to(device).view(-1, 1, 1),
+                added_time_ids.expand(len(noisy), -1),
+                return_dict=False,
+            )[0].float()
+        denoised = noisy / spread**2 - v * sigma / spread
+        return ((denoised - latents).square() * spread**2 / (sigma**2 + 0.05**2)).mean((1, 2, 3, 4))
+
+    def loss(rng: np.random.Generator, generator: torch.Generator, progress: float) -> torch.Tensor:
+        large = rng.random() < (0.1 if progress < 0.7 else 0.35)
+        clips = buckets[1] if large else buckets[0]
+        most = recipe.unet_frames if not large else recipe.unet_frames * 2 // 5
+        num_frames = int(rng.choice([1, 4, 8, 16, most, 110], p=[0.12, 0.2, 0.3, 0.2, 0.15, 0.03]))
+        index = _windows(rng, clips, max(1, most // num_frames), num_frames)
+        sigma = torch.from_numpy(_noise_levels(rng.random(len(index[0])) ** 1.5)).float()
+        keep = torch.from_numpy(rng.random(len(index[0])) > 0.05).float()
+        return d_loss(clips, index, sigma, keep, generator).mean()
+
+    def validate(_: nn.Module) -> float:
+        """Squared error of the first step's D: what one step would give."""
+        generator = torch.Generator().manual_seed(0)
+        errors = []
+        for clip in range(len(validation.embeddings)):
+            index = np.array([[clip]]), np.arange(recipe.clip_frames)[None]
+            errors.append(d_loss(validation, index, torch.tensor([SIGMA_MAX]), torch.ones(1), generator))
+        return torch.cat(errors).mean().item()
+
+    Stage(
+        "unet",
+        unet,
+        loss,
+        steps=recipe.unet_steps,
+        learning_rate=1e-3,
+        seed=recipe.seed + 2,
+        folder=folder,
+        validate=validate,
+    ).run()
+
+
+def main() -> None:
+    """Train all three and write the checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    defaults = Recipe()
+    for name, default in vars(defaults).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
+    arguments = parser.parse_args()
+    recipe = Recipe(**{name: getattr(arguments, name) for name in vars(defaults)})
+    train(arguments.folder, recipe, torch.device(arguments.device))
+
+
+def train(folder: Path, recipe: Recipe, device: torch.device) -> None:
+    """Train nano and write it to `folder`, with its UNet at `folder`/unet, its curves and what a resumed run needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = CONFIGS["nano"]
+    torch.manual_seed(recipe.seed)
+    vae, encoder = build_vae(config).to(device), build_image_encoder(config).to(device)
+    unet = build_unet(config).to(device)
+    train_vae(vae, recipe, folder, device)
+    train_image_encoder(encoder, vae, recipe, folder, device)
+    train_unet(unet, _pipeline(vae, encoder, unet), recipe, folder, device)
+    save_network(unet, folder, "unet", config)
+    save_network(vae, folder, "vae", config)
+    save_network(encoder, folder, "image_encoder", config)
+    save_rest(folder)
+    draw_curves(folder / "log.csv", folder / "curve.png")
+
+
+def draw_curves(log: Path, path: Path) -> None:
+    """Losses against steps, a panel a stage."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    with log.open() as file:
+        rows = list(csv.DictReader(file))
+    stages = list(dict.fromkeys(row["stage"] for row in rows))
+    figure, panels = plt.subplots(1, len(stages), figsize=(4 * len(stages), 3), layout="constrained", squeeze=False)
+    for axes, stage in zip(panels[0], stages, strict=True):
+        mine = [row for row in rows if row["stage"] == stage]
+        axes.semilogy([int(row["step"]) for row in mine], [float(row["loss"]) for row in mine], label="training")
+        checked = [row for row in mine if row["validation"]]
+        if checked:
+            steps, figures = zip(*((int(row["step"]), float(row["validation"])) for row in checked), strict=True)
+            axes.semilogy(steps, figures, label="held out, first step")
+            axes.legend()
+        axes.set(title=stage, xlabel="steps")
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
+
+
+def _pipeline(
+    vae: AutoencoderKLTemporalDecoder, encoder: CLIPVisionModelWithProjection, unet: DepthCrafterUNet | None
+) -> DepthCrafterPipeline:
+    return DepthCrafterPipeline(
+        vae=vae, image_encoder=encoder, unet=unet, scheduler=build_scheduler(), feature_extractor=CLIPImageProcessor()
+    )
+
+
+def _half(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _sharp_error(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean absolute error of pixels and of their differences along either side, [n], of [n,C,H,W]."""
+    difference = output - target
+    return sum(part.abs().mean((1, 2, 3)) for part in (difference, difference.diff(dim=2), difference.diff(dim=3)))
+
+
+def _windows(
+    rng: np.random.Generator, clips: EncodedClips, batch: int, num_frames: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Index of clips [B,1] and of their frames [B,T]: any start, either direction, one or two at a time, to and fro."""
+    length = clips.embeddings.shape[1]
+    start = rng.integers(2 * length, size=(batch, 1))
+    stride = rng.choice([-2, -1, 1, 2], size=(batch, 1))
+    way = (start + stride * np.arange(num_frames)) % (2 * length - 2)
+    return rng.integers(len(clips.embeddings), size=(batch, 1)), np.minimum(way, 2 * length - 2 - way)
+
+
+def _noise_levels(ramp: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sigma at positions in [0,1] of the schedule: equation 5 of Karras et al. (2022)."""
+    high, low = SIGMA_MAX ** (1 / RHO), SIGMA_MIN ** (1 / RHO)
+    sigmas: NDArray[np.float64] = (high + ramp * (low - high)) ** RHO
+    return sigmas
+
+
+if __name__ == "__main__":
+    main()
