@@ -24,8 +24,11 @@ from dc_rt.errors import UserError
 class Mp4Writer:
     """H.264 in MP4 at a constant frame rate, quality as the original's (crf 18), playable while it downloads."""
 
-    def __init__(self, path: str | Path, fps: Fraction, height: int, width: int) -> None:
-        """`height` and `width` must be even. Raises `UserError` where PyAV was built without libx264."""
+    def __init__(self, path: str | Path, fps: Fraction, height: int, width: int, crf: int = 18) -> None:
+        """`height` and `width` must be even, `crf` is 0 (lossless) to 51.
+
+        Raises `UserError` where PyAV was built without libx264.
+        """
         if "libx264" not in av.codecs_available:
             raise UserError("This build of PyAV has no H.264 encoder; get one that has with 'pip install -U av'.")
         self._shape = (height, width, 3)
@@ -35,7 +38,7 @@ class Mp4Writer:
         self._container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
         # Without its macroblock tree, whose AVX-512 code gives other bytes for the same frames now and then: a resumed
         # run must end in the very files of one that was not interrupted.
-        options = {"crf": "18", "x264-params": "mbtree=0"}
+        options = {"crf": str(crf), "x264-params": "mbtree=0"}
         self._stream = self._container.add_stream("libx264", rate=fps, options=options)
         self._stream.height, self._stream.width = height, width
         self._stream.pix_fmt = "yuv420p"
