@@ -30,7 +30,7 @@ import sys
 import numpy as np
 from dc_rt.media import read_frames
 from depthcrafter import load_pipeline
-pipeline = load_pipeline("random:tiny", "random:tiny")
+pipeline = load_pipeline("nano", "nano")
 pipeline(np.stack(list(read_frames(sys.argv[1], {HEIGHT}, {WIDTH}))), steps=1, window_size={WINDOW}, overlap={OVERLAP})
 """
 
@@ -71,7 +71,7 @@ def draw(runtime_peaks: dict[int, float], reference_peaks: dict[int, float], pat
     axes.plot(*zip(*runtime_peaks.items(), strict=True), "o-", label="dc-rt infer")
     axes.plot(*zip(*reference_peaks.items(), strict=True), "s--", label="PyTorch reference")
     axes.set(xlabel="frames", ylabel="peak memory, MB", ylim=(0, None))
-    axes.set_title(f"{WIDTH}x{HEIGHT}, window {WINDOW}, random tiny model, CPU", fontsize=10)
+    axes.set_title(f"{WIDTH}x{HEIGHT}, window {WINDOW}, nano, CPU", fontsize=10)
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)

@@ -139,7 +139,7 @@ def test_the_record_tells_how_the_result_came_about(whole_run):
 
 def test_the_terminal_says_which_model_and_engines_and_why(whole_run):
     lines = whole_run[2].splitlines()
-    assert lines[0].startswith("Model random-tiny (fp32), onnx on the CPU")
+    assert lines[0].startswith("Model nano (fp32), onnx on the CPU")
     assert re.match(r"Engines .*bundled: the bundled set, as there is no --engines", lines[1])
     assert "23 of 23 frames, 130x96 at 12.5 frames/s -> 128x128 at 12.5 frames/s" in lines[2]
     assert "\x1b" not in whole_run[2]
@@ -335,6 +335,6 @@ def test_doctor_tells_what_this_machine_can_run():
     found = {line.split()[1]: line for line in done.stdout.splitlines()[1:] if len(line.split()) > 1}
     assert found["onnx"].startswith("ok")
     assert "CPUExecutionProvider" in found["onnx"]
-    assert "random-tiny" in found["engines"]
+    assert "nano" in found["engines"]
     assert "bundled set" in found["engines"]
     assert {"GPU", "tensorrt", "torch", "video", "processor"} <= set(found)
