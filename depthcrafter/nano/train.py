@@ -50,11 +50,11 @@ class Recipe:
     seed: int = 0
     vae_steps: int = 2000
     image_encoder_steps: int = 800
-    unet_steps: int = 6000
+    unet_steps: int = 4400
     # Frames of 128x192 that the UNet sees a step.
     unet_frames: int = 32
-    clips: int = 900
-    large_clips: int = 150
+    clips: int = 700
+    large_clips: int = 110
     clip_frames: int = 16
 
     def pixels(self) -> Bucket:
