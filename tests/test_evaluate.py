@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from media_helpers import decode, moving_gradient, write_clip, write_image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 
-from evaluate import BENCHMARKS, main
+from evaluate import BENCHMARKS, main, run_each
 from metrics import METRICS, fit_scale_shift, frame_metrics, resize_bilinear, score_clip
 
 BENCH = Path(__file__).parents[1] / "bench"
@@ -55,9 +56,11 @@ def test_square_relative_error_weighs_by_the_true_depth():
     assert errors["abs_rel"] == pytest.approx((4 / 1 + 1 / 4) / 2)
 
 
-def test_a_ratio_of_exactly_the_threshold_is_beyond_it():
-    assert frame_metrics(np.array([1.25, 1.0]), np.array([1.0, 1.25]))["delta1"] == 0
-    assert frame_metrics(np.array([1.2499]), np.array([1.0]))["delta1"] == 1
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_ratio_of_exactly_the_threshold_is_beyond_it(n):
+    ratio = 1.25**n
+    assert frame_metrics(np.array([ratio, 1.0]), np.array([1.0, ratio]))[f"delta{n}"] == 0
+    assert frame_metrics(np.array([ratio - 1e-6, 1.0]), np.array([1.0, ratio - 1e-6]))[f"delta{n}"] == 1
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.1, 3.0])
@@ -181,7 +184,7 @@ def test_aligned_predictions_are_clipped_below_and_depths_to_the_range():
 
 def test_a_prediction_that_is_the_same_everywhere_is_the_mean_disparity():
     depth = some_depth()
-    scores = score_clip(np.full_like(depth, 0.1), depth, 10)
+    scores = score_clip(np.full_like(depth, 0.5), depth, 10)
     estimate = 1 / (1 / depth).mean()
     assert scores["abs_rel"] == pytest.approx(np.mean(np.abs(estimate - depth) / depth), rel=1e-6)
 
@@ -362,6 +365,13 @@ def test_processes_side_by_side_give_the_same_scores(scored):
     assert "b_rgb_left.npz" in run.stderr
     assert "Traceback" not in run.stderr
     assert out.read_bytes() == expected
+
+
+def test_processes_take_devices_in_turn_and_one_that_dies_is_told():
+    outcomes = [outcome for _, outcome in run_each(os.getenv, ["CUDA_VISIBLE_DEVICES"] * 4, 2, ["3", "5"])]
+    assert set(outcomes) <= {"3", "5"}
+    assert len(outcomes) == 4
+    assert all(isinstance(outcome, Exception) for _, outcome in run_each(os._exit, [1, 1], 2))
 
 
 def test_a_meta_csv_that_is_none_is_refused_in_a_sentence(scored, tmp_path, capsys):
