@@ -366,7 +366,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--gt-root", required=True, type=Path, help="what filepath_disparity is relative to")
     one.add_argument("--seq-len", type=_positive, help="frames at most; else the data set's")
     one.add_argument("--max-depth", type=float, help="true depth counts below it; else the data set's")
-    one.add_argument("--domain", choices=DOMAINS, default="disp", help="what predictions are, up to scale and shift")
+    one.add_argument("--domain", choices=DOMAINS, default="depth", help="where errors are taken; see metrics.py")
     one.add_argument("--json", type=Path, help="JSON to write; else PRED_ROOT/results_DATASET.json")
     one.add_argument("--workers", type=_positive, default=1, help="processes side by side")
     return parser

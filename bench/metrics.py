@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
-Domain = Literal["disp", "depth"]
+Domain = Literal["depth", "disp"]
 
 METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "delta1", "delta2", "delta3")
-DOMAINS: tuple[Domain, ...] = ("disp", "depth")
+DOMAINS: tuple[Domain, ...] = ("depth", "disp")
 
 # Least depth that counts as measured, in metres, and least value of a prediction before and after it is aligned.
 MIN_DEPTH = 1e-3
@@ -24,7 +24,7 @@ DELTA = 1.25
 
 
 def score_clip(
-    prediction: NDArray[Any], truth: NDArray[Any], max_depth: float, domain: Domain = "disp"
+    prediction: NDArray[Any], truth: NDArray[Any], max_depth: float, domain: Domain = "depth"
 ) -> dict[str, float]:
     """The `METRICS` of one clip.
 
@@ -32,7 +32,8 @@ def score_clip(
         prediction: [T,h,w], of any size; it is resized to that of `truth`.
         truth: depth, [T,H,W]; pixels count where MIN_DEPTH < truth < max_depth.
         max_depth: in the unit of `truth`; estimates are clipped to it.
-        domain: "disp" for a prediction that is disparity up to scale and shift, "depth" for one that is depth.
+        domain: where the errors are taken, named as in the original: "depth" fits the prediction, a disparity, to the
+            inverse of `truth` and inverts it; "disp" fits it to `truth` as it stands, and takes the errors there.
 
     Raises:
         ValueError: the numbers of frames differ, no frame has a valid pixel, or a prediction there is not finite.
@@ -51,13 +52,13 @@ def score_clip(
     values, targets = np.concatenate(predicted), np.concatenate(depths)
     if not np.isfinite(values).all():
         raise ValueError("the prediction holds values that are not finite")
-    scale, shift = fit_scale_shift(values, 1 / (targets + 1e-8) if domain == "disp" else targets)
+    scale, shift = fit_scale_shift(values, 1 / (targets + 1e-8) if domain == "depth" else targets)
 
     frames = []
     for value, depth in zip(predicted, depths, strict=True):
         if len(depth):
             aligned = np.maximum(scale * value + shift, MIN_DEPTH)
-            estimate = 1 / aligned if domain == "disp" else aligned
+            estimate = 1 / aligned if domain == "depth" else aligned
             frames.append(frame_metrics(np.clip(estimate, MIN_DEPTH, max_depth), depth))
     return mean_metrics(frames)
 

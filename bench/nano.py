@@ -36,7 +36,9 @@ WINDOW, OVERLAP, WINDOWS = 16, 4, 3
 Float = NDArray[np.floating]
 
 
-def predict(model: DepthCrafter, frames: NDArray[np.uint8], steps: int = 5, window: int = 110, overlap: int = 25) -> Float:
+def predict(
+    model: DepthCrafter, frames: NDArray[np.uint8], steps: int = 5, window: int = 110, overlap: int = 25
+) -> Float:
     """Depth of a clip, normalised over it, as a run writes it: float32 [T,H,W]."""
     depth = np.stack(list(model(frames, steps=steps, window_size=window, overlap=overlap, noise=Noise(42))))
     normalised: Float = (depth - depth.min()) / max(np.ptp(depth), 1e-6)

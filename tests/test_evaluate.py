@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from media_helpers import decode, moving_gradient, write_clip, write_image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 
-from evaluate import BENCHMARKS, main
+from evaluate import BENCHMARKS, main, run_each
 from metrics import METRICS, fit_scale_shift, frame_metrics, resize_bilinear, score_clip
 
 BENCH = Path(__file__).parents[1] / "bench"
@@ -55,9 +56,11 @@ def test_square_relative_error_weighs_by_the_true_depth():
     assert errors["abs_rel"] == pytest.approx((4 / 1 + 1 / 4) / 2)
 
 
-def test_a_ratio_of_exactly_the_threshold_is_beyond_it():
-    assert frame_metrics(np.array([1.25, 1.0]), np.array([1.0, 1.25]))["delta1"] == 0
-    assert frame_metrics(np.array([1.2499]), np.array([1.0]))["delta1"] == 1
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_ratio_of_exactly_the_threshold_is_beyond_it(n):
+    ratio = 1.25**n
+    assert frame_metrics(np.array([ratio, 1.0]), np.array([1.0, ratio]))[f"delta{n}"] == 0
+    assert frame_metrics(np.array([ratio - 1e-6, 1.0]), np.array([1.0, ratio - 1e-6]))[f"delta{n}"] == 1
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.1, 3.0])
@@ -80,13 +83,13 @@ def test_a_wrong_scale_gives_known_errors_and_no_scale_invariant_one(factor):
 def test_an_affine_map_of_the_truth_is_perfect(scale, shift):
     depth = some_depth()
     assert score_clip(scale / depth + shift, depth, 10) == pytest.approx(PERFECT, abs=1e-5)
-    assert score_clip(np.maximum(scale, 0.1) * depth + shift, depth, 10, "depth") == pytest.approx(PERFECT, abs=1e-5)
+    assert score_clip(np.maximum(scale, 0.1) * depth + shift, depth, 10, "disp") == pytest.approx(PERFECT, abs=1e-5)
 
 
 def test_disparity_is_not_aligned_as_depth_nor_depth_as_disparity():
     depth = some_depth()
-    assert score_clip(disparity_of(depth), depth, 10, "depth")["abs_rel"] > 0.05
-    assert score_clip(depth, depth, 10, "disp")["abs_rel"] > 0.05
+    assert score_clip(disparity_of(depth), depth, 10, "disp")["abs_rel"] > 0.05
+    assert score_clip(depth, depth, 10, "depth")["abs_rel"] > 0.05
 
 
 def test_least_squares_worked_out_by_hand():
@@ -115,7 +118,7 @@ def test_known_noise_gives_known_errors(size):
     assert scores["abs_rel"] == pytest.approx(1.5 * size, rel=1e-6)
     assert scores["rmse_log"] == pytest.approx(math.sqrt((np.log(1 + relative) ** 2).mean()), rel=1e-6)
     assert scores["rmse"] == pytest.approx(math.sqrt(np.mean((relative / (prediction + noise).ravel()) ** 2)), rel=1e-6)
-    in_depth = score_clip(prediction, prediction + noise, 100, "depth")
+    in_depth = score_clip(prediction, prediction + noise, 100, "disp")
     assert in_depth["rmse"] == pytest.approx(size)
     assert in_depth["abs_rel"] == pytest.approx((size / (prediction + noise)).mean())
 
@@ -176,12 +179,12 @@ def test_aligned_predictions_are_clipped_below_and_depths_to_the_range():
     # Likewise in depth: 3.25 - 2.7 * (x - 2.5), -0.8 at 4, so 1 mm.
     depth = np.array([[[10.0, 1.0, 1.0, 1.0]]])
     expected = frame_metrics(np.array([7.3, 4.6, 1.9, 0.001]), depth.ravel())
-    assert score_clip(values, depth, 20, "depth") == pytest.approx(expected)
+    assert score_clip(values, depth, 20, "disp") == pytest.approx(expected)
 
 
 def test_a_prediction_that_is_the_same_everywhere_is_the_mean_disparity():
     depth = some_depth()
-    scores = score_clip(np.full_like(depth, 0.1), depth, 10)
+    scores = score_clip(np.full_like(depth, 0.5), depth, 10)
     estimate = 1 / (1 / depth).mean()
     assert scores["abs_rel"] == pytest.approx(np.mean(np.abs(estimate - depth) / depth), rel=1e-6)
 
@@ -330,7 +333,8 @@ def test_length_depth_and_domain_are_options(scored):
     for options, expected in [
         (["--seq-len", "2"], score_clip(prediction[:2], depth[:2], 70)),
         (["--max-depth", "3"], score_clip(prediction, depth, 3)),
-        (["--domain", "depth"], score_clip(prediction, depth, 70, "depth")),
+        (["--domain", "depth"], score_clip(prediction, depth, 70)),
+        (["--domain", "disp"], score_clip(prediction, depth, 70, "disp")),
     ]:
         assert main([*arguments, *options]) == 0
         clip = json.loads(out.read_text())["clips"][0]
@@ -362,6 +366,13 @@ def test_processes_side_by_side_give_the_same_scores(scored):
     assert "b_rgb_left.npz" in run.stderr
     assert "Traceback" not in run.stderr
     assert out.read_bytes() == expected
+
+
+def test_processes_take_devices_in_turn_and_one_that_dies_is_told():
+    outcomes = [outcome for _, outcome in run_each(os.getenv, ["CUDA_VISIBLE_DEVICES"] * 4, 2, ["3", "5"])]
+    assert set(outcomes) <= {"3", "5"}
+    assert len(outcomes) == 4
+    assert all(isinstance(outcome, Exception) for _, outcome in run_each(os._exit, [1, 1], 2))
 
 
 def test_a_meta_csv_that_is_none_is_refused_in_a_sentence(scored, tmp_path, capsys):
