@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -55,12 +56,11 @@ def wrap(engines: EngineSet, around: Callable[[str, Mapping[str, Array], Call], 
 
 
 def synchronise() -> None:
-    """Wait for the GPU, where PyTorch has one."""
-    if find_spec("torch"):
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+    """Wait for the GPU, where PyTorch is at work on one."""
+    # Looked up, not imported: it would be the largest thing in the memory of the other backends.
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def _no_onnxruntime(engines: Path) -> str | None:

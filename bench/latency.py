@@ -39,7 +39,6 @@ from dc_rt.engine import GRAPHS, Manifest
 from dc_rt.engine.discovery import choose_engines
 from dc_rt.errors import UserError
 from dc_rt.windows import check_window
-from flops import Cost, count
 from installed import installed_bytes
 from machine import copy_bytes, describe, in_words, matmul_flops, versions
 from worker import STAGES, BackendFailed, Job, Run, Worker
@@ -143,12 +142,15 @@ def roofline(job: Job, calls: Mapping[tuple[str, int], int], flops: float, traff
         flops: operations a second that the machine reaches.
         traffic: bytes a second that it copies.
     """
+    # Not above: the backends' processes import this module, and onnx would count as their memory.
+    from flops import count
+
     manifest = Manifest.read(job.engines)
     totals = {graph: {"gflop": 0.0, "mb": 0.0, "ms": 0.0} for graph in GRAPHS}
     for (graph, frames), times in calls.items():
         height, width = job.height, job.width
         sizes = {"n": frames, "T": frames, "H": height, "W": width, "h": height // 8, "w": width // 8}
-        costs: list[Cost] = count(job.engines / manifest.file(graph), sizes)
+        costs = count(job.engines / manifest.file(graph), sizes)
         share = times / job.frames
         totals[graph]["gflop"] += share * sum(cost.flops for cost in costs) / 1e9
         totals[graph]["mb"] += share * sum(cost.bytes for cost in costs) / 1e6

@@ -253,6 +253,22 @@ def test_the_stages_add_up_and_every_run_of_a_graph_is_counted(bundled, tmp_path
     assert (tmp_path / "depth").stat().st_size == 4 * 8 * 64 * 64
 
 
+def test_the_process_of_onnx_runtime_holds_nothing_of_the_others():
+    code = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT / "bench")!r})
+import latency, scaling
+from backends import BACKENDS
+from worker import Job, run_clip
+engines = Path({str(BUNDLED)!r})
+run_clip(BACKENDS["onnx"].load(engines), Job(engines, Path({str(DEMO)!r}), 64, 64, 2, 2, 0, 1), Path())
+print([module for module in ("torch", "onnx", "diffusers", "matplotlib") if module in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_backend_that_fails_says_why():
     with pytest.raises(BackendFailed, match="UserError: There is no engine set"):
         Worker("onnx", Job(Path("nowhere"), DEMO, 64, 64, 8, 6, 2, 1))
