@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 OURS = "depthcrafter-rt"
+PACKAGES = ("dc_rt", "dc_export", "depthcrafter")
 
 
 def installed_bytes(extras: Iterable[str]) -> int | None:
@@ -19,8 +20,8 @@ def installed_bytes(extras: Iterable[str]) -> int | None:
     names = closure(OURS, extras)
     if names is None:
         return None
-    packages = {"dc_rt"} if not extras else {"dc_rt", "dc_export", "depthcrafter"}
-    return size_of(names - {OURS}) + sum(_folder_bytes(package) for package in packages)
+    # In a checkout the distribution's own files are but a link to its packages.
+    return size_of(names - {OURS}) + sum(_folder_bytes(package) for package in PACKAGES)
 
 
 def closure(name: str, extras: Iterable[str] = ()) -> set[str] | None:

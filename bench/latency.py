@@ -24,8 +24,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,9 +53,10 @@ import sys, time
 import numpy as np
 from dc_rt import DepthCrafter
 _, engines, backend, height, width, steps = sys.argv
+frames = np.zeros((1, int(height), int(width), 3), np.uint8)
 model = DepthCrafter.load(engines, backend)
 loaded = time.monotonic()
-next(model(np.zeros((1, int(height), int(width), 3), np.uint8), steps=int(steps)))
+next(model(frames, steps=int(steps), window_size=1, overlap=0))
 print(loaded, time.monotonic())
 """
 
@@ -64,42 +65,43 @@ def measure(names: Sequence[str], job: Job, runs: int, fresh: bool) -> tuple[dic
     """Interleaved runs of backends: for each what was measured of it, or why it failed; and the order they ran in."""
     found: dict[str, dict[str, Any]] = {name: {"runs": []} for name in names}
     order: list[str] = []
-    workers: dict[str, Worker] = {}
-
+    kept: dict[str, Worker] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
         def start(name: str) -> Worker:
+            """A process that is warm: its first run is of no account, but for its depth."""
             worker = Worker(name, job)
             began = time.perf_counter()
             worker.run(folder / name)
-            found[name] |= {"device": worker.opened.device, "load_seconds": worker.opened.seconds}
-            found[name].setdefault("first_run_seconds", time.perf_counter() - began)
+            seconds = {"load_seconds": worker.opened.seconds, "first_run_seconds": time.perf_counter() - began}
+            for key, value in ({"device": worker.opened.device} | seconds).items():
+                found[name].setdefault(key, value)
             return worker
 
-        def turn(name: str) -> None:
-            worker = workers.get(name) or start(name)
-            if not fresh and name not in workers:
-                workers[name] = stack.enter_context(worker)
-                return
-            run = worker.run()
-            found[name]["runs"].append(run)
-            memory = worker.memory()
-            found[name] |= {"peak_memory_mb": memory.host, "peak_gpu_memory_mb": memory.gpu}
-            order.append(name)
-            if fresh:
-                worker.close()
-
-        # The first turn of a process that is kept is its warm-up; one that is not warms up before every run.
-        for _ in range(runs if fresh else runs + 1):
+        if not fresh:
             for name in names:
-                if "failed" not in found[name]:
-                    try:
-                        turn(name)
-                    except BackendFailed as error:
-                        found[name]["failed"] = str(error)
+                with _noting_failure(found[name]):
+                    kept[name] = stack.enter_context(start(name))
+        for _ in range(runs):
+            for name in names:
+                if "failed" in found[name]:
+                    continue
+                with _noting_failure(found[name]), start(name) if fresh else nullcontext(kept[name]) as worker:
+                    found[name]["runs"].append(worker.run())
+                    memory = worker.memory()
+                    found[name] |= {"peak_memory_mb": memory.host, "peak_gpu_memory_mb": memory.gpu}
+                    order.append(name)
         _compare_depths(found, folder)
     return found, order
+
+
+@contextmanager
+def _noting_failure(row: dict[str, Any]) -> Iterator[None]:
+    try:
+        yield
+    except BackendFailed as error:
+        row["failed"] = str(error)
 
 
 def _compare_depths(found: dict[str, dict[str, Any]], folder: Path) -> None:
@@ -128,7 +130,8 @@ def cold_starts(names: Sequence[str], job: Job, runs: int) -> dict[str, list[tup
             began = time.monotonic()
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                raise SystemExit(f"The cold start of {BACKENDS[name].title} failed: {done.stderr.strip()[-500:]}")
+                print(f"A cold start of {BACKENDS[name].title} failed: {done.stderr.strip()[-500:]}", flush=True)
+                continue
             loaded, first_depth = map(float, done.stdout.split()[-2:])
             seconds[name].append((loaded - began, first_depth - began))
     return seconds
@@ -349,7 +352,7 @@ def main() -> None:
         "versions": versions(),
         "backends": {},
     }
-    baseline = found.get(EAGER, {"runs": []})["runs"]
+    baseline = found[EAGER]["runs"] if EAGER in in_runtime else []
     for name in arguments.backends or BACKENDS:
         row: dict[str, Any] = {"title": BACKENDS[name].title}
         reason = absent.get(name) or found[name].get("failed")
