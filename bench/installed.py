@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata as metadata
+import os
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,11 +58,11 @@ def closure(name: str, extras: Iterable[str] = ()) -> set[str] | None:
 
 def size_of(names: Iterable[str]) -> int:
     """Bytes of all files of these distributions; a file that two of them list counts once."""
-    files: set[Path] = set()
+    files: set[str] = set()
     for name in names:
         distribution = metadata.distribution(name)
-        files.update(Path(str(distribution.locate_file(file))).resolve() for file in distribution.files or [])
-    return sum(file.stat().st_size for file in files if file.is_file())
+        files.update(os.path.normpath(str(distribution.locate_file(file))) for file in distribution.files or [])
+    return sum(_file_bytes(file) for file in files)
 
 
 def _folder_bytes(package: str) -> int:
@@ -74,6 +75,14 @@ def _folder_bytes(package: str) -> int:
         if "__pycache__" not in file.parts and file.is_file()
     )
     return sum(file.stat().st_size for file in files)
+
+
+def _file_bytes(file: str) -> int:
+    """0 for what is listed and no longer there, such as compiled files."""
+    try:
+        return Path(file).stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _is_installed(name: str) -> bool:

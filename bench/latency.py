@@ -75,8 +75,7 @@ def measure(names: Sequence[str], job: Job, runs: int, fresh: bool) -> tuple[dic
             began = time.perf_counter()
             worker.run(folder / name)
             seconds = {"load_seconds": worker.opened.seconds, "first_run_seconds": time.perf_counter() - began}
-            for key, value in ({"device": worker.opened.device} | seconds).items():
-                found[name].setdefault(key, value)
+            found[name] |= {"device": worker.opened.device} | seconds
             return worker
 
         if not fresh:
