@@ -23,7 +23,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
@@ -289,18 +288,20 @@ def job_from(arguments: argparse.Namespace) -> Job:
     overlap = arguments.window * 25 // 110 if arguments.overlap is None else arguments.overlap
     engines = choose_engines(arguments.engines)[0]
     profile = Manifest.read(engines).profile
-    profile.check_size(*arguments.size)
+    height, width = arguments.size
+    profile.check_size(height, width)
     profile.check_window(arguments.window)
     check_window(arguments.window, overlap)
     return Job(
-        engines.resolve(),
-        arguments.video,
-        *arguments.size,
-        arguments.frames,
-        arguments.window,
-        overlap,
-        arguments.steps,
-        arguments.seed,
+        engines=engines.resolve(),
+        video=arguments.video,
+        height=height,
+        width=width,
+        frames=arguments.frames,
+        window=arguments.window,
+        overlap=overlap,
+        steps=arguments.steps,
+        seed=arguments.seed,
     )
 
 
@@ -366,9 +367,9 @@ def main() -> None:
                 loaded, first_depth = zip(*starts[name], strict=True)
                 row |= {"cold_load_seconds": spread(loaded), "cold_start_seconds": spread(first_depth)}
         record["backends"][name] = row
-    calls = next((found[name]["runs"][0].calls for name in names if found[name]["runs"]), Counter())
-    if manifest.flavour == "onnx":
-        record["roofline"] = roofline(job, calls, flops, traffic)
+    done: list[Run] = [run for name in names for run in found[name]["runs"]]
+    if manifest.flavour == "onnx" and done:
+        record["roofline"] = roofline(job, done[0].calls, flops, traffic)
 
     report(record, Console())
     RESULTS.mkdir(exist_ok=True)

@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -196,9 +197,10 @@ def draw(
     spaced = np.linspace(0, len(frames) - 1, min(num_maps, len(frames))).round().astype(int)
     shown = sorted({*spaced.tolist()[: num_maps - 1], _worst_frame(difference)})
     figure = plt.figure(figsize=(11, 1.9 * len(shown) + 3.2), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1.9 * len(shown), 3.2))
+    halves: Any = figure.subfigures(2, 1, height_ratios=(1.9 * len(shown), 3.2))
     largest = float(difference.max()) or 1.0
     low, high = float(comparison.depth.min()), float(comparison.depth.max())
+    above, below = halves
     for row, index in zip(above.subplots(len(shown), 4, squeeze=False), shown, strict=True):
         row[0].imshow(frames[index])
         row[1].imshow(comparison.depth[index], cmap="inferno", vmin=low, vmax=high)
@@ -270,7 +272,8 @@ def main() -> None:
     try:
         default = choose_engines(arguments.engines)[0]
         one, other = (open_backend(text, default) for text in names)
-        frames = list(clip_frames(arguments.video, *arguments.size, arguments.frames))
+        height, width = arguments.size
+        frames = list(clip_frames(arguments.video, height, width, arguments.frames))
         comparison = compare(one, other, frames, options)
     except UserError as error:
         raise SystemExit(str(error)) from None
@@ -283,7 +286,7 @@ def main() -> None:
         "backends": [text.partition(":")[0] for text in names],
         "models": [f"{engines.manifest.model.name}, {engines.manifest.precision}" for engines in (one, other)],
         "frames": len(frames),
-        "size": f"{arguments.size[1]}x{arguments.size[0]}",
+        "size": f"{width}x{height}",
         "options": vars(options),
         "depth": {"mean": float(difference.mean()), "max": float(difference.max())},
         "by_place": [
