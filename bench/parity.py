@@ -195,7 +195,7 @@ def draw(
 
     difference = np.abs(comparison.depth - comparison.other)
     spaced = np.linspace(0, len(frames) - 1, min(num_maps, len(frames))).round().astype(int)
-    shown = sorted({*spaced.tolist()[: num_maps - 1], _worst_frame(difference)})
+    shown = sorted({*spaced.tolist(), _worst_frame(difference)})
     figure = plt.figure(figsize=(11, 1.9 * len(shown) + 3.2), layout="constrained")
     halves: Any = figure.subfigures(2, 1, height_ratios=(1.9 * len(shown), 3.2))
     largest = float(difference.max()) or 1.0
@@ -217,12 +217,14 @@ def draw(
     over_frames.plot(difference.max(axis=(1, 2)), label="max")
     over_frames.set(xlabel="frame", title="depth")
     over_frames.set_yscale("symlog", linthresh=1e-8)
+    over_frames.set_ylim(0, None)
     over_frames.legend(fontsize=8)
     for axes, errors, title in (
         (local, comparison.local, "denoiser, local max"),
         (accumulated, comparison.accumulated, "denoiser, accumulated max"),
     ):
-        picture = axes.imshow(by_window_and_step(errors), aspect="auto", cmap="viridis")
+        table = by_window_and_step(errors)
+        picture = axes.imshow(table, aspect="auto", cmap="viridis", vmin=0, vmax=float(table.max()) or 1.0)
         axes.set(xlabel="step", ylabel="window", title=title)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.yaxis.get_major_locator().set_params(integer=True)
