@@ -177,6 +177,46 @@ def summary(runs: Sequence[Run], baseline: Sequence[Run], frames: int) -> dict[s
     return result
 
 
+def record_of(
+    job: Job,
+    found: Mapping[str, Mapping[str, Any]],
+    absent: Mapping[str, str],
+    starts: Mapping[str, Sequence[tuple[float, float]]],
+) -> dict[str, Any]:
+    """What is written: the job, the machine, and of every backend what was measured or why nothing was.
+
+    Args:
+        found: what `measure` found.
+        absent: why the other backends were not measured.
+        starts: what `cold_starts` found.
+    """
+    manifest = Manifest.read(job.engines)
+    rows: dict[str, dict[str, Any]] = {}
+    baseline = found[EAGER]["runs"] if EAGER in found and "failed" not in found[EAGER] else []
+    for name in (name for name in BACKENDS if name in found or name in absent):
+        row: dict[str, Any] = {"title": BACKENDS[name].title}
+        rows[name] = row
+        if reason := absent.get(name) or found[name].get("failed"):
+            row["absent"] = reason
+            continue
+        row |= {key: value for key, value in found[name].items() if key != "runs"}
+        row |= summary(found[name]["runs"], baseline, job.frames)
+        size = installed_bytes(BACKENDS[name].extras)
+        row["installed_mb"] = size / 1e6 if size is not None else None
+        if starts.get(name):
+            loaded, first_depth = zip(*starts[name], strict=True)
+            row |= {"cold_load_seconds": spread(loaded), "cold_start_seconds": spread(first_depth)}
+    return {
+        "model": manifest.model.name,
+        "precision": manifest.precision,
+        # Paths are this machine's own.
+        "job": asdict(job) | {"engines": job.engines.name, "video": job.video.name},
+        "machine": describe(),
+        "versions": versions(),
+        "backends": rows,
+    }
+
+
 def report(record: Mapping[str, Any], console: Console) -> None:
     """The record as tables."""
     job = record["job"]
@@ -340,37 +380,11 @@ def main() -> None:
     in_runtime = [name for name in names if BACKENDS[name].runtime_name and "failed" not in found[name]]
     starts = cold_starts(in_runtime, job, arguments.cold_runs)
 
-    record: dict[str, Any] = {
-        "model": manifest.model.name,
-        "precision": manifest.precision,
-        "job": {key: value for key, value in asdict(job).items() if key not in ("engines", "video")}
-        | {"video": job.video.name},
-        "runs": arguments.runs,
-        "order": order,
-        "fresh_processes": arguments.fresh,
-        "machine": describe(),
-        "versions": versions(),
-        "backends": {},
-    }
-    baseline = found[EAGER]["runs"] if EAGER in in_runtime else []
-    for name in arguments.backends or BACKENDS:
-        row: dict[str, Any] = {"title": BACKENDS[name].title}
-        reason = absent.get(name) or found[name].get("failed")
-        if reason:
-            row["absent"] = reason
-        else:
-            row |= found[name] | summary(found[name]["runs"], baseline, job.frames)
-            del row["runs"]
-            size = installed_bytes(BACKENDS[name].extras)
-            row["installed_mb"] = size / 1e6 if size is not None else None
-            if starts.get(name):
-                loaded, first_depth = zip(*starts[name], strict=True)
-                row |= {"cold_load_seconds": spread(loaded), "cold_start_seconds": spread(first_depth)}
-        record["backends"][name] = row
+    record = {"runs": arguments.runs, "order": order, "fresh_processes": arguments.fresh}
+    record |= record_of(job, found, absent, starts)
     done: list[Run] = [run for name in names for run in found[name]["runs"]]
     if manifest.flavour == "onnx" and done:
         record["roofline"] = roofline(job, done[0].calls, flops, traffic)
-
     report(record, Console())
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{arguments.name}.json").write_text(json.dumps(record, indent=2) + "\n")

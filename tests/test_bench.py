@@ -1,5 +1,6 @@
 """The benchmarks' own parts: what they count, fit, compare and print. Nothing here is timed."""
 
+import io
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 
@@ -299,6 +301,34 @@ def test_the_speed_up_compares_runs_of_the_same_round():
     assert result["speed_up"] == pytest.approx({"median": 3, "min": 2, "max": 5})
     assert result["ms_per_frame"]["all"] == pytest.approx({"median": 100, "min": 100, "max": 200})
     assert "speed_up" not in latency.summary(ours, [], frames=10)
+
+
+def test_what_was_measured_is_written_printed_and_drawn():
+    def found(seconds):
+        run = Run(dict.fromkeys(STAGES, seconds), {("denoiser", 6): 1, ("denoiser", 4): 1, ("clip_encoder", 8): 1})
+        memory = {"peak_memory_mb": 321.0, "peak_gpu_memory_mb": None}
+        return {"runs": [run, run], "device": "the CPU", "load_seconds": 1.0, "first_run_seconds": 2.0} | memory
+
+    measured = {"onnx": found(0.08), EAGER: found(0.16), "compile": {"runs": [], "failed": "it ran out of memory"}}
+    absent = {"tensorrt": "it is not installed"}
+    record = {"runs": 2} | latency.record_of(JOB, measured, absent, {"onnx": [(0.5, 1.0), (0.6, 1.5)]})
+    record["roofline"] = latency.roofline(JOB, measured["onnx"]["runs"][0].calls, flops=1e11, traffic=1e10)
+    record = json.loads(json.dumps(record))
+    assert list(record["backends"]) == ["onnx", "tensorrt", EAGER, "compile"]
+    assert record["backends"]["onnx"]["speed_up"]["median"] == pytest.approx(2)
+    assert record["backends"]["onnx"]["ms_per_frame"]["all"]["median"] == pytest.approx(7 * 10)
+    assert str(ROOT) not in json.dumps(record)
+
+    console = Console(file=io.StringIO(), width=160)
+    latency.report(record, console)
+    printed = console.file.getvalue()
+    assert "torch.compile: absent, as it ran out of memory" in printed
+    assert "TensorRT: absent, as it is not installed" in printed
+    assert "2.00 [2.00, 2.00]" in printed
+    assert "plain matrix product 100 GFLOP/s, plain copy 10.0 GB/s" in printed
+    latency.draw(record, Path("latency.png"))
+    assert Path("latency.png").read_bytes().startswith(b"\x89PNG")
+    assert "| PyTorch eager | 140 (140 to 140) | 20 | 1.00x" in readme_table.render([record])
 
 
 # Where backends differ
