@@ -223,7 +223,7 @@ def report(record: Mapping[str, Any], console: Console) -> None:
     size = f"{job['width']}x{job['height']}"
     title = (
         f"{record['model']} ({record['precision']}), {job['frames']} frames of {size}, window {job['window']}, "
-        f"{job['steps']} steps, {record['runs']} interleaved runs: median ms a frame [smallest, largest]"
+        f"{job['steps']} steps, {record['runs']} interleaved runs: median ms a frame, smallest and largest in brackets"
     )
     present = {name: row for name, row in record["backends"].items() if "ms_per_frame" in row}
     table = Table("", *(row["title"] for row in present.values()), title=title)
@@ -244,7 +244,7 @@ def report(record: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     for row in record["backends"].values():
         if "absent" in row:
-            console.print(f"{row['title']}: absent, as {row['absent']}", soft_wrap=True)
+            console.print(f"{row['title']}: absent, as {row['absent']}", soft_wrap=True, markup=False)
 
     if bounds := record.get("roofline"):
         machine = (
@@ -264,7 +264,7 @@ def report(record: Mapping[str, Any], console: Console) -> None:
 def _in_brackets(values: Mapping[str, float] | None, form: str) -> str:
     if values is None:
         return ""
-    return f"{values['median']:{form}} [dim]{values['min']:{form}}, {values['max']:{form}}[/dim]"
+    return f"{values['median']:{form}} [dim]\\[{values['min']:{form}}, {values['max']:{form}}][/dim]"
 
 
 def _pair(values: Mapping[str, float] | None) -> str:

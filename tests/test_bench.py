@@ -325,6 +325,7 @@ def test_what_was_measured_is_written_printed_and_drawn():
     assert "torch.compile: absent, as it ran out of memory" in printed
     assert "TensorRT: absent, as it is not installed" in printed
     assert "2.00 [2.00, 2.00]" in printed
+    assert "smallest and largest in brackets" in " ".join(printed.split())
     assert "plain matrix product 100 GFLOP/s, plain copy 10.0 GB/s" in printed
     latency.draw(record, Path("latency.png"))
     assert Path("latency.png").read_bytes().startswith(b"\x89PNG")
