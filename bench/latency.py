@@ -174,6 +174,8 @@ def summary(runs: Sequence[Run], baseline: Sequence[Run], frames: int) -> dict[s
     if baseline:
         ratios = [theirs.total / ours.total for ours, theirs in zip(runs, baseline, strict=False)]
         result["speed_up"] = spread(ratios)
+        ratios = [theirs.model / ours.model for ours, theirs in zip(runs, baseline, strict=False)]
+        result["speed_up_of_the_model"] = spread(ratios)
     return result
 
 
@@ -232,6 +234,7 @@ def report(record: Mapping[str, Any], console: Console) -> None:
         table.add_row(STAGE_TITLES.get(stage, "in all"), *cells, end_section=stage == STAGES[-1])
     rows = {
         "speed-up over PyTorch eager": lambda row: _in_brackets(row.get("speed_up"), ".2f"),
+        "without reading and writing": lambda row: _in_brackets(row.get("speed_up_of_the_model"), ".2f"),
         "depth, mean and max difference": lambda row: _pair(row.get("difference")),
         "peak memory, MB": lambda row: f"{row['peak_memory_mb']:.0f}",
         "peak GPU memory, MB": lambda row: _number(row["peak_gpu_memory_mb"]),
@@ -284,7 +287,7 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
 
     present = [row for row in record["backends"].values() if "ms_per_frame" in row]
     names = [row["title"] for row in present]
-    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.6 * len(present)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 1.5 + 0.6 * len(present)), layout="constrained")
     left = np.zeros(len(present))
     for stage in STAGES:
         widths = np.array([row["ms_per_frame"][stage]["median"] for row in present])
@@ -298,7 +301,7 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
     job = record["job"]
     what = f"{record['model']} ({record['precision']}), {job['width']}x{job['height']}, window {job['window']}"
     axes.set_title(f"{what}, {job['steps']} steps\n{in_words(record['machine'])}", fontsize=9)
-    axes.legend(fontsize=8, ncols=len(STAGES), loc="upper center", bbox_to_anchor=(0.5, -0.25 - 0.1 / len(present)))
+    figure.legend(fontsize=8, ncols=len(STAGES), loc="outside lower center")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
 

@@ -58,6 +58,11 @@ class Run:
     def total(self) -> float:
         return sum(self.seconds.values())
 
+    @property
+    def model(self) -> float:
+        """All but reading and writing, which are the same for all backends."""
+        return self.total - self.seconds["read"] - self.seconds["write"]
+
 
 @dataclass(frozen=True)
 class Opened:

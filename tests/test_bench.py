@@ -299,6 +299,7 @@ def test_the_speed_up_compares_runs_of_the_same_round():
     ours, theirs = [run(1.0), run(2.0), run(1.0)], [run(3.0), run(4.0), run(5.0)]
     result = latency.summary(ours, theirs, frames=10)
     assert result["speed_up"] == pytest.approx({"median": 3, "min": 2, "max": 5})
+    assert result["speed_up_of_the_model"] == pytest.approx({"median": 3, "min": 2, "max": 5})
     assert result["ms_per_frame"]["all"] == pytest.approx({"median": 100, "min": 100, "max": 200})
     assert "speed_up" not in latency.summary(ours, [], frames=10)
 
