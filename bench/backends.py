@@ -55,6 +55,16 @@ def wrap(engines: EngineSet, around: Callable[[str, Mapping[str, Array], Call], 
     return EngineSet(engines.manifest, engines.backend, engines.device, open_engine, one_resident=False)
 
 
+def quieten() -> None:
+    """Keep the reference's progress bars and advice off the terminal, here and in processes to come."""
+    for variable, value in (
+        ("TQDM_DISABLE", "1"),
+        ("TRANSFORMERS_VERBOSITY", "error"),
+        ("DIFFUSERS_VERBOSITY", "error"),
+    ):
+        os.environ.setdefault(variable, value)
+
+
 def synchronise() -> None:
     """Wait for the GPU, where PyTorch is at work on one."""
     # Looked up, not imported: it would be the largest thing in the memory of the other backends.

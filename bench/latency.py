@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -33,7 +32,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from backends import BACKENDS, EAGER
+from backends import BACKENDS, EAGER, quieten
 from dc_rt.engine import GRAPHS, Manifest
 from dc_rt.engine.discovery import choose_engines
 from dc_rt.errors import UserError
@@ -367,8 +366,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="a new process a run: one model in memory at a time")
     parser.add_argument("--name", default="latency", help="of the results")
     arguments = parser.parse_args()
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    quieten()
     try:
         job = job_from(arguments)
     except UserError as error:

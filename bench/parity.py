@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from backends import BACKENDS, Call, Float, wrap
+from backends import BACKENDS, Call, Float, quieten, wrap
 from dc_rt import DepthCrafter, Noise
 from dc_rt.engine import GRAPHS, Array, EngineSet
 from dc_rt.engine.discovery import choose_engines
@@ -161,21 +161,19 @@ def by_window_and_step(errors: Mapping[Place, Error]) -> Float:
 
 def report(comparison: Comparison, names: tuple[str, str], console: Console) -> None:
     """Both errors by graph, window and step."""
-    table = Table("graph", "window", "step", "local mean", "local max", "accumulated mean", "accumulated max", "scale")
+    table = Table("graph", "window", "step", "local mean, max", "accumulated mean, max", "own size")
     table.title = f"{names[0]} and {names[1]}: absolute differences of every graph's output"
     order = sorted(comparison.local, key=lambda place: (place.window, GRAPHS.index(place.graph), place.step))
     for place in order:
-        local, accumulated = comparison.local[place], comparison.accumulated[place]
-        numbers = (local.mean, local.max, accumulated.mean, accumulated.max)
+        local = comparison.local[place]
+        both = (f"{error.mean:.1e}, {error.max:.1e}" for error in (local, comparison.accumulated[place]))
         step = str(place.step) if place.graph == "denoiser" else ""
-        table.add_row(
-            place.graph, str(place.window), step, *(f"{number:.1e}" for number in numbers), f"{local.scale:.2g}"
-        )
+        table.add_row(place.graph, str(place.window), step, *both, f"{local.scale:.2g}")
     console.print(table)
     difference = np.abs(comparison.depth - comparison.other)
     console.print(
         f"depth: mean {difference.mean():.2e}, max {difference.max():.2e} in frame {_worst_frame(difference)}; "
-        f"the largest difference for its scale arises in {_in_words(comparison.worst)}",
+        f"the largest difference for the size of what it is in arises in {_in_words(comparison.worst)}",
         soft_wrap=True,
     )
 
@@ -206,7 +204,7 @@ def draw(
         row[1].imshow(comparison.depth[index], cmap="inferno", vmin=low, vmax=high)
         row[2].imshow(comparison.other[index], cmap="inferno", vmin=low, vmax=high)
         error_map = row[3].imshow(difference[index], cmap="viridis", vmin=0, vmax=largest)
-        above.colorbar(error_map, ax=row[3], format="%.0e")
+        above.colorbar(error_map, ax=row[3], format="%.1e")
         row[0].set_ylabel(f"frame {index}", fontsize=9)
         for axes, title in zip(row, ("input", *names, "difference"), strict=True):
             axes.set_title(title if index == shown[0] else "", fontsize=9)
@@ -228,7 +226,7 @@ def draw(
         axes.set(xlabel="step", ylabel="window", title=title)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.yaxis.get_major_locator().set_params(integer=True)
-        below.colorbar(picture, ax=axes, format="%.0e")
+        below.colorbar(picture, ax=axes, format="%.1e")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -271,6 +269,7 @@ def main() -> None:
     overlap = arguments.window * 25 // 110 if arguments.overlap is None else arguments.overlap
     options = Options(arguments.steps, arguments.guidance_scale, arguments.window, overlap, arguments.seed)
     names = (arguments.backends[0], arguments.backends[1])
+    quieten()
     try:
         default = choose_engines(arguments.engines)[0]
         one, other = (open_backend(text, default) for text in names)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +25,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from backends import BACKENDS, EAGER
+from backends import BACKENDS, EAGER, quieten
 from dc_rt.engine import Manifest
 from dc_rt.errors import UserError
 from latency import RESULTS, add_job_options, choose_backends, job_from, parse_size
@@ -185,9 +184,10 @@ def draw(
         above = [max(point.seconds) - point.median for point in points]
         left.errorbar(x, medians, yerr=(below, above), fmt="o-", capsize=3, label=labels["time"])
         right.plot(x, [point.memory_mb for point in points], "o-", label=labels["memory"])
-    left.set(xlabel=AXES[axis], ylabel="seconds", ylim=(0, None))
-    right.set(xlabel=AXES[axis], ylabel="peak memory, MB", ylim=(0, None))
+    left.set(xlabel=AXES[axis], ylabel="seconds")
+    right.set(xlabel=AXES[axis], ylabel="peak memory, MB")
     for axes in (left, right):
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
         axes.grid(alpha=0.3)
         if axes.has_data():
             axes.legend(fontsize=8)
@@ -217,8 +217,7 @@ def main() -> None:
     )
     parser.add_argument("--name", default="scaling", help="of the results")
     arguments = parser.parse_args()
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    quieten()
     try:
         base = job_from(arguments)
     except UserError as error:
