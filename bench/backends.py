@@ -1,0 +1,148 @@
+"""The backends that are compared: which there are, whether this machine has them, and how to open an engine set.
+
+To add one, add an entry to `BACKENDS`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dc_rt.engine import Array, Engine, EngineSet, Manifest, load_engines
+
+Float = NDArray[np.float32]
+Call = Callable[[str, Mapping[str, Array]], Float]
+"""Runs a graph: its name and its inputs by name give its output."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to run a model.
+
+    Attributes:
+        title: what tables and charts call it.
+        missing: in words, what this machine lacks to run the engine set of a folder; None where it lacks nothing.
+        load: opens the engine set of a folder.
+        extras: of the distribution, that have to be installed for it.
+        runtime_name: what `dc_rt.load_engines` calls it, where the runtime has it.
+    """
+
+    title: str
+    missing: Callable[[Path], str | None]
+    load: Callable[[Path], EngineSet]
+    extras: tuple[str, ...] = ()
+    runtime_name: str | None = None
+
+
+def wrap(engines: EngineSet, around: Callable[[str, Mapping[str, Array], Call], Float]) -> EngineSet:
+    """The same engines, every run of which goes through `around(graph, inputs, run)`."""
+
+    def run(graph: str, inputs: Mapping[str, Array]) -> Float:
+        return engines(graph, **inputs)
+
+    def open_engine(graph: str) -> Engine:
+        return lambda **inputs: {graph: around(graph, inputs, run)}
+
+    return EngineSet(engines.manifest, engines.backend, engines.device, open_engine, one_resident=False)
+
+
+def quieten() -> None:
+    """Keep the reference's progress bars and advice off the terminal, here and in processes to come."""
+    for variable, value in (
+        ("TQDM_DISABLE", "1"),
+        ("TRANSFORMERS_VERBOSITY", "error"),
+        ("DIFFUSERS_VERBOSITY", "error"),
+    ):
+        os.environ.setdefault(variable, value)
+
+
+def synchronise() -> None:
+    """Wait for the GPU, where PyTorch is at work on one."""
+    # Looked up, not imported: it would be the largest thing in the memory of the other backends.
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _no_onnxruntime(engines: Path) -> str | None:
+    flavour = Manifest.read(engines).flavour
+    return None if flavour == "onnx" else f"the engine set holds {flavour} engines"
+
+
+def _no_tensorrt(engines: Path) -> str | None:
+    if not find_spec("dc_rt.engine.tensorrt"):
+        return "this version of the runtime has no TensorRT backend"
+    if not any(find_spec(module) for module in ("tensorrt", "tensorrt_rtx")):
+        return "TensorRT is not installed"
+    return None if Manifest.read(engines).flavour != "onnx" else "the engine set holds ONNX graphs"
+
+
+def _no_torch(engines: Path) -> str | None:
+    return None if find_spec("torch") and find_spec("diffusers") else "PyTorch is not installed"
+
+
+def _no_compiler(engines: Path) -> str | None:
+    if reason := _no_torch(engines):
+        return reason
+    import torch
+
+    if torch.cuda.is_available():
+        return None if find_spec("triton") else "triton, which compiles for the GPU, is not installed"
+    compilers = (os.environ.get("CXX"), "g++", "clang++")
+    return None if any(name and shutil.which(name) for name in compilers) else "there is no C++ compiler"
+
+
+def _no_xformers(engines: Path) -> str | None:
+    if reason := _no_torch(engines):
+        return reason
+    if not find_spec("xformers"):
+        return "xformers is not installed"
+    import torch
+
+    return None if torch.cuda.is_available() else "xformers needs a GPU"
+
+
+def _load_torch(engines: Path, attention: str = "sdpa", compiled: bool = False) -> EngineSet:
+    """The reference on the checkpoint of the engine set, as `--backend torch` opens it, with more to choose."""
+    import torch
+
+    from depthcrafter.engine import torch_engines
+    from depthcrafter.pipeline import load_pipeline
+
+    manifest = Manifest.read(engines)
+    cuda = torch.cuda.is_available()
+    pipeline = load_pipeline(
+        manifest.model.base,
+        manifest.model.unet,
+        dtype=torch.float16 if cuda and manifest.precision == "fp16" else torch.float32,
+        device="cuda" if cuda else "cpu",
+        attention=attention,
+    )
+    if compiled:
+        for network in (pipeline.image_encoder, pipeline.vae.encoder, pipeline.unet, pipeline.vae.decoder):
+            network.compile()
+    device = torch.cuda.get_device_name() if cuda else "the CPU"
+    return EngineSet(manifest, "torch", device, torch_engines(pipeline).__getitem__, one_resident=False)
+
+
+EAGER = "eager"
+"""The baseline: the reference's own networks in inference mode, PyTorch's default threads, 8 frames to an encoder."""
+
+BACKENDS: dict[str, Backend] = {
+    "onnx": Backend("ONNX Runtime", _no_onnxruntime, partial(load_engines, backend="onnx"), (), "onnx"),
+    "tensorrt": Backend("TensorRT", _no_tensorrt, partial(load_engines, backend="tensorrt"), ("tensorrt",), "tensorrt"),
+    EAGER: Backend("PyTorch eager", _no_torch, partial(load_engines, backend="torch"), ("export",), "torch"),
+    "compile": Backend("torch.compile", _no_compiler, partial(_load_torch, compiled=True), ("export",)),
+    "xformers": Backend(
+        "PyTorch, xformers", _no_xformers, partial(_load_torch, attention="xformers"), ("export", "xformers")
+    ),
+}
