@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="nano", help="what the float16 graphs are exported from")
     parser.add_argument("--scenes", type=int, default=32)
     parser.add_argument("--clips", type=int, default=8, help="for flicker and for seams, each")
-    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--frames", type=int, default=8, help="of the scenes for accuracy")
     parser.add_argument("--size", type=int, nargs=2, default=[128, 192], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
     parser.add_argument("--precisions", nargs="+", default=["fp32", "fp16"])
@@ -141,7 +141,7 @@ def main() -> None:
                 record["accuracy"].append(row)
                 print(f"{precision} {steps} steps: AbsRel {row['abs_rel']:.4f}, d1 {row['delta1']:.3f}", flush=True)
 
-    still = [make_clip(100 + i, arguments.frames, *arguments.size, static_camera=True) for i in range(arguments.clips)]
+    still = [make_clip(100 + i, WINDOW, *arguments.size, static_camera=True) for i in range(arguments.clips)]
     record["flicker"] = flicker((predict(model, clip.frames) for clip in still), still)
     alone = (predict(model, clip.frames, window=1, overlap=0) for clip in still)
     record["flicker_frame_by_frame"] = flicker(alone, still)
