@@ -29,14 +29,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from extract import LAYOUTS, ROOT_HELP, extract_scene, find_scenes
-from metrics import DOMAINS, METRICS, Domain, mean_metrics, score_clip
 from numpy.typing import NDArray
 
 from dc_rt import DepthCrafter, UserError
 from dc_rt.engine import BACKENDS, Manifest
 from dc_rt.engine.discovery import choose_engines
 from dc_rt.job import Options, plan_job, run_job
+from extract import LAYOUTS, ROOT_HELP, extract_scene, find_scenes
+from metrics import DOMAINS, METRICS, Domain, mean_metrics, score_clip
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from metrics import mean_metrics, score_clip
 from numpy.typing import NDArray
 
 from dc_export.onnx import export_onnx
@@ -25,6 +24,7 @@ from dc_rt.engine.discovery import BUNDLED
 from dc_rt.noise import Noise
 from depthcrafter.nano.data import TRAINING_SEEDS
 from depthcrafter.nano.scenes import Clip, make_clip
+from metrics import mean_metrics, score_clip
 
 RESULT = Path(__file__).parent / "results" / "nano.json"
 CARD = BUNDLED / "checkpoint" / "README.md"
