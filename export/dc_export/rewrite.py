@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes.common import NameFixPass
 
 PIECES = 8
+LOOPED_DIVISOR = 16
+LOOPED_PIECES = 16
 # Head sizes for which TensorRT-RTX has a fused attention kernel, in half precision only.
 FUSED_HEAD_SIZES = (64, 80)
 
@@ -31,13 +34,20 @@ def prepare_for_tensorrt(model: ir.Model, low_memory: bool = False) -> None:
         model: changed in place.
         low_memory: slice more, which costs time.
     """
-    decompose_attention(model)
+    # In a graph with a loop TensorRT-RTX refuses `Attention`, and fuses what it is made of, which it also recognizes.
+    decompose_attention(model, unless_fused=not low_memory)
+    blend_residuals(model)
+    normalize_over_frames(model)
     split_feed_forwards(model)
+    if low_memory:
+        loop_spatial_layers(model)
+        loop_temporal_transformers(model)
     slice_feed_forwards(model)
+    NameFixPass()(model)  # values in a loop's body must not be called what others are
 
 
-def decompose_attention(model: ir.Model) -> None:
-    """Write out every `Attention` that has no fused kernel, in slices of the queries where they divide.
+def decompose_attention(model: ir.Model, unless_fused: bool = True) -> None:
+    """Write out every `Attention`, or those that have no fused kernel, which are sliced by the queries if they divide.
 
     The scores of half precision are normalized in float32, as the fused kernels do.
     """
@@ -46,9 +56,10 @@ def decompose_attention(model: ir.Model) -> None:
         dtype, head_size = query.dtype, _shape(query)[3]
         assert dtype is not None
         assert isinstance(head_size, int)
-        if dtype == ir.DataType.FLOAT16 and head_size in FUSED_HEAD_SIZES:
+        fused = dtype == ir.DataType.FLOAT16 and head_size in FUSED_HEAD_SIZES
+        if fused and unless_fused:
             continue
-        at = _Writer(model, node)
+        at = _Writer(model.graph, node)
         scale = at.constant(np.asarray(1 / np.sqrt(head_size), dtype.numpy()))
         scaled = at("Mul", query, scale)
         transposed = at("Transpose", key, perm=[0, 1, 3, 2])
@@ -63,11 +74,27 @@ def decompose_attention(model: ir.Model) -> None:
             scores = at("Cast", at("MatMul", part, transposed), to=ir.DataType.FLOAT)
             return at("MatMul", at("Cast", at("Softmax", scores, axis=-1), to=dtype), value)
 
-        pieces = _pieces(query, 2)
+        pieces = 1 if fused else _pieces(query, 2)
         scaled.shape = query.shape
         attended = attend(scaled) if pieces == 1 else _in_slices(at, scaled, 2, pieces, attend)
         _substitute(node, attended)
         _remove(model, node)
+
+
+def blend_residuals(model: ir.Model) -> None:
+    """Make a * x + (1 - a) * (x + y) into x + (1 - a) * y: how a spatial residual block and a temporal one blend."""
+    for blend in _nodes(model, "Add"):
+        scaled = [_present(value).producer() for value in blend.inputs]
+        if any(node is None or node.op_type != "Mul" for node in scaled):
+            continue
+        (x, _), (total, weight) = ([_present(value) for value in node.inputs] for node in scaled if node)
+        add = total.producer()
+        if add is None or add.op_type != "Add" or x not in add.inputs:
+            continue
+        (y,) = [_present(value) for value in add.inputs if value is not x]
+        at = _Writer(model.graph, blend)
+        _substitute(blend, at("Add", x, at("Mul", y, weight)))
+        _remove(model, blend, *(node for node in scaled if node), add)
 
 
 def normalize_over_frames(model: ir.Model) -> None:
@@ -83,7 +110,7 @@ def normalize_over_frames(model: ir.Model) -> None:
             continue
         groups = node.attributes["num_groups"].as_int()
         channels = _shape(x)[1]
-        at = _Writer(model, node)
+        at = _Writer(model.graph, node)
         frames = at("Transpose", x, perm=[0, 2, 1, 3, 4])  # [1,T,C,h,w]
         grouped = at("Reshape", frames, at.constant(np.array([0, 0, groups, -1])))
         full = at("Cast", grouped, to=ir.DataType.FLOAT)
@@ -114,7 +141,7 @@ def split_feed_forwards(model: ir.Model) -> None:
         matmul, bias = _producer(add.inputs[0]), _present(add.inputs[1])
         x, weight = _present(matmul.inputs[0]), _present(matmul.inputs[1])
         columns, offsets = np.split(_array(weight), 2, axis=1), np.split(_array(bias), 2)
-        at = _Writer(model, split)
+        at = _Writer(model.graph, split)
         for output, part, offset in zip(split.outputs, columns, offsets, strict=True):
             product = at("MatMul", x, at.constant(np.ascontiguousarray(part)))
             output.replace_all_uses_with(at("Add", product, at.constant(np.ascontiguousarray(offset))))
@@ -136,12 +163,12 @@ def slice_region(model: ir.Model, source: ir.Value, sink: ir.Value, axis: int, p
 
     What comes in from beside `source` is shared by all pieces, so it must not have the axis.
     """
-    nodes = _nodes_between(source, sink)
+    nodes = _nodes_between([source], sink)
     for node in nodes:
         if node.op_type == "Reshape":
             _make_relative(model, node)
     last = _producer(sink)
-    at = _Writer(model, last)
+    at = _Writer(model.graph, last)
 
     def compute(part: ir.Value) -> ir.Value:
         values = {source: part}
@@ -155,16 +182,91 @@ def slice_region(model: ir.Model, source: ir.Value, sink: ir.Value, axis: int, p
     _remove(model, *reversed(nodes))
 
 
-class _Writer:
-    """Writes nodes into a graph, before one of its nodes."""
+def loop_over_frames(model: ir.Model, sources: Sequence[ir.Value], sink: ir.Value) -> None:
+    """Compute `sink` from `sources` frame by frame in a `Loop`: all have the frames first, and nothing mixes frames."""
+    nodes = _nodes_between(sources, sink)
+    for node in nodes:
+        if node.op_type == "Reshape":
+            _make_relative(model, node)
+    _take_sizes_from(sources, nodes)
+    frames = _shape(sources[0])[0]
+    last = _producer(sink)
+    at = _Writer(model.graph, last)
 
-    def __init__(self, model: ir.Model, before: ir.Node) -> None:
-        self.graph = model.graph
+    def compute(index: ir.Value, body: _Writer) -> ir.Value:
+        index = body("Reshape", index, at.constant(np.array([1])))
+        inside = {output for node in nodes for output in node.outputs}
+        values: dict[ir.Value, ir.Value] = {}
+        for node in nodes:
+            for value in node.inputs:
+                if value is None or value in inside or value in values or value.shape is None or not value.shape:
+                    continue
+                if _shape(value)[0] == frames:
+                    values[value] = body("Gather", value, index, axis=0)
+            copy = body.copy(node, [values.get(value, value) if value else None for value in node.inputs])
+            values.update(zip(node.outputs, copy.outputs, strict=True))
+        return body("Squeeze", values[sink], at.constant(np.array([0])))
+
+    count = at("Squeeze", at("Shape", sources[0], start=0, end=1))
+    _substitute(last, _loop(at, count, compute))
+    _remove(model, *reversed(nodes))
+
+
+def _take_sizes_from(sources: Sequence[ir.Value], nodes: Sequence[ir.Node]) -> None:
+    """Ask the sources, not what is computed from them by `nodes`, for sizes that they share."""
+    for value in [output for node in nodes for output in node.outputs]:
+        for user in value.consumers():
+            if user.op_type == "Shape":
+                axes = slice(user.attributes["start"].as_int(), user.attributes["end"].as_int())
+                (same, *_) = [source for source in sources if _shape(source)[axes] == _shape(value)[axes]]
+                user.replace_input_with(0, same)
+
+
+def loop_over_pixels(model: ir.Model, source: ir.Value, sink: ir.Value) -> None:
+    """Compute `sink` from `source` in equal pieces of the pixels in a `Loop`: both have the pixels first."""
+    nodes = _nodes_between([source], sink)
+    for node in nodes:
+        if node.op_type == "Reshape":
+            _make_relative(model, node)
+    last = _producer(sink)
+    at = _Writer(model.graph, last)
+    pieces = math.gcd(LOOPED_PIECES, _divisor(_shape(source)[0]))
+    cut = at("Reshape", source, _target(at, source, 0, [pieces, -1]))
+
+    def compute(index: ir.Value, body: _Writer) -> ir.Value:
+        values = {source: body("Gather", cut, index, axis=0)}
+        for node in nodes:
+            copy = body.copy(node, [values.get(value, value) if value else None for value in node.inputs])
+            values.update(zip(node.outputs, copy.outputs, strict=True))
+        return values[sink]
+
+    stacked = _loop(at, at.constant(np.array(pieces)), compute)
+    _substitute(last, at("Reshape", stacked, _target(at, source, 0, [-1])))
+    _remove(model, *reversed(nodes))
+
+
+def _loop(at: _Writer, count: ir.Value, compute: Callable[[ir.Value, _Writer], ir.Value]) -> ir.Value:
+    """`compute(index, body)` for each index below `count`, stacked."""
+    index = ir.Value(name="index", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
+    goes_on = ir.Value(name="goes_on", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([]))
+    graph = ir.Graph([index, goes_on], [], nodes=[], name="body")
+    body = _Writer(graph)
+    result = compute(index, body)
+    graph.outputs.extend([body("Identity", goes_on), result])
+    true = at.constant(np.array(True))
+    return at("Loop", count, true, body=graph)
+
+
+class _Writer:
+    """Writes nodes into a graph, before one of its nodes or at its end."""
+
+    def __init__(self, graph: ir.Graph, before: ir.Node | None = None) -> None:
+        self.graph = graph
         self.before = before
 
     def __call__(self, op_type: str, *inputs: ir.Value, **attributes: object) -> ir.Value:
         node = ir.node(op_type, list(inputs), attributes)
-        self.graph.insert_before(self.before, node)
+        self._insert(node)
         return node.outputs[0]
 
     def copy(self, node: ir.Node, inputs: list[ir.Value | None]) -> ir.Node:
@@ -172,8 +274,14 @@ class _Writer:
         copy = ir.Node(
             node.domain, node.op_type, inputs, list(node.attributes.values()), num_outputs=len(node.outputs)
         )
-        self.graph.insert_before(self.before, copy)
+        self._insert(copy)
         return copy
+
+    def _insert(self, node: ir.Node) -> None:
+        if self.before is None:
+            self.graph.append(node)
+        else:
+            self.graph.insert_before(self.before, node)
 
     def constant(self, array: NDArray[np.generic]) -> ir.Value:
         """An initializer, small or large; equal integers are shared."""
@@ -222,14 +330,21 @@ def _target(at: _Writer, source: ir.Value, axis: int, sizes: list[int]) -> ir.Va
 
 def _make_relative(model: ir.Model, reshape: ir.Node) -> None:
     """Let a reshape say no size that it can take over from its input, so that it does for a slice as for the whole."""
+    if reshape.outputs[0].shape is None or _present(reshape.inputs[0]).shape is None:
+        return  # written here, and so already
     before, after = _shape(_present(reshape.inputs[0])), _shape(reshape.outputs[0])
-    target = []
-    for axis, size in enumerate(after):
-        same = axis < len(before) and before[axis] == size
-        target.append(0 if same else size if isinstance(size, int) else -1)
+    same = [axis < len(before) and before[axis] == size for axis, size in enumerate(after)]
+    target = [0 if same[axis] else size if isinstance(size, int) else -1 for axis, size in enumerate(after)]
+    at = _Writer(model.graph, reshape)
+    relative = at.constant(np.array(target))
     if target.count(-1) > 1:
-        raise ValueError(f"{reshape.name}: {before} to {after} is no relative reshape")
-    reshape.replace_input_with(1, _constant(model.graph, np.array(target)))
+        absolute = _present(reshape.inputs[1])
+        parts = [
+            at("Gather", absolute, at.constant(np.array([axis]))) if size == -1 else at.constant(np.array([size]))
+            for axis, size in enumerate(target)
+        ]
+        relative = at("Concat", *parts, axis=0)
+    reshape.replace_input_with(1, relative)
     reshape.attributes.pop("allowzero", None)
 
 
@@ -261,16 +376,19 @@ def _nodes(model: ir.Model, op_type: str) -> list[ir.Node]:
     return [node for node in model.graph if node.op_type == op_type]
 
 
-def _nodes_between(source: ir.Value, sink: ir.Value) -> list[ir.Node]:
-    """The nodes on the ways from `source` to `sink`, each after those that it needs."""
-    reaches: dict[ir.Value, bool] = {source: True}
+def _nodes_between(sources: Sequence[ir.Value], sink: ir.Value) -> list[ir.Node]:
+    """The nodes on the ways from `sources` to `sink`, each after those that it needs.
+
+    A `Shape` starts no way: what follows from it is about sizes.
+    """
+    reaches: dict[ir.Value, bool] = dict.fromkeys(sources, True)
     ordered: list[ir.Node] = []
 
     def visit(value: ir.Value) -> bool:
         if value not in reaches:
             node = value.producer()
             found = False
-            if node is not None:
+            if node is not None and node.op_type != "Shape":
                 for x in node.inputs:
                     found |= x is not None and visit(x)
             for output in node.outputs if node is not None else (value,):
@@ -332,3 +450,64 @@ def _array(value: ir.Value) -> NDArray[np.generic]:
     assert value.const_value is not None
     array: NDArray[np.generic] = value.const_value.numpy()
     return array
+
+
+def loop_spatial_layers(model: ir.Model) -> None:
+    """Run what mixes no frames frame by frame, at the levels of large latents: residual blocks, transformers."""
+    for prefix, source in _layers(model, r"\.spatial_res_block\.", "norm1.weight"):
+        (add,) = _user(model, f"{prefix}conv2.weight").outputs[0].consumers()
+        loop_over_frames(model, _upsampled_from(source), add.outputs[0])
+    for prefix, source in _layers(model, r"\.attentions\.\d+\.", "norm.weight"):
+        _loop_transformer(model, source, prefix)
+
+
+def _layers(model: ir.Model, pattern: str, first: str) -> list[tuple[str, ir.Value]]:
+    """Names that end in `pattern` of the layers of large latents, and the inputs of their `first` normalization."""
+    names = [name for name in model.graph.initializers if re.search(f"{pattern}{re.escape(first)}$", name)]
+    found = [(name.removesuffix(first), _present(_user(model, name).inputs[0])) for name in names]
+    return [(prefix, source) for prefix, source in found if _pixel_divisor(source) >= LOOPED_DIVISOR]
+
+
+def _loop_transformer(model: ir.Model, source: ir.Value, prefix: str) -> None:
+    """The spatial transformer, and the mix and projection after the temporal one."""
+    last_norm = _user(model, f"{prefix}transformer_blocks.0.norm3.weight")
+    spatial = _residual_sum(_present(last_norm.inputs[0]))
+    temporal_norm = _user(model, f"{prefix}temporal_transformer_blocks.0.norm3.weight")
+    pixels_first = _residual_sum(_present(temporal_norm.inputs[0]))
+    (node,) = pixels_first.consumers()
+    while _shape(node.outputs[0]) != _shape(spatial):
+        (node,) = node.outputs[0].consumers()
+    temporal = node.outputs[0]
+    loop_over_frames(model, [spatial, temporal, source], _residual_sum(source))
+    loop_over_frames(model, [source], spatial)
+
+
+def _upsampled_from(source: ir.Value) -> list[ir.Value]:
+    """What a residual block takes: the tensors before a concatenation and an upsampling, where there are such."""
+    node = source.producer()
+    if node is None or node.op_type != "Concat":
+        return [source]
+    values = [_present(value) for value in node.inputs]
+    for i, value in enumerate(values):
+        convolution = value.producer()
+        if convolution is not None and convolution.op_type == "Conv":
+            resize = _present(convolution.inputs[0]).producer()
+            if resize is not None and resize.op_type == "Resize":
+                values[i] = _present(resize.inputs[0])
+    return values
+
+
+def _pixel_divisor(value: ir.Value) -> int:
+    return math.prod(_divisor(size) for size in _shape(value) if not isinstance(size, int))
+
+
+def _user(model: ir.Model, initializer: str) -> ir.Node:
+    (node,) = model.graph.initializers[initializer].consumers()
+    return node
+
+
+def loop_temporal_transformers(model: ir.Model) -> None:
+    """Run each temporal transformer piece by piece of the pixels: it mixes the frames of a pixel only."""
+    for prefix, source in _layers(model, r"\.temporal_transformer_blocks\.0\.", "norm_in.weight"):
+        last_norm = _user(model, f"{prefix}norm3.weight")
+        loop_over_pixels(model, source, _residual_sum(_present(last_norm.inputs[0])))
