@@ -271,9 +271,7 @@ class _Writer:
 
     def copy(self, node: ir.Node, inputs: list[ir.Value | None]) -> ir.Node:
         """The same operation on other inputs."""
-        copy = ir.Node(
-            node.domain, node.op_type, inputs, list(node.attributes.values()), num_outputs=len(node.outputs)
-        )
+        copy = ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), num_outputs=len(node.outputs))
         self._insert(copy)
         return copy
 
