@@ -2,7 +2,8 @@
 
 DepthCrafter is two checkpoints. The *base* (`stabilityai/stable-video-diffusion-img2vid-xt`) has the VAE, the CLIP
 image encoder and the scheduler in subfolders; the *UNet* (`tencent/DepthCrafter`, non-commercial licence) stands on its
-own. A third spelling, `random:CONFIG[:SEED]`, stands for a random checkpoint, made once in the user's cache folder.
+own. Two more spellings need no hub: `nano` is the small trained checkpoint that comes with this package, and
+`random:CONFIG[:SEED]` a random one, made once in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
+from dc_rt.engine.discovery import BUNDLED
 from dc_rt.errors import UserError
 from dc_rt.schedule import RHO, SIGMA_MAX, SIGMA_MIN
 from depthcrafter.layout import CONFIGS
@@ -126,22 +128,24 @@ def _first_line(error: Exception | None) -> str:
 
 
 def _base_folder(source: Source) -> str:
-    return _random_folder(str(source)) or str(source)
+    return _own_folder(str(source)) or str(source)
 
 
 def _unet_folder(source: Source) -> str:
-    random = _random_folder(str(source))
-    return f"{random}/unet" if random else str(source)
+    own = _own_folder(str(source))
+    return f"{own}/unet" if own else str(source)
 
 
 @functools.cache
-def _random_folder(source: str) -> str | None:
-    """The folder of `random:CONFIG[:SEED]`, made if need be; None for any other source."""
+def _own_folder(source: str) -> str | None:
+    """The folder of `nano`, or of `random:CONFIG[:SEED]`, made if need be; None for any other source."""
+    if source == "nano":
+        return str(BUNDLED / "checkpoint")
     if not source.startswith("random:"):
         return None
     name, _, seed = source.removeprefix("random:").partition(":")
     if name not in CONFIGS or not (seed or "0").isdecimal():
-        raise UserError(f"There is no checkpoint {source}; the known ones are random:{', random:'.join(CONFIGS)}.")
+        raise UserError(f"There is no checkpoint {source}; the known ones are nano, random:{', random:'.join(CONFIGS)}.")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "depthcrafter-rt"
     folder = cache / f"random-{name}-{seed or 0}"
     if not (folder / "model_index.json").exists():

@@ -41,9 +41,13 @@ def onnx(
     out: Annotated[Path, typer.Option(help="Folder of the engine set.", metavar="ENGINES")],
     base: Base = DEFAULT_BASE,
     unet: Unet = DEFAULT_UNET,
-    precision: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 or fp16; unless given fp32 for ONNX Runtime, fp16 for TensorRT.")
+    ] = None,
     profile: Annotated[str, typer.Option(help="Size profile, see engines/profiles.toml.")] = "any",
     name: Annotated[str | None, typer.Option(help="What to call the model; its UNet's name unless given.")] = None,
+    target: Annotated[str, typer.Option(help="What will run the graphs: onnx or tensorrt.")] = "onnx",
+    low_memory: Annotated[bool, typer.Option("--low-memory", help="For TensorRT: less memory, more time.")] = False,
 ) -> None:
     """Export the four ONNX graphs and their manifest."""
     if unet == DEFAULT_UNET:
@@ -53,9 +57,19 @@ def onnx(
 
     began = time.perf_counter()
     report = _reporter(began)
-    manifest = export_onnx(base, unet, out, precision=precision, profile=profile, name=name, report=report)
+    manifest = export_onnx(
+        base,
+        unet,
+        out,
+        precision=precision,
+        profile=profile,
+        name=name,
+        target=target,
+        low_memory=low_memory,
+        report=report,
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (30 if sys.platform == "darwin" else 20))
-    report(f"{out}: {manifest.model.name}, {precision}, profile {profile}; peak memory {peak:.1f} GiB")
+    report(f"{out}: {manifest.model.name}, {manifest.precision}, profile {profile}; peak memory {peak:.1f} GiB")
 
 
 @app.command()
