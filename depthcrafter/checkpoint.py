@@ -145,7 +145,9 @@ def _own_folder(source: str) -> str | None:
         return None
     name, _, seed = source.removeprefix("random:").partition(":")
     if name not in CONFIGS or not (seed or "0").isdecimal():
-        raise UserError(f"There is no checkpoint {source}; the known ones are nano, random:{', random:'.join(CONFIGS)}.")
+        raise UserError(
+            f"There is no checkpoint {source}; the known ones are nano, random:{', random:'.join(CONFIGS)}."
+        )
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "depthcrafter-rt"
     folder = cache / f"random-{name}-{seed or 0}"
     if not (folder / "model_index.json").exists():
