@@ -144,6 +144,8 @@ def export_onnx(
         graphs=files,
         versions={package: importlib.metadata.version(package) for package in _VERSIONS},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        target=target,
+        low_memory=low_memory,
     )
     manifest.write(folder)
     return manifest

@@ -142,7 +142,8 @@ class Manifest:
 
     `graphs` gives for each of the four graphs its files: first the one to open, then those that it refers to.
     `flavour` is what these files are: "onnx", or for what `built` gives "tensorrt" or "rtx". `versions` are of what
-    made them. `builds` has the TensorRT engines by flavour.
+    made them. `target` is what the graphs were written for, "onnx" or "tensorrt", and `low_memory` whether in the form
+    that trades time for memory. `builds` has the TensorRT engines by flavour.
     """
 
     model: Model
@@ -154,6 +155,8 @@ class Manifest:
     versions: Mapping[str, str]
     created: str
     format: int = FORMAT
+    target: str = "onnx"
+    low_memory: bool = False
     builds: Mapping[str, Build] = field(default_factory=dict)
 
     @classmethod
@@ -262,6 +265,8 @@ def _manifest_from(record: dict[str, Any]) -> Manifest:
         graphs=graphs,
         versions=dict(record["versions"]),
         created=record["created"],
+        target=record.get("target", "onnx"),
+        low_memory=record.get("low_memory", False),
         builds={flavour: _build_from(builds[flavour]) for flavour in FLAVOURS if flavour in builds},
     )
 
