@@ -166,8 +166,8 @@ def build_engines(
         current[graph] = BuiltEngine(File.of(target), keys[graph], seconds, weights, activations)
         _record(manifest, settings, current).write(folder)
         tell(
-            f"{target.stat().st_size / 1e6:.1f} MB in {seconds:.0f} s; on the GPU {weights / 1e6:.1f} MB of weights and "
-            f"up to {activations / 1e6:.1f} MB of activations"
+            f"{target.stat().st_size / 1e6:.1f} MB in {seconds:.0f} s; on the GPU it takes {weights / 1e6:.1f} MB for "
+            f"weights and up to {activations / 1e6:.1f} MB for activations"
         )
     return _record(manifest, settings, current)
 
