@@ -292,21 +292,21 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
 
 def _failure(status: int, graph: str, log: Path, manifest: Manifest, settings: Settings) -> str:
     """What happened to the process that was to build `graph`, where its log is, and what to try."""
-    advice = "try a profile of fewer frames or pixels (--profile)"
+    remedy = "try a profile of fewer frames or pixels (--profile)"
     if -status == getattr(signal, "SIGKILL", None):
         what = "was killed, as a system does when its memory runs out"
-        advice = f"close other programs, or {advice}"
+        remedy = f"close other programs, or {remedy}"
     else:
         errors = re.findall(r"^ *[\d.]+ s \[(?:INTERNAL_)?ERROR\] (.*?)\.?$", log.read_text(errors="replace"), re.M)
         reason = f" ({errors[0]})" if errors else ""
         what = f"died of {signal.Signals(-status).name}{reason}" if status < 0 else f"failed{reason}"
         if manifest.target != "tensorrt":
-            advice = "export the graphs in a form that it is made for (dc-export onnx --target tensorrt)"
+            remedy = "export the graphs in a form that it is made for (dc-export onnx --target tensorrt)"
         elif settings.workspace is not None:
-            advice = f"raise --workspace, or {advice}"
-        elif -status == getattr(signal, "SIGTERM", None):
-            advice = "build again"
-    return f"Building {graph} with {settings.library} {what}; its log is {log}: {advice}."
+            remedy = f"raise --workspace, or {remedy}"
+        else:
+            remedy += ", or export the graphs again (dc-export onnx --target tensorrt)"
+    return f"Building {graph} with {settings.library} {what}; its log is {log}: {remedy}."
 
 
 def _memory(log: Path) -> tuple[int, int]:
