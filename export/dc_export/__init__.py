@@ -4,13 +4,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dc_export.build import build_engines
     from dc_export.onnx import export_onnx
     from dc_export.profiles import load_profile
     from dc_export.verify import Comparison, verify_engines
 
-__all__ = ["Comparison", "export_onnx", "load_profile", "verify_engines"]
+__all__ = ["Comparison", "build_engines", "export_onnx", "load_profile", "verify_engines"]
 
-_HOMES = {"export_onnx": "onnx", "load_profile": "profiles", "Comparison": "verify", "verify_engines": "verify"}
+_HOMES = {
+    "build_engines": "build",
+    "export_onnx": "onnx",
+    "load_profile": "profiles",
+    "Comparison": "verify",
+    "verify_engines": "verify",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command `dc-export`: checkpoint to ONNX graphs, and the graphs against the reference."""
+"""The command `dc-export`: checkpoint to ONNX graphs, graphs to TensorRT engines, and graphs against the reference."""
 
 from __future__ import annotations
 
@@ -41,9 +41,13 @@ def onnx(
     out: Annotated[Path, typer.Option(help="Folder of the engine set.", metavar="ENGINES")],
     base: Base = DEFAULT_BASE,
     unet: Unet = DEFAULT_UNET,
-    precision: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 or fp16; unless given fp32 for ONNX Runtime, fp16 for TensorRT.")
+    ] = None,
     profile: Annotated[str, typer.Option(help="Size profile, see engines/profiles.toml.")] = "any",
     name: Annotated[str | None, typer.Option(help="What to call the model; its UNet's name unless given.")] = None,
+    target: Annotated[str, typer.Option(help="What will run the graphs: onnx or tensorrt.")] = "onnx",
+    low_memory: Annotated[bool, typer.Option("--low-memory", help="For TensorRT: less memory, more time.")] = False,
 ) -> None:
     """Export the four ONNX graphs and their manifest."""
     if unet == DEFAULT_UNET:
@@ -53,9 +57,54 @@ def onnx(
 
     began = time.perf_counter()
     report = _reporter(began)
-    manifest = export_onnx(base, unet, out, precision=precision, profile=profile, name=name, report=report)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (30 if sys.platform == "darwin" else 20))
-    report(f"{out}: {manifest.model.name}, {precision}, profile {profile}; peak memory {peak:.1f} GiB")
+    manifest = export_onnx(
+        base,
+        unet,
+        out,
+        precision=precision,
+        profile=profile,
+        name=name,
+        target=target,
+        low_memory=low_memory,
+        report=report,
+    )
+    report(f"{out}: {manifest.model.name}, {manifest.precision}, profile {profile}; {_peak_memory()}")
+
+
+@app.command()
+def build(
+    engines: Annotated[Path, typer.Argument(help="Folder of the engine set.", metavar="ENGINES")],
+    flavour: Annotated[
+        str, typer.Option(help="tensorrt, for the GPU that is here; rtx, which needs none; auto.")
+    ] = "auto",
+    profile: Annotated[
+        str | None, typer.Option(help="Size profile; the one that the graphs were exported for unless given.")
+    ] = None,
+    workspace: Annotated[
+        float | None, typer.Option(help="Most memory for what a single layer needs for itself.", metavar="GB")
+    ] = None,
+    low_memory: Annotated[
+        bool, typer.Option("--low-memory", help="Insist on graphs that were exported with --low-memory.")
+    ] = False,
+    weight_streaming: Annotated[
+        bool, typer.Option("--weight-streaming", help="For dc-rt infer --cpu-offload sequential.")
+    ] = False,
+) -> None:
+    """Build TensorRT engines from the graphs, those that are missing or out of date."""
+    from dc_export.build import build_engines
+
+    began = time.perf_counter()
+    report = _reporter(began)
+    manifest = build_engines(
+        engines,
+        flavour=flavour,
+        profile=profile,
+        workspace=workspace,
+        low_memory=low_memory,
+        weight_streaming=weight_streaming,
+        report=report,
+    )
+    report(f"{engines}: {manifest.model.name}, all {len(manifest.graphs)} engines; {_peak_memory()}")
 
 
 @app.command()
@@ -109,6 +158,12 @@ def main() -> None:
     except UserError as error:
         Console(stderr=True).print(str(error), style="red", soft_wrap=True, markup=False, highlight=False)
         sys.exit(1)
+
+
+def _peak_memory() -> str:
+    """Of this process, or of one that it started if that took more."""
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return f"peak memory {max(peaks) / (1 << (30 if sys.platform == 'darwin' else 20)):.1f} GiB"
 
 
 def _reporter(began: float):  # type: ignore[no-untyped-def]  # a closure for print

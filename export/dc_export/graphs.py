@@ -206,7 +206,8 @@ def _random_frames(n: int, height: int, width: int) -> Tensor:
 
 def _pixels(frames: Tensor) -> Tensor:
     """uint8 [n,H,W,3] as float32 [n,3,H,W] in [-1,1]."""
-    return frames.permute(0, 3, 1, 2).float() / 255 * 2 - 1
+    # Made float first: TensorRT takes uint8 as an input, but only to be cast.
+    return frames.float().permute(0, 3, 1, 2) / 255 * 2 - 1
 
 
 GRAPH_SPECS = _specs()

@@ -20,6 +20,8 @@ from torch.export import Dim
 
 from dc_export.graphs import GRAPH_SPECS, ClipEncoder, Denoiser, Graph, VaeDecoder, VaeEncoder
 from dc_export.profiles import load_profile
+from dc_export.rewrite import prepare_for_tensorrt
+from dc_export.sizes import check_tensor_sizes
 from dc_rt.engine import GRAPHS, MANIFEST, File, Manifest, Model
 from dc_rt.errors import UserError
 from depthcrafter.checkpoint import (
@@ -33,6 +35,7 @@ from depthcrafter.checkpoint import (
 
 OPSET = 23  # the first with an Attention node, which ONNX Runtime runs twice as fast as its parts, in half the memory
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
+TARGETS = {"onnx": "fp32", "tensorrt": "fp16"}  # and the precision that each has by default
 # A protobuf message ends at 2 GiB; past this the weights go into a file beside the graph.
 EXTERNAL_DATA_BYTES = 1 << 30
 
@@ -45,9 +48,11 @@ def export_onnx(
     unet: Source,
     out: Source,
     *,
-    precision: str = "fp32",
+    precision: str | None = None,
     profile: str = "any",
     name: str | None = None,
+    target: str = "onnx",
+    low_memory: bool = False,
     report: Report = print,
 ) -> Manifest:
     """Write the four graphs and the manifest of an engine set.
@@ -58,15 +63,25 @@ def export_onnx(
         base: folder or hub id of Stable Video Diffusion.
         unet: folder or hub id of DepthCrafter's UNet.
         out: folder of the engine set, made if need be; an engine set in it is replaced.
-        precision: of the weights and the arithmetic, "fp32" or "fp16". The VAE encoder stays in float32: it overflows
-            float16. Inputs and outputs are float32 (frames uint8) in both.
+        precision: of the weights and the arithmetic, "fp32" or "fp16"; by default what the target is best at, which
+            is fp16 for TensorRT. The VAE encoder stays in float32: it overflows float16. Inputs and outputs are
+            float32 (frames uint8) in both.
         profile: name of a size profile, recorded for whoever runs the set.
         name: what to call the model; from the UNet's name unless given.
+        target: "onnx" for ONNX Runtime; "tensorrt" for graphs that TensorRT builds (see `dc_export.rewrite`), which
+            ONNX Runtime runs too.
+        low_memory: for TensorRT, trade time for memory.
         report: is told of every long step.
 
     Raises:
-        UserError: a checkpoint cannot be loaded, or there is no such precision or profile.
+        UserError: a checkpoint cannot be loaded, there is no such precision, profile or target, or a tensor is too
+            large for TensorRT at the profile's largest shape.
     """
+    if target not in TARGETS:
+        raise UserError(f"There is no target {target!r}; choose one of {', '.join(TARGETS)}.")
+    if low_memory and target != "tensorrt":
+        raise UserError("Only graphs for TensorRT come in a low-memory form; add --target tensorrt.")
+    precision = precision or TARGETS[target]
     if precision not in PRECISIONS:
         raise UserError(f"There is no precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
     dtype = PRECISIONS[precision]
@@ -99,8 +114,13 @@ def export_onnx(
             revisions["unet"] = revision(module.unet)
         report(f"[{number}/{len(GRAPHS)}] {graph}: tracing")
         model = _trace(module, GRAPH_SPECS[graph], embedding_dim, latent_channels)
+        if target == "tensorrt":
+            prepare_for_tensorrt(model, low_memory)
+        _tidy(model, GRAPH_SPECS[graph])
         report(f"[{number}/{len(GRAPHS)}] {graph}: writing {len(model.graph)} nodes")
         paths = _save(model, folder / f"{graph}.onnx")
+        if target == "tensorrt":
+            check_tensor_sizes(paths[0], sizes)
         files[graph] = tuple(File.of(path) for path in paths)
         size = sum(file.bytes for file in files[graph])
         report(f"[{number}/{len(GRAPHS)}] {graph}: {size / 1e6:.1f} MB in {time.perf_counter() - began:.0f} s")
@@ -124,6 +144,8 @@ def export_onnx(
         graphs=files,
         versions={package: importlib.metadata.version(package) for package in _VERSIONS},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        target=target,
+        low_memory=low_memory,
     )
     manifest.write(folder)
     return manifest
@@ -133,7 +155,7 @@ _VERSIONS = ("depthcrafter-rt", "torch", "diffusers", "transformers", "onnxscrip
 
 
 def _trace(module: torch.nn.Module, spec: Graph, embedding_dim: int, latent_channels: int) -> ir.Model:
-    """The ONNX graph of `module`, with dynamic frames, height and width."""
+    """The ONNX graph of `module`, with dynamic frames, height and width, and the exporter's notes on every node."""
     example = spec.example(embedding_dim, latent_channels)
     h, w = Dim("h", min=1, max=64), Dim("w", min=1, max=64)
     # The bounds on n and T are those that tracing itself finds (kernels it would choose differently beyond them, which
@@ -149,9 +171,7 @@ def _trace(module: torch.nn.Module, spec: Graph, embedding_dim: int, latent_chan
             program, kwargs=example, dynamo=True, opset_version=OPSET, output_names=[spec.output], verbose=False
         )
     assert exported is not None
-    model = exported.model
-    _tidy(model, spec)
-    return model
+    return exported.model
 
 
 def _tidy(model: ir.Model, spec: Graph) -> None:

@@ -1,7 +1,8 @@
 """The manifest of an engine set: what the files are, where they come from and what they can run.
 
-An engine set is a folder: `manifest.json` and the files of four graphs. Whoever loads it checks all of it first,
-since an engine file is code: it runs with the rights of whoever loads it.
+An engine set is a folder: `manifest.json`, the files of four ONNX graphs, and beside them the TensorRT engines that
+were built from them. Whoever loads it checks all of what is opened first, since an engine file is code: it runs with
+the rights of whoever loads it.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from dc_rt.errors import UserError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+LIBRARY_NAMES = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
+FLAVOURS = tuple(LIBRARY_NAMES)
 GRAPHS = ("clip_encoder", "vae_encoder", "denoiser", "vae_decoder")
 SIZE_MULTIPLE = 64
 
@@ -98,11 +101,49 @@ class File:
 
 
 @dataclass(frozen=True)
+class BuiltEngine:
+    """A TensorRT engine of one graph.
+
+    `key` is a hash of all that it was built from and with, so that only what changed is built again. Its memory, in
+    bytes, is what the builder reports: the weights, and the workspace of one run at the profile's largest shape.
+    """
+
+    file: File
+    key: str
+    seconds: float
+    weights_bytes: int
+    activation_bytes: int
+
+
+@dataclass(frozen=True)
+class Build:
+    """The engines of one flavour of TensorRT, and where they run.
+
+    `version` is the library's, in full; `compute_capabilities` are those of the GPUs, as "8.6", where "12.0+" stands
+    for this one and later ones. While engines are being built, some of the four are missing.
+    """
+
+    version: str
+    platform: str
+    compute_capabilities: tuple[str, ...]
+    flags: tuple[str, ...]
+    profile: Profile
+    engines: Mapping[str, BuiltEngine]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all four engines are there."""
+        return set(self.engines) == set(GRAPHS)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Contents of `manifest.json`.
 
     `graphs` gives for each of the four graphs its files: first the one to open, then those that it refers to.
-    `flavour` is what the files are ("onnx"); `versions` what made them.
+    `flavour` is what these files are: "onnx", or for what `built` gives "tensorrt" or "rtx". `versions` are of what
+    made them. `target` is what the graphs were written for, "onnx" or "tensorrt", and `low_memory` whether in the form
+    that trades time for memory. `builds` has the TensorRT engines by flavour.
     """
 
     model: Model
@@ -114,6 +155,9 @@ class Manifest:
     versions: Mapping[str, str]
     created: str
     format: int = FORMAT
+    target: str = "onnx"
+    low_memory: bool = False
+    builds: Mapping[str, Build] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Manifest:
@@ -150,6 +194,28 @@ class Manifest:
         draft.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
         draft.replace(path)
 
+    def built(self, flavour: str) -> Manifest:
+        """The same set, with the engines of `flavour` for graphs and the profile that they were built for.
+
+        Raises:
+            UserError: the set has no such engines, or not all four.
+        """
+        build = self.builds.get(flavour)
+        if build is None or not build.whole:
+            raise UserError(
+                f"This engine set has {'no' if build is None else 'not all'} {LIBRARY_NAMES[flavour]} engines; build "
+                f"them with `dc-export build ENGINES --flavour {flavour}`, or use --backend onnx."
+            )
+        graphs = {graph: (build.engines[graph].file,) for graph in GRAPHS}
+        return dataclasses.replace(self, flavour=flavour, profile=build.profile, graphs=graphs)
+
+    def variants(self) -> Iterator[Manifest]:
+        """What the set can be run as: the ONNX graphs, then the flavours of TensorRT of which it has all engines."""
+        yield self
+        for flavour, build in self.builds.items():
+            if build.whole:
+                yield self.built(flavour)
+
     def file(self, graph: str) -> str:
         """Name of the file to open for `graph`."""
         return self.graphs[graph][0].name
@@ -159,11 +225,11 @@ class Manifest:
         for file in self._files():
             path = Path(folder) / file.name
             if not path.is_file():
-                raise UserError(f"The engine set in {folder} lacks {file.name}; export it again (dc-export onnx).")
+                raise UserError(f"The engine set in {folder} lacks {file.name}; {self._make_again()}.")
             if path.stat().st_size != file.bytes:
                 raise UserError(
                     f"{path} has {path.stat().st_size} bytes where its manifest says {file.bytes}; "
-                    "copy it again, or export the engine set again (dc-export onnx)."
+                    f"copy it again, or {self._make_again()}."
                 )
 
     def check_contents(self, folder: str | os.PathLike[str]) -> None:
@@ -173,33 +239,58 @@ class Manifest:
             if _sha256(Path(folder) / file.name) != file.sha256:
                 raise UserError(
                     f"{Path(folder) / file.name} was changed after it was made (its SHA-256 is not the manifest's); "
-                    "copy it again, or export the engine set again (dc-export onnx)."
+                    f"copy it again, or {self._make_again()}."
                 )
+
+    def _make_again(self) -> str:
+        if self.flavour == "onnx":
+            return "export the engine set again (dc-export onnx)"
+        return f"build the engines again (dc-export build ENGINES --flavour {self.flavour})"
 
     def _files(self) -> list[File]:
         return [file for files in self.graphs.values() for file in files]
 
 
 def _manifest_from(record: dict[str, Any]) -> Manifest:
-    profile = record["profile"]
-    graphs = {name: tuple(File(**file) for file in record["graphs"][name]) for name in GRAPHS}
-    for files in graphs.values():
-        for file in files:
-            # A manifest comes from elsewhere: it must not lead out of its folder.
-            if Path(file.name).name != file.name or file.name in ("", ".", ".."):
-                raise ValueError(f"file name {file.name!r}")
-        if not files:
-            raise ValueError("a graph without files")
+    graphs = {name: tuple(_file_from(file) for file in record["graphs"][name]) for name in GRAPHS}
+    if not all(graphs.values()):
+        raise ValueError("a graph without files")
+    builds = record.get("builds", {})
     return Manifest(
         model=Model(**record["model"]),
         flavour=record["flavour"],
         precision=record["precision"],
         opset=int(record["opset"]),
-        profile=Profile(profile["name"], *(Range(**profile[side]) for side in ("height", "width", "frames"))),
+        profile=_profile_from(record["profile"]),
         graphs=graphs,
         versions=dict(record["versions"]),
         created=record["created"],
+        target=record.get("target", "onnx"),
+        low_memory=record.get("low_memory", False),
+        builds={flavour: _build_from(builds[flavour]) for flavour in FLAVOURS if flavour in builds},
     )
+
+
+def _build_from(record: dict[str, Any]) -> Build:
+    engines = {
+        graph: BuiltEngine(**engine | {"file": _file_from(engine["file"])})
+        for graph, engine in record["engines"].items()
+        if graph in GRAPHS
+    }
+    lists = {name: tuple(record[name]) for name in ("compute_capabilities", "flags")}
+    return Build(**record | lists | {"profile": _profile_from(record["profile"]), "engines": engines})
+
+
+def _profile_from(record: dict[str, Any]) -> Profile:
+    return Profile(record["name"], *(Range(**record[side]) for side in ("height", "width", "frames")))
+
+
+def _file_from(record: dict[str, Any]) -> File:
+    file = File(**record)
+    # A manifest comes from elsewhere: it must not lead out of its folder.
+    if Path(file.name).name != file.name or file.name in ("", ".", ".."):
+        raise ValueError(f"file name {file.name!r}")
+    return file
 
 
 def _sha256(path: Path) -> str:

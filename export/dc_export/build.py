@@ -1,0 +1,378 @@
+"""From the graphs of an engine set to TensorRT engines, in both flavours.
+
+`tensorrt` and `tensorrt_rtx` differ by an import and by what they build for: TensorRT for the GPU that is there,
+TensorRT-RTX for all that it supports, without needing one. Both are strongly typed: the precision is the graph's.
+
+An engine is built in a process of its own, `python -m dc_export.build JOB`, since a graph that a builder is not made
+for can end it with a segmentation fault. What the builder says goes into a log beside the engine, also from a process
+that died; the memory that an engine needs is read from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dc_export.profiles import load_profile
+from dc_rt.engine import GRAPHS, File, Manifest, Profile
+from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Build, BuiltEngine
+from dc_rt.errors import UserError
+from dc_rt.pipeline import CHUNK
+
+MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
+# What TensorRT-RTX builds for by default. Its documentation says so ("CPU-only AOT"); the builder does not list it.
+RTX_TARGETS = ("8.0", "8.6", "8.9", "12.0+")
+REPORT_SECONDS = 30.0  # between two signs of life of a long build
+GB = 1e9
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that an engine is built with, beside its graph; another value of any of these makes another engine."""
+
+    flavour: str
+    version: str
+    platform: str
+    compute_capabilities: tuple[str, ...]
+    profile: Profile
+    workspace: float | None
+    weight_streaming: bool
+
+    @property
+    def library(self) -> str:
+        """Name and version of the library."""
+        return f"{LIBRARY_NAMES[self.flavour]} {self.version}"
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What the manifest records."""
+        return (
+            "tf32",
+            "single_stream",
+            *(["weight_streaming"] if self.weight_streaming else []),
+            *([f"workspace={self.workspace:g}GB"] if self.workspace is not None else []),
+        )
+
+    def key(self, files: tuple[File, ...]) -> str:
+        """Hash of what an engine is built from and with."""
+        made_with = dataclasses.asdict(self) | {
+            "flags": self.flags,
+            "files": [dataclasses.asdict(file) for file in files],
+        }
+        return hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()
+
+    def shapes(self) -> dict[str, tuple[int, int, int]]:
+        """Smallest, best and largest value of every axis, by its name in the graphs.
+
+        The denoiser takes a window of T frames, the other graphs n frames at a time, as `dc_rt.pipeline` gives them.
+        """
+        sides = {"H": self.profile.height, "W": self.profile.width}
+        pixels = {name: (side.min, side.opt, side.max) for name, side in sides.items()}
+        latents = {name.lower(): (low // 8, opt // 8, high // 8) for name, (low, opt, high) in pixels.items()}
+        frames = self.profile.frames
+        return {"n": (1, CHUNK, CHUNK), "T": (frames.min, frames.opt, frames.max), **pixels, **latents}
+
+
+def build_engines(
+    engines: str | os.PathLike[str],
+    *,
+    flavour: str = "auto",
+    profile: str | None = None,
+    workspace: float | None = None,
+    low_memory: bool = False,
+    weight_streaming: bool = False,
+    report: Report = print,
+) -> Manifest:
+    """Build the TensorRT engines of an engine set, those that are not there yet or were made from or with other things.
+
+    The manifest is written after every engine, so that an interrupted build goes on where it was.
+
+    Args:
+        engines: folder of the engine set.
+        flavour: "tensorrt", which needs the GPU that the engines are for; "rtx", which needs none; or "auto": the
+            first where it is installed and there is a GPU, else the second.
+        profile: name of the size profile to build for; the one that the graphs were exported for unless given.
+        workspace: most memory that a single layer may take for itself, in GB; no limit unless given.
+        low_memory: insist on graphs in the form that trades time for memory (`export_onnx(..., low_memory=True)`).
+        weight_streaming: make engines whose weights need not all be on the GPU at once.
+        report: is told of every long step.
+
+    Returns:
+        The manifest, with the engines.
+
+    Raises:
+        UserError: the set is not whole, the library is not there, or an engine cannot be built: with where its log is.
+    """
+    folder = Path(engines)
+    manifest = Manifest.read(folder)
+    if workspace is not None and not workspace > 0:
+        raise UserError(f"A workspace of {workspace:g} GB is none; give more than 0, or leave --workspace out.")
+    if low_memory and not manifest.low_memory:
+        raise UserError(
+            f"The graphs in {folder} are not in the form that saves memory; export them with `dc-export onnx --target "
+            "tensorrt --low-memory`, then build again."
+        )
+    flavour, targets = choose_flavour(flavour)
+    settings = Settings(
+        flavour=flavour,
+        version=_import(flavour).__version__,
+        platform=f"{sys.platform}-{platform.machine().lower()}",
+        compute_capabilities=targets,
+        profile=load_profile(profile) if profile else manifest.profile,
+        workspace=workspace,
+        weight_streaming=weight_streaming,
+    )
+    manifest.check_contents(folder)
+    keys = {graph: settings.key(manifest.graphs[graph]) for graph in GRAPHS}
+    previous = manifest.builds[flavour].engines if flavour in manifest.builds else {}
+    current = {
+        graph: engine
+        for graph, engine in previous.items()
+        if engine.key == keys[graph] and _is_unchanged(folder, engine.file)
+    }
+    for number, graph in enumerate(GRAPHS, 1):
+
+        def tell(text: str, label: str = f"[{number}/{len(GRAPHS)}] {graph}") -> None:
+            report(f"{label}: {text}")
+
+        if graph in current:
+            tell("there already, and nothing that it is made from or with has changed")
+            continue
+        if manifest.target != "tensorrt" or settings.profile != manifest.profile:
+            _check_sizes(folder / manifest.file(graph), settings.profile)
+        tell(f"building with {settings.library} for the profile {settings.profile.name}")
+        part, seconds = _build_apart(folder, manifest, graph, settings, tell)
+        target = part.with_suffix("")
+        # First without the engine that is to be replaced, so that the manifest is true whenever this is interrupted.
+        _record(manifest, settings, current).write(folder)
+        part.replace(target)
+        weights, activations = _memory(target.with_suffix(".log"))
+        current[graph] = BuiltEngine(File.of(target), keys[graph], seconds, weights, activations)
+        _record(manifest, settings, current).write(folder)
+        tell(
+            f"{target.stat().st_size / 1e6:.1f} MB in {seconds:.0f} s; on the GPU it takes {weights / 1e6:.1f} MB for "
+            f"weights and up to {activations / 1e6:.1f} MB for activations"
+        )
+    return _record(manifest, settings, current)
+
+
+def choose_flavour(flavour: str) -> tuple[str, tuple[str, ...]]:
+    """The flavour to build, and the compute capabilities of the GPUs that its engines will be for.
+
+    Raises:
+        UserError: there is no such flavour, or it cannot build here.
+    """
+    if flavour not in (*FLAVOURS, "auto"):
+        raise UserError(f"There is no flavour {flavour!r}; choose one of {', '.join(FLAVOURS)}, auto.")
+    installed = [name for name in FLAVOURS if find_spec(MODULES[name])]
+    if flavour != "auto" and flavour not in installed:
+        raise UserError(
+            f"{LIBRARY_NAMES[flavour]} is not installed; install it with `pip install 'depthcrafter-rt[{flavour}]'`."
+        )
+    if not installed:
+        raise UserError(
+            "Neither TensorRT nor TensorRT-RTX is installed; install one with `pip install 'depthcrafter-rt[rtx]'`, "
+            "which builds without a GPU, or `pip install 'depthcrafter-rt[tensorrt]'`."
+        )
+    if flavour != "rtx" and "tensorrt" in installed:
+        capability = _gpu_capability()
+        if capability:
+            return "tensorrt", (capability,)
+        if flavour == "tensorrt" or "rtx" not in installed:
+            raise UserError(
+                "TensorRT builds on the GPU that the engines are for, and none is found here; check it with "
+                "`nvidia-smi`, or build with --flavour rtx, which needs none (pip install 'depthcrafter-rt[rtx]')."
+            )
+    return "rtx", RTX_TARGETS
+
+
+def _gpu_capability() -> str | None:
+    """Compute capability of the GPU that CUDA would use, such as "8.6"; None where there is none."""
+    try:
+        cuda = import_module("cuda.bindings.runtime")
+    except ImportError:
+        return None
+    failure, device = cuda.cudaGetDevice()
+    if failure:
+        return None
+    attributes = cuda.cudaDeviceAttr
+    numbers = (attributes.cudaDevAttrComputeCapabilityMajor, attributes.cudaDevAttrComputeCapabilityMinor)
+    return ".".join(str(cuda.cudaDeviceGetAttribute(number, device)[1]) for number in numbers)
+
+
+def _import(flavour: str) -> Any:
+    try:
+        return import_module(MODULES[flavour])
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"{LIBRARY_NAMES[flavour]} is installed and cannot be loaded ({str(error).splitlines()[0]}); install it "
+            f"anew with `pip install --force-reinstall 'depthcrafter-rt[{flavour}]'`."
+        ) from error
+
+
+def _is_unchanged(folder: Path, file: File) -> bool:
+    path = folder / file.name
+    return path.is_file() and path.stat().st_size == file.bytes and File.of(path) == file
+
+
+def _check_sizes(path: Path, profile: Profile) -> None:
+    from dc_export.sizes import check_tensor_sizes  # here, since the process that builds does without onnx
+
+    check_tensor_sizes(path, profile)
+
+
+def _record(manifest: Manifest, settings: Settings, engines: Mapping[str, BuiltEngine]) -> Manifest:
+    """`manifest` with `engines` for those of the flavour that was built."""
+    build = Build(
+        version=settings.version,
+        platform=settings.platform,
+        compute_capabilities=settings.compute_capabilities,
+        flags=settings.flags,
+        profile=settings.profile,
+        engines={graph: engines[graph] for graph in GRAPHS if graph in engines},
+    )
+    return dataclasses.replace(manifest, builds={**manifest.builds, settings.flavour: build})
+
+
+def _build_apart(
+    folder: Path, manifest: Manifest, graph: str, settings: Settings, report: Report
+) -> tuple[Path, float]:
+    """Build one engine in a process of its own: its file, still with the suffix .part, and the seconds it took."""
+    engine = folder / f"{graph}.{settings.flavour}.engine"
+    part, log = engine.with_suffix(".engine.part"), engine.with_suffix(".log")
+    job = {
+        "module": MODULES[settings.flavour],
+        "graph": str(folder / manifest.file(graph)),
+        "engine": str(part),
+        "shapes": settings.shapes(),
+        "workspace": settings.workspace,
+        "weight_streaming": settings.weight_streaming,
+    }
+    # -P: a folder of the user's that is called like a module of ours is none.
+    command = [sys.executable, "-P", "-X", "faulthandler", "-m", "dc_export.build", json.dumps(job)]
+    began = time.perf_counter()
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT)
+    try:
+        while (status := _wait(process, REPORT_SECONDS)) is None:
+            report(f"still building, for {time.perf_counter() - began:.0f} s now")
+    except BaseException:
+        process.kill()
+        process.wait()
+        part.unlink(missing_ok=True)
+        raise
+    if status:
+        part.unlink(missing_ok=True)
+        raise UserError(_failure(status, graph, log, manifest, settings))
+    return part, time.perf_counter() - began
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _failure(status: int, graph: str, log: Path, manifest: Manifest, settings: Settings) -> str:
+    """What happened to the process that was to build `graph`, where its log is, and what to try."""
+    remedy = "try a profile of fewer frames or pixels (--profile)"
+    if -status == getattr(signal, "SIGKILL", None):
+        what = "was killed, as a system does when its memory runs out"
+        remedy = f"close other programs, or {remedy}"
+    else:
+        errors = re.findall(r"^ *[\d.]+ s \[(?:INTERNAL_)?ERROR\] (.*?)\.?$", log.read_text(errors="replace"), re.M)
+        reason = f" ({errors[0]})" if errors else ""
+        what = f"died of {signal.Signals(-status).name}{reason}" if status < 0 else f"failed{reason}"
+        if manifest.target != "tensorrt":
+            remedy = "export the graphs in a form that it is made for (dc-export onnx --target tensorrt)"
+        elif settings.workspace is not None:
+            remedy = f"raise --workspace, or {remedy}"
+        else:
+            remedy += ", or export the graphs again (dc-export onnx --target tensorrt)"
+    return f"Building {graph} with {settings.library} {what}; its log is {log}: {remedy}."
+
+
+def _memory(log: Path) -> tuple[int, int]:
+    """Bytes of weights and of activations by the builder's own count; 0 where it does not say."""
+    text = log.read_text(errors="replace")
+
+    def total(kind: str) -> int:
+        return max(map(int, re.findall(rf"Total {kind} Memory: (\d+)", text)), default=0)
+
+    return total("Weights"), total("Activation")
+
+
+# From here on: what the process does that builds an engine.
+
+
+def _build(job: Mapping[str, Any]) -> None:
+    """Build one engine; an error is in the log, and the exit status is 1."""
+    trt = import_module(job["module"])
+    logger = _make_logger(trt)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(job["graph"]):
+        sys.exit(1)
+    config = builder.create_builder_config()
+    config.set_flag(trt.BuilderFlag.TF32)  # for the VAE encoder, which is in float32
+    # Slices that save memory would be spread over several streams, and be in memory together after all.
+    config.max_aux_streams = 0
+    if job["workspace"] is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(job["workspace"] * GB))
+    if job["weight_streaming"]:
+        config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
+    profile = builder.create_optimization_profile()
+    for tensor in map(network.get_input, range(network.num_inputs)):
+        if sizes := _input_shapes(tensor, job["shapes"]):
+            profile.set_shape(tensor.name, *sizes)
+    config.add_optimization_profile(profile)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        sys.exit(1)
+    Path(job["engine"]).write_bytes(engine)
+
+
+def _input_shapes(tensor: Any, sizes: Mapping[str, tuple[int, int, int]]) -> list[tuple[int, ...]]:
+    """Smallest, best and largest shape of an input; none if it has but one."""
+    shape = tuple(tensor.shape)
+    if -1 not in shape:
+        return []
+    axes = [sizes[tensor.get_dimension_name(axis)] if size == -1 else (size,) * 3 for axis, size in enumerate(shape)]
+    return list(zip(*axes, strict=True))
+
+
+def _make_logger(trt: Any) -> Any:
+    began = time.perf_counter()
+
+    class Logger(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity != trt.ILogger.Severity.VERBOSE:
+                # At once, so that it is there whatever happens next.
+                print(f"{time.perf_counter() - began:8.2f} s [{severity.name}] {message}", flush=True)
+
+    return Logger()
+
+
+if __name__ == "__main__":
+    _build(json.loads(sys.argv[1]))

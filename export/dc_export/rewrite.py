@@ -1,0 +1,511 @@
+"""Exported graphs, rewritten so that TensorRT builds them and needs little memory. Every rewriting is exact.
+
+TensorRT holds whole tensors: where a layer mixes only some of the axes, the rest can be taken in slices, so that what
+lies between the layer's input and its output exists for one slice at a time. Slices are equal parts of an axis that
+always divides (the pixels of latents whose sides are multiples of 8): TensorRT then knows their sizes. Parts of an axis
+that need not divide (the frames) it would take to be as large as the whole.
+
+All of it happens after the export: slices written in PyTorch triple the time that tracing takes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from itertools import count
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import NameFixPass
+
+PIECES = 8
+LOOPED_DIVISOR = 16
+LOOPED_PIECES = 16
+# Head sizes for which TensorRT-RTX has a fused attention kernel, in half precision only.
+FUSED_HEAD_SIZES = (64, 80)
+
+
+def prepare_for_tensorrt(model: ir.Model, low_memory: bool = False) -> None:
+    """Rewrite a graph as exported, with its symbolic shapes, for TensorRT.
+
+    Args:
+        model: changed in place.
+        low_memory: slice more, which costs time.
+    """
+    # In a graph with a loop TensorRT-RTX refuses `Attention`, and fuses what it is made of, which it also recognizes.
+    decompose_attention(model, unless_fused=not low_memory)
+    blend_residuals(model)
+    normalize_over_frames(model)
+    split_feed_forwards(model)
+    if low_memory:
+        loop_spatial_layers(model)
+        loop_temporal_transformers(model)
+    slice_feed_forwards(model)
+    NameFixPass()(model)  # values in a loop's body must not be called what others are
+
+
+def decompose_attention(model: ir.Model, unless_fused: bool = True) -> None:
+    """Write out every `Attention`, or those that have no fused kernel, which are sliced by the queries if they divide.
+
+    The scores of half precision are normalized in float32, as the fused kernels do.
+    """
+    for node in _nodes(model, "Attention"):
+        query, key, value = (_present(x) for x in node.inputs[:3])
+        dtype, head_size = query.dtype, _shape(query)[3]
+        assert dtype is not None
+        assert isinstance(head_size, int)
+        fused = dtype == ir.DataType.FLOAT16 and head_size in FUSED_HEAD_SIZES
+        if fused and unless_fused:
+            continue
+        at = _Writer(model.graph, node)
+        scale = at.constant(np.asarray(1 / np.sqrt(head_size), dtype.numpy()))
+        scaled = at("Mul", query, scale)
+        transposed = at("Transpose", key, perm=[0, 1, 3, 2])
+
+        def attend(
+            part: ir.Value,
+            at: _Writer = at,
+            transposed: ir.Value = transposed,
+            value: ir.Value = value,
+            dtype: ir.DataType = dtype,
+        ) -> ir.Value:
+            scores = at("Cast", at("MatMul", part, transposed), to=ir.DataType.FLOAT)
+            return at("MatMul", at("Cast", at("Softmax", scores, axis=-1), to=dtype), value)
+
+        pieces = 1 if fused else _pieces(query, 2)
+        scaled.shape = query.shape
+        attended = attend(scaled) if pieces == 1 else _in_slices(at, scaled, 2, pieces, attend)
+        _substitute(node, attended)
+        _remove(model, node)
+
+
+def blend_residuals(model: ir.Model) -> None:
+    """Make a * x + (1 - a) * (x + y) into x + (1 - a) * y: how a spatial residual block and a temporal one blend."""
+    for blend in _nodes(model, "Add"):
+        scaled = [_present(value).producer() for value in blend.inputs]
+        if any(node is None or node.op_type != "Mul" for node in scaled):
+            continue
+        (x, _), (total, weight) = ([_present(value) for value in node.inputs] for node in scaled if node)
+        add = total.producer()
+        if add is None or add.op_type != "Add" or x not in add.inputs:
+            continue
+        (y,) = [_present(value) for value in add.inputs if value is not x]
+        at = _Writer(model.graph, blend)
+        _substitute(blend, at("Add", x, at("Mul", y, weight)))
+        _remove(model, blend, *(node for node in scaled if node), add)
+
+
+def normalize_over_frames(model: ir.Model) -> None:
+    """Write out the group normalizations of a window as a whole, half precision in and out, sums in float32.
+
+    TensorRT has a kernel where the number of normalized elements is known. Here it depends on the number of frames,
+    and TensorRT's own decomposition holds two float32 copies of the input. Moments of every frame, and then their
+    mean, need none.
+    """
+    for node in _nodes(model, "GroupNormalization"):
+        x, weight, bias = (_present(value) for value in node.inputs)
+        if len(_shape(x)) != 5 or x.dtype != ir.DataType.FLOAT16:
+            continue
+        groups = node.attributes["num_groups"].as_int()
+        channels = _shape(x)[1]
+        at = _Writer(model.graph, node)
+        frames = at("Transpose", x, perm=[0, 2, 1, 3, 4])  # [1,T,C,h,w]
+        grouped = at("Reshape", frames, at.constant(np.array([0, 0, groups, -1])))
+        full = at("Cast", grouped, to=ir.DataType.FLOAT)
+        mean, square = (
+            at("ReduceMean", at("ReduceMean", moment, at.constant(np.array([3]))), at.constant(np.array([1])))
+            for moment in (full, at("Mul", full, full))
+        )  # [1,1,groups,1]
+        variance = at("Sub", square, at("Mul", mean, mean))
+        epsilon = at.constant(np.array(node.attributes["epsilon"].as_float(), np.float32))
+        deviation = at("Sqrt", at("Add", variance, epsilon))
+        per_group = at.constant(np.array([1, 1, groups, -1]))
+        scale = at("Div", at("Reshape", at("Cast", weight, to=ir.DataType.FLOAT), per_group), deviation)
+        shift = at("Sub", at("Reshape", at("Cast", bias, to=ir.DataType.FLOAT), per_group), at("Mul", mean, scale))
+        per_channel = at.constant(np.array([1, channels, 1, 1, 1]))
+        scaled = at("Mul", at("Cast", x, to=ir.DataType.FLOAT), at("Reshape", scale, per_channel))
+        result = at("Cast", at("Add", scaled, at("Reshape", shift, per_channel)), to=x.dtype)
+        _substitute(node, result)
+        _remove(model, node)
+
+
+def split_feed_forwards(model: ir.Model) -> None:
+    """Make each GEGLU's projection two, of the values and of the gates, by the columns of its weight."""
+    for gelu in _nodes(model, "Gelu"):
+        split = _present(gelu.inputs[0]).producer()
+        if split is None or split.op_type != "Split":
+            continue
+        add = _producer(split.inputs[0])
+        matmul, bias = _producer(add.inputs[0]), _present(add.inputs[1])
+        x, weight = _present(matmul.inputs[0]), _present(matmul.inputs[1])
+        columns, offsets = np.split(_array(weight), 2, axis=1), np.split(_array(bias), 2)
+        at = _Writer(model.graph, split)
+        for output, part, offset in zip(split.outputs, columns, offsets, strict=True):
+            product = at("MatMul", x, at.constant(np.ascontiguousarray(part)))
+            output.replace_all_uses_with(at("Add", product, at.constant(np.ascontiguousarray(offset))))
+        _remove(model, split, add, matmul)
+
+
+def slice_feed_forwards(model: ir.Model) -> None:
+    """Run each feed-forward, from its normalization to its residual sum, in slices of the pixels."""
+    for gelu in _nodes(model, "Gelu"):
+        norm = _upstream(gelu, "LayerNormalization")
+        source = _present(norm.inputs[0])
+        axis = _pixel_axis(source)
+        if axis is not None:
+            slice_region(model, source, _residual_sum(source), axis, _pieces(source, axis))
+
+
+def slice_region(model: ir.Model, source: ir.Value, sink: ir.Value, axis: int, pieces: int) -> None:
+    """Compute `sink` from `source` in equal `pieces` of `axis`, which both have and no node between them mixes.
+
+    What comes in from beside `source` is shared by all pieces, so it must not have the axis.
+    """
+    nodes = _nodes_between([source], sink)
+    for node in nodes:
+        if node.op_type == "Reshape":
+            _make_relative(model, node)
+    last = _producer(sink)
+    at = _Writer(model.graph, last)
+
+    def compute(part: ir.Value) -> ir.Value:
+        values = {source: part}
+        for node in nodes:
+            copy = at.copy(node, [values.get(value, value) if value else None for value in node.inputs])
+            values.update(zip(node.outputs, copy.outputs, strict=True))
+        return values[sink]
+
+    result = _in_slices(at, source, axis, pieces, compute)
+    _substitute(last, result)
+    _remove(model, *reversed(nodes))
+
+
+def loop_over_frames(model: ir.Model, sources: Sequence[ir.Value], sink: ir.Value) -> None:
+    """Compute `sink` from `sources` frame by frame in a `Loop`: all have the frames first, and nothing mixes frames."""
+    nodes = _nodes_between(sources, sink)
+    for node in nodes:
+        if node.op_type == "Reshape":
+            _make_relative(model, node)
+    _take_sizes_from(sources, nodes)
+    frames = _shape(sources[0])[0]
+    last = _producer(sink)
+    at = _Writer(model.graph, last)
+
+    def compute(index: ir.Value, body: _Writer) -> ir.Value:
+        index = body("Reshape", index, at.constant(np.array([1])))
+        inside = {output for node in nodes for output in node.outputs}
+        values: dict[ir.Value, ir.Value] = {}
+        for node in nodes:
+            for value in node.inputs:
+                if value is None or value in inside or value in values or value.shape is None or not value.shape:
+                    continue
+                if _shape(value)[0] == frames:
+                    values[value] = body("Gather", value, index, axis=0)
+            copy = body.copy(node, [values.get(value, value) if value else None for value in node.inputs])
+            values.update(zip(node.outputs, copy.outputs, strict=True))
+        return body("Squeeze", values[sink], at.constant(np.array([0])))
+
+    count = at("Squeeze", at("Shape", sources[0], start=0, end=1))
+    _substitute(last, _loop(at, count, compute))
+    _remove(model, *reversed(nodes))
+
+
+def _take_sizes_from(sources: Sequence[ir.Value], nodes: Sequence[ir.Node]) -> None:
+    """Ask the sources, not what is computed from them by `nodes`, for sizes that they share."""
+    for value in [output for node in nodes for output in node.outputs]:
+        for user in value.consumers():
+            if user.op_type == "Shape":
+                axes = slice(user.attributes["start"].as_int(), user.attributes["end"].as_int())
+                (same, *_) = [source for source in sources if _shape(source)[axes] == _shape(value)[axes]]
+                user.replace_input_with(0, same)
+
+
+def loop_over_pixels(model: ir.Model, source: ir.Value, sink: ir.Value) -> None:
+    """Compute `sink` from `source` in equal pieces of the pixels in a `Loop`: both have the pixels first."""
+    nodes = _nodes_between([source], sink)
+    for node in nodes:
+        if node.op_type == "Reshape":
+            _make_relative(model, node)
+    last = _producer(sink)
+    at = _Writer(model.graph, last)
+    pieces = math.gcd(LOOPED_PIECES, _divisor(_shape(source)[0]))
+    cut = at("Reshape", source, _target(at, source, 0, [pieces, -1]))
+
+    def compute(index: ir.Value, body: _Writer) -> ir.Value:
+        values = {source: body("Gather", cut, index, axis=0)}
+        for node in nodes:
+            copy = body.copy(node, [values.get(value, value) if value else None for value in node.inputs])
+            values.update(zip(node.outputs, copy.outputs, strict=True))
+        return values[sink]
+
+    stacked = _loop(at, at.constant(np.array(pieces)), compute)
+    _substitute(last, at("Reshape", stacked, _target(at, source, 0, [-1])))
+    _remove(model, *reversed(nodes))
+
+
+def _loop(at: _Writer, count: ir.Value, compute: Callable[[ir.Value, _Writer], ir.Value]) -> ir.Value:
+    """`compute(index, body)` for each index below `count`, stacked."""
+    index = ir.Value(name="index", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
+    goes_on = ir.Value(name="goes_on", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([]))
+    graph = ir.Graph([index, goes_on], [], nodes=[], name="body")
+    body = _Writer(graph)
+    result = compute(index, body)
+    graph.outputs.extend([body("Identity", goes_on), result])
+    true = at.constant(np.array(True))
+    return at("Loop", count, true, body=graph)
+
+
+class _Writer:
+    """Writes nodes into a graph, before one of its nodes or at its end."""
+
+    def __init__(self, graph: ir.Graph, before: ir.Node | None = None) -> None:
+        self.graph = graph
+        self.before = before
+
+    def __call__(self, op_type: str, *inputs: ir.Value, **attributes: object) -> ir.Value:
+        node = ir.node(op_type, list(inputs), attributes)
+        self._insert(node)
+        return node.outputs[0]
+
+    def copy(self, node: ir.Node, inputs: list[ir.Value | None]) -> ir.Node:
+        """The same operation on other inputs."""
+        copy = ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), num_outputs=len(node.outputs))
+        self._insert(copy)
+        return copy
+
+    def _insert(self, node: ir.Node) -> None:
+        if self.before is None:
+            self.graph.append(node)
+        else:
+            self.graph.insert_before(self.before, node)
+
+    def constant(self, array: NDArray[np.generic]) -> ir.Value:
+        """An initializer, small or large; equal integers are shared."""
+        return _constant(self.graph, array)
+
+
+def _constant(graph: ir.Graph, array: NDArray[np.generic]) -> ir.Value:
+    if array.dtype == np.int64 and array.ndim <= 1:
+        name = f"{'scalar' if array.ndim == 0 else 'list'}_{'_'.join(str(number) for number in array.reshape(-1))}"
+        if name in graph.initializers:
+            return graph.initializers[name]
+    else:
+        name = next(name for i in count(len(graph.initializers)) if (name := f"part_{i}") not in graph.initializers)
+    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
+    graph.register_initializer(value)
+    return value
+
+
+def _in_slices(
+    at: _Writer, source: ir.Value, axis: int, pieces: int, compute: Callable[[ir.Value], ir.Value]
+) -> ir.Value:
+    """`compute` on equal slices of `source`, joined again.
+
+    The slices get an axis of their own to be taken from: TensorRT knows its size, and so the size of a slice.
+    """
+    cut = at("Reshape", source, _target(at, source, axis, [pieces, -1]))
+    parts = []
+    for piece in range(pieces):
+        part = compute(at("Gather", cut, at.constant(np.array(piece)), axis=axis))
+        parts.append(at("Unsqueeze", part, at.constant(np.array([axis]))))
+    return at("Reshape", at("Concat", *parts, axis=axis), _target(at, source, axis, [-1]))
+
+
+def _target(at: _Writer, source: ir.Value, axis: int, sizes: list[int]) -> ir.Value:
+    """What `Reshape` takes to put `sizes` in the place of `axis` of `source` and leave the other axes."""
+    parts: list[int | ir.Value] = [0] * axis + list(sizes)
+    for i in range(axis + 1, len(_shape(source))):
+        size = _shape(source)[i]
+        parts.append(size if isinstance(size, int) else at("Shape", source, start=i, end=i + 1))
+    if all(isinstance(part, int) for part in parts):
+        return at.constant(np.array(parts))
+    values = [at.constant(np.array([part])) if isinstance(part, int) else part for part in parts]
+    return at("Concat", *values, axis=0)
+
+
+def _make_relative(model: ir.Model, reshape: ir.Node) -> None:
+    """Let a reshape say no size that it can take over from its input, so that it does for a slice as for the whole."""
+    if reshape.outputs[0].shape is None or _present(reshape.inputs[0]).shape is None:
+        return  # written here, and so already
+    before, after = _shape(_present(reshape.inputs[0])), _shape(reshape.outputs[0])
+    same = [axis < len(before) and before[axis] == size for axis, size in enumerate(after)]
+    target = [0 if same[axis] else size if isinstance(size, int) else -1 for axis, size in enumerate(after)]
+    at = _Writer(model.graph, reshape)
+    relative = at.constant(np.array(target))
+    if target.count(-1) > 1:
+        absolute = _present(reshape.inputs[1])
+        parts = [
+            at("Gather", absolute, at.constant(np.array([axis]))) if size == -1 else at.constant(np.array([size]))
+            for axis, size in enumerate(target)
+        ]
+        relative = at("Concat", *parts, axis=0)
+    reshape.replace_input_with(1, relative)
+    reshape.attributes.pop("allowzero", None)
+
+
+def _pixel_axis(value: ir.Value) -> int | None:
+    """The axis that can be cut in more than one piece; None where there is none."""
+    axes = [axis for axis, size in enumerate(_shape(value)) if not isinstance(size, int) and _divisor(size) > 1]
+    return axes[0] if axes else None
+
+
+def _pieces(value: ir.Value, axis: int) -> int:
+    return math.gcd(PIECES, _divisor(_shape(value)[axis]))
+
+
+def _divisor(size: int | str) -> int:
+    """A number that divides a size whatever the variables in it: 64 of "64*h*w", 1 of "T"."""
+    if isinstance(size, int):
+        return size
+    factor = re.fullmatch(r"(\d+)(?:\*\w+)+", size)
+    return int(factor[1]) if factor else 1
+
+
+def _shape(value: ir.Value) -> list[int | str]:
+    if value.shape is None:
+        raise ValueError(f"the shape of {value.name} is not known")
+    return [size if isinstance(size, int) else str(size.value) for size in value.shape]
+
+
+def _nodes(model: ir.Model, op_type: str) -> list[ir.Node]:
+    return [node for node in model.graph if node.op_type == op_type]
+
+
+def _nodes_between(sources: Sequence[ir.Value], sink: ir.Value) -> list[ir.Node]:
+    """The nodes on the ways from `sources` to `sink`, each after those that it needs.
+
+    A `Shape` starts no way: what follows from it is about sizes.
+    """
+    reaches: dict[ir.Value, bool] = dict.fromkeys(sources, True)
+    ordered: list[ir.Node] = []
+
+    def visit(value: ir.Value) -> bool:
+        if value not in reaches:
+            node = value.producer()
+            found = False
+            if node is not None and node.op_type != "Shape":
+                for x in node.inputs:
+                    found |= x is not None and visit(x)
+            for output in node.outputs if node is not None else (value,):
+                reaches[output] = found
+            if found and node is not None:
+                ordered.append(node)
+        return reaches[value]
+
+    visit(sink)
+    return ordered
+
+
+def _upstream(node: ir.Node, op_type: str) -> ir.Node:
+    """The nearest node of that kind before `node`."""
+    level = [node]
+    while level:
+        for found in level:
+            if found.op_type == op_type:
+                return found
+        level = [producer for found in level for x in found.inputs if x is not None and (producer := x.producer())]
+    raise ValueError(f"there is no {op_type} before {node.name}")
+
+
+def _residual_sum(source: ir.Value) -> ir.Value:
+    """What a residual connection around a layer that takes `source` ends in."""
+    (add,) = [node for node in source.consumers() if node.op_type == "Add"]
+    return add.outputs[0]
+
+
+def _substitute(node: ir.Node, result: ir.Value) -> None:
+    """Let the users of a node's only output use `result`."""
+    (output,) = node.outputs
+    result.shape, result.type = output.shape, output.type
+    output.replace_all_uses_with(result, replace_graph_outputs=True)
+
+
+def _remove(model: ir.Model, *nodes: ir.Node) -> None:
+    """Remove nodes, users first, that nothing else uses, and initializers that they alone used."""
+    for node in nodes:
+        inputs = [value for value in node.inputs if value is not None]
+        model.graph.remove(node, safe=True)
+        for value in inputs:
+            if value.is_initializer() and not value.uses():
+                model.graph.initializers.pop(str(value.name), None)
+
+
+def _producer(value: ir.Value | None) -> ir.Node:
+    node = _present(value).producer()
+    assert node is not None
+    return node
+
+
+def _present(value: ir.Value | None) -> ir.Value:
+    assert value is not None
+    return value
+
+
+def _array(value: ir.Value) -> NDArray[np.generic]:
+    assert value.const_value is not None
+    array: NDArray[np.generic] = value.const_value.numpy()
+    return array
+
+
+def loop_spatial_layers(model: ir.Model) -> None:
+    """Run what mixes no frames frame by frame, at the levels of large latents: residual blocks, transformers."""
+    for prefix, source in _layers(model, r"\.spatial_res_block\.", "norm1.weight"):
+        (add,) = _user(model, f"{prefix}conv2.weight").outputs[0].consumers()
+        loop_over_frames(model, _upsampled_from(source), add.outputs[0])
+    for prefix, source in _layers(model, r"\.attentions\.\d+\.", "norm.weight"):
+        _loop_transformer(model, source, prefix)
+
+
+def _layers(model: ir.Model, pattern: str, first: str) -> list[tuple[str, ir.Value]]:
+    """Names that end in `pattern` of the layers of large latents, and the inputs of their `first` normalization."""
+    names = [name for name in model.graph.initializers if re.search(f"{pattern}{re.escape(first)}$", name)]
+    found = [(name.removesuffix(first), _present(_user(model, name).inputs[0])) for name in names]
+    return [(prefix, source) for prefix, source in found if _pixel_divisor(source) >= LOOPED_DIVISOR]
+
+
+def _loop_transformer(model: ir.Model, source: ir.Value, prefix: str) -> None:
+    """The spatial transformer, and the mix and projection after the temporal one."""
+    last_norm = _user(model, f"{prefix}transformer_blocks.0.norm3.weight")
+    spatial = _residual_sum(_present(last_norm.inputs[0]))
+    temporal_norm = _user(model, f"{prefix}temporal_transformer_blocks.0.norm3.weight")
+    pixels_first = _residual_sum(_present(temporal_norm.inputs[0]))
+    (node,) = pixels_first.consumers()
+    while _shape(node.outputs[0]) != _shape(spatial):
+        (node,) = node.outputs[0].consumers()
+    temporal = node.outputs[0]
+    loop_over_frames(model, [spatial, temporal, source], _residual_sum(source))
+    loop_over_frames(model, [source], spatial)
+
+
+def _upsampled_from(source: ir.Value) -> list[ir.Value]:
+    """What a residual block takes: the tensors before a concatenation and an upsampling, where there are such."""
+    node = source.producer()
+    if node is None or node.op_type != "Concat":
+        return [source]
+    values = [_present(value) for value in node.inputs]
+    for i, value in enumerate(values):
+        convolution = value.producer()
+        if convolution is not None and convolution.op_type == "Conv":
+            resize = _present(convolution.inputs[0]).producer()
+            if resize is not None and resize.op_type == "Resize":
+                values[i] = _present(resize.inputs[0])
+    return values
+
+
+def _pixel_divisor(value: ir.Value) -> int:
+    return math.prod(_divisor(size) for size in _shape(value) if not isinstance(size, int))
+
+
+def _user(model: ir.Model, initializer: str) -> ir.Node:
+    (node,) = model.graph.initializers[initializer].consumers()
+    return node
+
+
+def loop_temporal_transformers(model: ir.Model) -> None:
+    """Run each temporal transformer piece by piece of the pixels: it mixes the frames of a pixel only."""
+    for prefix, source in _layers(model, r"\.temporal_transformer_blocks\.0\.", "norm_in.weight"):
+        last_norm = _user(model, f"{prefix}norm3.weight")
+        loop_over_pixels(model, source, _residual_sum(_present(last_norm.inputs[0])))

@@ -1,0 +1,375 @@
+"""`dc-export build`: TensorRT engines from graphs. TensorRT-RTX builds without a GPU; nothing here runs engines."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from dc_export import build_engines, export_onnx
+from dc_export.profiles import load_profile
+from dc_rt import UserError
+from dc_rt.engine.discovery import BUNDLED
+from dc_rt.engine.manifest import GRAPHS, File, Manifest
+
+trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: NVIDIA has wheels for few systems")
+
+INPUTS = {
+    "clip_encoder": {"frames": "n H W 3", "resize_rows": "224 H", "resize_cols": "224 W"},
+    "vae_encoder": {"frames": "n H W 3", "noise": "n 3 H W"},
+    "denoiser": {"noisy": "1 T 4 h w", "sigma": "", "image_latents": "1 T 4 h w", "embeddings": "1 T 64"},
+    "vae_decoder": {"latents": "n 4 h w"},
+}
+
+
+def build(folder, **options):
+    """Build RTX engines; the manifest, and the graphs that were built and not kept."""
+    messages = []
+    manifest = build_engines(folder, flavour="rtx", report=messages.append, **options)
+    return manifest, [graph for graph in GRAPHS if any(f"{graph}: building" in message for message in messages)]
+
+
+def write_graph(path, factor=1.0):
+    """A graph with the real inputs and hardly anything in it: the sum of all that is in them, times `factor`."""
+    inputs, nodes, sums = [], [], []
+    for name, dims in INPUTS[path.stem].items():
+        dtype = TensorProto.UINT8 if name == "frames" else TensorProto.FLOAT
+        shape = [int(dim) if dim.isdigit() else dim for dim in dims.split()]
+        inputs.append(helper.make_tensor_value_info(name, dtype, shape))
+        nodes.append(helper.make_node("Cast", [name], [f"{name}_float"], to=TensorProto.FLOAT))
+        sums.append(f"{name}_float")
+        if shape:
+            nodes.append(helper.make_node("ReduceSum", sums[-1:], [f"{name}_sum"], keepdims=0))
+            sums[-1] = f"{name}_sum"
+    nodes += [helper.make_node("Sum", sums, ["total"]), helper.make_node("Mul", ["total", "factor"], ["result"])]
+    output = helper.make_tensor_value_info("result", TensorProto.FLOAT, [])
+    weights = [numpy_helper.from_array(np.float32(factor), "factor")]
+    graph = helper.make_graph(nodes, path.stem, inputs, [output], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+
+def record(folder, **changes):
+    """Let the manifest know the graphs as they are now."""
+    graphs = {graph: (File.of(folder / f"{graph}.onnx"),) for graph in GRAPHS}
+    manifest = Manifest.read(folder if (folder / "manifest.json").exists() else BUNDLED)
+    dataclasses.replace(manifest, graphs=graphs, **changes).write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def toy_graphs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy") / "set"
+    folder.mkdir()
+    for graph in GRAPHS:
+        write_graph(folder / f"{graph}.onnx")
+    return record(folder, profile=load_profile("512x256"), target="tensorrt")
+
+
+@pytest.fixture(scope="module")
+def toy_engines(toy_graphs, tmp_path_factory):
+    folder = shutil.copytree(toy_graphs, tmp_path_factory.mktemp("built") / "set")
+    build(folder)
+    return folder
+
+
+@pytest.fixture
+def graphs(toy_graphs, tmp_path):
+    """A set without engines."""
+    return shutil.copytree(toy_graphs, tmp_path / "set")
+
+
+@pytest.fixture
+def engines(toy_engines, tmp_path):
+    """A set with engines."""
+    return shutil.copytree(toy_engines, tmp_path / "set")
+
+
+@pytest.fixture(scope="module")
+def tiny(checkpoint, tmp_path_factory):
+    """The tiny random model in float16, its engines built on the command line; and what that said."""
+    folder = tmp_path_factory.mktemp("engines") / "tiny"
+    export_onnx(*checkpoint, folder, target="tensorrt", profile="512x256", name="tiny", report=lambda message: None)
+    done = dc_export("build", folder, "--flavour", "rtx")
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def dc_export(*arguments):
+    command = [sys.executable, "-m", "dc_export.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def assert_one_sentence(message, pattern):
+    assert re.search(pattern, message), message
+    assert "\n" not in message
+    assert message.endswith(".")
+
+
+def test_all_four_graphs_of_a_model_in_half_precision_become_engines(tiny):
+    folder, said = tiny
+    manifest = Manifest.read(folder)
+    built = manifest.built("rtx")
+    built.check_contents(folder)
+    assert [path.name for path in sorted(folder.glob("*.engine"))] == sorted(f"{graph}.rtx.engine" for graph in GRAPHS)
+    assert not list(folder.glob("*.part"))
+    for graph in GRAPHS:
+        assert re.search(rf"^ +[\d.]+ s +\[\d/4\] {graph}: building with TensorRT-RTX", said, re.M)
+        assert re.search(rf"{graph}: [\d.]+ MB in \d+ s; on the GPU it takes", said)
+
+
+def test_the_manifest_tells_what_the_engines_are(tiny):
+    folder, _ = tiny
+    manifest = Manifest.read(folder)
+    assert (manifest.precision, manifest.target, manifest.low_memory) == ("fp16", "tensorrt", False)
+    build = manifest.builds["rtx"]
+    assert build.version == trt.__version__
+    assert build.compute_capabilities == ("8.0", "8.6", "8.9", "12.0+")
+    assert build.platform.startswith(sys.platform)
+    assert build.flags == ("tf32", "single_stream")
+    assert build.profile == load_profile("512x256")
+    for graph, engine in build.engines.items():
+        weights = sum(file.bytes for file in manifest.graphs[graph])
+        assert 0.5 * weights < engine.weights_bytes < 1.5 * weights
+        assert engine.file.bytes > engine.weights_bytes
+        assert engine.seconds > 0
+        log = (folder / f"{graph}.rtx.log").read_text()
+        assert f"Total Activation Memory: {engine.activation_bytes} bytes" in log
+        assert engine.activation_bytes > 0
+    # 110 frames of 32 channels in half precision, a quarter of a gigabyte: the window is in memory as a whole.
+    assert build.engines["denoiser"].activation_bytes > 110 * 32 * 32 * 64 * 2
+
+
+def test_building_again_builds_nothing(engines):
+    before = {path.name: path.stat().st_mtime_ns for path in engines.iterdir()}
+    manifest, built = build(engines)
+    assert not built
+    assert manifest == Manifest.read(engines)
+    assert {path.name: path.stat().st_mtime_ns for path in engines.iterdir()} == before
+
+
+def test_only_what_changed_is_built_again(engines):
+    write_graph(engines / "vae_encoder.onnx", factor=2)
+    record(engines)
+    engine = engines / "vae_decoder.rtx.engine"
+    engine.write_bytes(engine.read_bytes()[:-1])
+    (engines / "denoiser.rtx.engine").unlink()
+    manifest, built = build(engines)
+    assert built == ["vae_encoder", "denoiser", "vae_decoder"]
+    manifest.built("rtx").check_contents(engines)
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        ({"weight_streaming": True}, "weight_streaming"),
+        ({"workspace": 0.5}, "workspace=0.5GB"),
+        ({"profile": "bonn"}, ""),
+    ],
+)
+def test_other_options_make_other_engines(engines, options, flag):
+    before = Manifest.read(engines).builds["rtx"]
+    manifest, built = build(engines, **options)
+    assert built == list(GRAPHS)
+    after = manifest.builds["rtx"]
+    assert set(after.flags) == set(before.flags) | ({flag} if flag else set())
+    assert after.profile.name == options.get("profile", "512x256")
+    assert not {engine.key for engine in after.engines.values()} & {engine.key for engine in before.engines.values()}
+    manifest.built("rtx").check_contents(engines)
+
+
+def test_engines_of_another_version_are_built_again(engines):
+    record_of = json.loads((engines / "manifest.json").read_text())
+    record_of["builds"]["rtx"]["version"] = "1.0.0.1"
+    for engine in record_of["builds"]["rtx"]["engines"].values():
+        engine["key"] = "0" * 64  # a hash of that version, too
+    (engines / "manifest.json").write_text(json.dumps(record_of))
+    manifest, built = build(engines)
+    assert built == list(GRAPHS)
+    assert manifest.builds["rtx"].version == trt.__version__
+
+
+def start(folder, *options):
+    command = [sys.executable, "-m", "dc_export.cli", "build", str(folder), "--flavour", "rtx", *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_builder(process, graph):
+    """Process id of the child that builds `graph`, once it does."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None:
+        for child in children.read_text().split():
+            if f"{graph}.rtx.engine.part".encode() in Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
+        time.sleep(0.005)
+    raise AssertionError(process.communicate())
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds a child process through /proc")
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (
+            signal.SIGKILL,
+            "Building vae_encoder with TensorRT-RTX .* was killed, as a system does when its memory runs out",
+        ),
+        (signal.SIGSEGV, "Building vae_encoder with TensorRT-RTX .* died of SIGSEGV"),
+    ],
+)
+def test_a_builder_that_dies_is_reported(graphs, number, message):
+    process = start(graphs)
+    os.kill(wait_for_builder(process, "vae_encoder"), number)
+    said, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "[1/4] clip_encoder: 0." in said
+    assert_one_sentence(error.strip(), f"{message}.*its log is .*vae_encoder.rtx.log: .*--profile")
+    assert (graphs / "vae_encoder.rtx.log").exists()
+    assert not list(graphs.glob("*.part"))
+    # What was built before is known, and is not built again.
+    assert list(Manifest.read(graphs).builds["rtx"].engines) == ["clip_encoder"]
+    _, built = build(graphs)
+    assert built == list(GRAPHS)[1:]
+
+
+@needs_proc
+def test_an_interrupted_build_leaves_no_builder_behind_and_goes_on(graphs):
+    process = start(graphs)
+    child = wait_for_builder(process, "vae_encoder")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode not in (0, None)
+    assert not Path(f"/proc/{child}").exists()
+    assert not list(graphs.glob("*.part"))
+    manifest, built = build(graphs)
+    assert built == list(GRAPHS)[1:]
+    manifest.built("rtx").check_contents(graphs)
+
+
+def test_a_graph_that_is_none_is_reported_with_what_the_parser_said(graphs):
+    (graphs / "clip_encoder.onnx").write_bytes(b"not a graph")
+    record(graphs)
+    done = dc_export("build", graphs, "--flavour", "rtx")
+    assert done.returncode == 1
+    assert_one_sentence(
+        done.stderr.strip(), r"Building clip_encoder .* failed \(.*[Ff]ailed to parse.*clip_encoder.rtx.log"
+    )
+    assert "parse" in (graphs / "clip_encoder.rtx.log").read_text()
+    assert not Manifest.read(graphs).builds
+
+
+def test_a_graph_that_tensorrt_has_no_kernels_for_is_to_be_exported_for_it(graphs):
+    """Attention in float32, as exported for ONNX Runtime."""
+    shape = ["n", 2, "H", 32]
+    query, key, value, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "qkvo")
+    graph = helper.make_graph([helper.make_node("Attention", ["q", "k", "v"], ["o"])], "g", [query, key, value], [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    onnx.save(model, graphs / "clip_encoder.onnx")
+    record(graphs, target="onnx")
+    with pytest.raises(UserError) as error:
+        build(graphs)
+    assert_one_sentence(str(error.value), r"failed \(.+\).*clip_encoder.rtx.log: .*dc-export onnx --target tensorrt")
+
+
+def test_a_tensor_that_is_too_large_is_found_before_anything_is_built(tiny, tmp_path):
+    folder = shutil.copytree(tiny[0], tmp_path / "set", ignore=shutil.ignore_patterns("*.engine"))
+    with pytest.raises(UserError, match=r"node .* of denoiser.onnx .* 2\^31"):
+        build(folder, profile="any")
+
+
+def test_changed_graphs_are_not_built(graphs):
+    write_graph(graphs / "denoiser.onnx", factor=3)
+    with pytest.raises(UserError, match=r"denoiser\.onnx was changed"):
+        build(graphs)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--flavour", "trt"), "tensorrt, rtx, auto"),
+        (("--profile", "8k"), "1024x576"),
+        (("--workspace", "0"), "more than 0"),
+        (("--low-memory",), "dc-export onnx --target tensorrt --low-memory"),
+    ],
+)
+def test_an_impossible_option_is_one_sentence(graphs, options, message):
+    done = dc_export("build", graphs, *options)
+    assert done.returncode == 1
+    assert_one_sentence(done.stderr.strip(), message)
+    assert not list(graphs.glob("*.log"))
+
+
+def test_a_missing_library_is_named_with_the_command_that_installs_it(graphs, monkeypatch):
+    from dc_export import build as module
+
+    monkeypatch.setattr(module, "MODULES", {"tensorrt": "no_tensorrt", "rtx": "no_tensorrt_rtx"})
+    for flavour, message in (
+        ("tensorrt", r"TensorRT is not installed.*pip install 'depthcrafter-rt\[tensorrt\]'"),
+        ("rtx", r"TensorRT-RTX is not installed.*pip install 'depthcrafter-rt\[rtx\]'"),
+        ("auto", "Neither .* nor .* is installed"),
+    ):
+        with pytest.raises(UserError) as error:
+            build_engines(graphs, flavour=flavour)
+        assert_one_sentence(str(error.value), message)
+
+
+def test_low_memory_graphs_are_taken_as_such(graphs):
+    record(graphs, low_memory=True)
+    manifest, built = build(graphs, low_memory=True)
+    assert built == list(GRAPHS)
+    assert manifest.low_memory
+
+
+MAKEFILE = Path(__file__).parents[1] / "Makefile"
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+@pytest.mark.parametrize(
+    ("variables", "commands"),
+    [
+        (
+            (),
+            [
+                "onnx --base stabilityai/.* --unet tencent/DepthCrafter .* --profile 1024x576",
+                "build engines/depthcrafter-",
+            ],
+        ),
+        (
+            ("MODEL=nano",),
+            ["onnx --base nano --unet nano --target tensorrt --precision fp16", "build engines/nano-1024x576 "],
+        ),
+        (
+            ("MODEL=random-full", "PROFILE=512x256", "LOW_MEMORY=1", "FLAVOUR=rtx"),
+            [
+                "onnx --base random:full --unet random:full .* .* --low-memory --out engines/random-full-512x256",
+                "build engines/random-full-512x256-low-memory --flavour rtx --profile 512x256",
+            ],
+        ),
+    ],
+)
+def test_make_engines_exports_and_builds_the_named_model(variables, commands):
+    dry_run = ["make", "--dry-run", "--always-make", "-C", str(MAKEFILE.parent), "engines", *variables]
+    said = subprocess.run(dry_run, capture_output=True, text=True, check=True).stdout.replace("\\\n", "")
+    for command in commands:
+        assert re.search(rf"/dc-export {command.replace(' ', ' +')}", said), said
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+def test_make_engines_knows_its_models():
+    dry_run = ["make", "--dry-run", "-C", str(MAKEFILE.parent), "engines", "MODEL=huge"]
+    done = subprocess.run(dry_run, capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert "depthcrafter, nano, random-full or random-tiny" in done.stderr

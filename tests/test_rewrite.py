@@ -1,0 +1,186 @@
+"""Graphs rewritten for TensorRT: the same results as those exported, whatever the shape, in the precision they have."""
+
+import re
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from dc_export import export_onnx
+from dc_export.graphs import GRAPH_SPECS, Denoiser, VaeDecoder, VaeEncoder
+from dc_export.onnx import _save, _tidy, _trace
+from dc_export.rewrite import prepare_for_tensorrt
+from dc_export.sizes import check_tensor_sizes, largest_shapes
+from dc_rt import DepthCrafter, Noise, UserError
+from dc_rt.engine import GRAPHS, Manifest, Profile, Range
+from depthcrafter import load_unet, load_vae
+from test_parity import smooth_clip
+
+SMALL = Profile("small", Range(64, 128, 256), Range(64, 128, 256), Range(1, 8, 16))
+HUGE = Profile("huge", Range(64, 576, 4096), Range(64, 1024, 4096), Range(1, 110, 256))
+
+
+@pytest.fixture(scope="module")
+def traced(checkpoint):
+    """Three graphs in float32 as the exporter leaves them; the fourth has nothing that is sliced."""
+    base, unet = checkpoint
+    modules = {
+        "denoiser": Denoiser(load_unet(unet)),
+        "vae_encoder": VaeEncoder(load_vae(base, torch.float32)),
+        "vae_decoder": VaeDecoder(load_vae(base, torch.float32)),
+    }
+    return {graph: _trace(module, GRAPH_SPECS[graph], 64, 4) for graph, module in modules.items()}
+
+
+@pytest.fixture(scope="module")
+def rewritten(traced, tmp_path_factory):
+    """Function (graph, low_memory) -> file of the rewritten graph."""
+    folder = tmp_path_factory.mktemp("rewritten")
+    files = {}
+
+    def write(graph, low_memory):
+        path = folder / f"{graph}-{low_memory}.onnx"
+        if path not in files:
+            model = traced[graph].clone()
+            prepare_for_tensorrt(model, low_memory)
+            _tidy(model, GRAPH_SPECS[graph])
+            files[path] = _save(model, path)
+        return path
+
+    return write
+
+
+def denoiser_inputs(frames, height, width):
+    rng = np.random.default_rng(frames)
+
+    def normal(*shape):
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    return {
+        "noisy": 3 * normal(1, frames, 4, height // 8, width // 8),
+        "sigma": np.asarray(2.5, np.float32),
+        "image_latents": normal(1, frames, 4, height // 8, width // 8),
+        "embeddings": normal(1, frames, 64),
+    }
+
+
+def outputs(path, inputs):
+    (output,) = onnxruntime.InferenceSession(path).run(None, inputs)
+    return output
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_a_rewritten_denoiser_is_the_exported_one_at_every_number_of_frames(engines, rewritten, low_memory):
+    plain = onnxruntime.InferenceSession(engines / "denoiser.onnx")
+    sliced = onnxruntime.InferenceSession(rewritten("denoiser", low_memory))
+    # Not smaller than 128: of a lowest level of one or two pixels, a group's norm is a sign, and rounding decides it.
+    for frames, height, width in [(1, 128, 128), (3, 128, 192), (8, 192, 128), (17, 128, 128), (70, 128, 128)]:
+        inputs = denoiser_inputs(frames, height, width)
+        (expected,), (actual,) = plain.run(None, inputs), sliced.run(None, inputs)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=3e-5, err_msg=f"{frames} x {height} x {width}")
+
+
+@pytest.mark.parametrize("frames", [1, 3, 8])
+def test_rewritten_vaes_are_the_exported_ones(engines, rewritten, frames):
+    rng = np.random.default_rng(frames)
+    height, width = 128, 192
+    inputs = {
+        "vae_encoder": {
+            "frames": rng.integers(0, 256, (frames, height, width, 3), dtype=np.uint8),
+            "noise": rng.standard_normal((frames, 3, height, width), dtype=np.float32) / 50,
+        },
+        "vae_decoder": {"latents": rng.standard_normal((frames, 4, height // 8, width // 8), dtype=np.float32)},
+    }
+    for graph in inputs:
+        expected = outputs(engines / f"{graph}.onnx", inputs[graph])
+        actual = outputs(rewritten(graph, False), inputs[graph])
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4, err_msg=graph)
+
+
+def test_a_denoiser_of_low_memory_works_in_loops(rewritten):
+    def kinds(low_memory):
+        return [node.op_type for node in onnx.load(rewritten("denoiser", low_memory)).graph.node]
+
+    assert "Loop" not in kinds(False)
+    assert "Loop" in kinds(True)
+    # Slices do not hold more than an eighth of a feed-forward's inner tensor, loops one frame of it or less.
+    assert "Attention" not in kinds(True)
+
+
+def test_no_inner_tensor_of_a_feed_forward_has_all_pixels(rewritten):
+    shapes = dict(largest_shapes(rewritten("denoiser", False), SMALL))
+    inner = [shape for name, shape in shapes.items() if name.startswith("node_Gelu")]
+    assert inner
+    pixels = (SMALL.height.max // 8) * (SMALL.width.max // 8)
+    assert all(pixels not in shape for shape in inner)
+
+
+def test_a_tensor_beyond_the_limit_is_refused_by_the_name_of_its_node(rewritten, engines):
+    for path in (engines / "denoiser.onnx", rewritten("denoiser", False)):
+        check_tensor_sizes(path, SMALL)
+        with pytest.raises(UserError, match=r"node_\w+ of denoiser.*2\^31") as caught:
+            check_tensor_sizes(path, HUGE)
+        name = re.search(r"node_\w+", str(caught.value))[0]
+        assert name in {node.name for node in onnx.load(path).graph.node}
+
+
+def test_sizes_are_those_that_running_has(rewritten):
+    """The last node's shape, inferred through loops and computed reshapes, at the size that is run."""
+    exact = Profile("exact", Range(128, 128, 128), Range(192, 192, 192), Range(5, 5, 5))
+    for low_memory in (False, True):
+        path = rewritten("denoiser", low_memory)
+        _, shape = largest_shapes(path, exact)[-1]
+        assert shape == outputs(path, denoiser_inputs(5, 128, 192)).shape
+
+
+@pytest.fixture(scope="module")
+def half(checkpoint, tmp_path_factory):
+    """A TensorRT engine set's graphs by the public way: half precision, sliced."""
+    folder = tmp_path_factory.mktemp("half")
+    export_onnx(*checkpoint, folder, target="tensorrt", profile="512x256", report=lambda message: None)
+    return folder
+
+
+def test_half_precision_is_what_tensorrt_gets_but_for_the_vae_encoder(half):
+    assert Manifest.read(half).precision == "fp16"
+    for graph in GRAPHS:
+        types = {tensor.data_type for tensor in onnx.load(half / f"{graph}.onnx").graph.initializer}
+        assert (onnx.TensorProto.FLOAT16 in types) == (graph != "vae_encoder")
+
+
+def test_half_precision_depth_of_a_clip_is_the_references(half, reference):
+    frames = smooth_clip(9, 256, 512, seed=3)
+    options = {"steps": 5, "window_size": 6, "overlap": 2}
+    expected = reference(frames, noise=Noise(11), **options)
+    actual = np.stack(list(DepthCrafter.load(half)(frames, noise=Noise(11), **options)))
+    assert expected.std() > 0.01
+    assert 0 < np.abs(actual - expected).mean() <= 2e-3
+
+
+def extremes():
+    rng = np.random.default_rng(0)
+    shape = (2, 256, 512, 3)
+    edges = np.zeros(shape, np.uint8)
+    edges[:, :, 256:] = 255
+    return {
+        "black": np.zeros(shape, np.uint8),
+        "white": np.full(shape, 255, np.uint8),
+        "noise": rng.integers(0, 256, shape, dtype=np.uint8),
+        "extreme noise": 255 * rng.integers(0, 2, shape, dtype=np.uint8),
+        "hard edges": edges,
+    }
+
+
+@pytest.mark.parametrize("name", extremes())
+def test_nothing_overflows_in_half_precision(half, name):
+    depth = np.stack(list(DepthCrafter.load(half)(extremes()[name], noise=Noise(2), steps=1, guidance_scale=1.2)))
+    assert np.isfinite(depth).all()
+
+
+def test_a_target_that_cannot_be_is_one_sentence(checkpoint, tmp_path):
+    for options, message in (({"target": "coreml"}, "onnx, tensorrt"), ({"low_memory": True}, "--target tensorrt")):
+        with pytest.raises(UserError, match=message):
+            export_onnx(*checkpoint, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
