@@ -46,7 +46,7 @@ def choose_build(folder: Path, manifest: Manifest, named: bool) -> Manifest:
     failures = {}
     for flavour in [flavour for flavour in FLAVOURS if flavour in manifest.builds]:
         try:
-            return _check_build(folder, manifest, flavour, named)
+            return check_build(folder, manifest, flavour, named)
         except Unavailable as error:
             failures[flavour] = error
     for flavour, failure in failures.items():
@@ -56,6 +56,19 @@ def choose_build(folder: Path, manifest: Manifest, named: bool) -> Manifest:
     if failures:
         raise failures[FLAVOURS[0]]
     raise Unavailable("this engine set has no engines for it", f"build them with `dc-export build {folder}`")
+
+
+def check_build(folder: Path, manifest: Manifest, flavour: str, named: bool) -> Manifest:
+    """Do for one flavour what `choose_build` does for all that there are."""
+    check_library(folder, manifest, flavour)
+    built = manifest.built(flavour)
+    # By name, damage is told of even where there is no GPU; else gigabytes are read only where they will be used.
+    if named:
+        built.check_contents(folder)
+    check_gpu(folder, manifest.builds[flavour], flavour)
+    if not named:
+        built.check_contents(folder)
+    return built
 
 
 def check_library(folder: Path, manifest: Manifest, flavour: str) -> None:
@@ -84,10 +97,9 @@ def check_gpu(folder: Path, build: Build, flavour: str) -> None:
     """Raise `Unavailable` unless there is a GPU, and one that the engines were built for."""
     gpu = find_gpu()
     if not is_target(gpu.capability, build.compute_capabilities):
-        capability = ".".join(map(str, gpu.capability))
         raise Unavailable(
-            f"its engines were built for GPUs of compute capability {describe_targets(build.compute_capabilities)}, "
-            f"and that of the {gpu.name} is {capability}",
+            f"its engines were built for compute capability {describe_targets(build.compute_capabilities)}, and the "
+            f"GPU is another ({gpu})",
             f"build them again here with `{_build_command(folder, flavour)}`",
         )
 
@@ -142,18 +154,6 @@ def describe_targets(targets: Iterable[str]) -> str:
     """ "8.0, 8.6 and 12.0 or later", for example."""
     words = [target.replace("+", " or later") for target in targets]
     return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
-
-
-def _check_build(folder: Path, manifest: Manifest, flavour: str, named: bool) -> Manifest:
-    check_library(folder, manifest, flavour)
-    built = manifest.built(flavour)
-    # By name, damage is told of even where there is no GPU; else gigabytes are read only where they will be used.
-    if named:
-        built.check_contents(folder)
-    check_gpu(folder, manifest.builds[flavour], flavour)
-    if not named:
-        built.check_contents(folder)
-    return built
 
 
 def _build_command(folder: Path, flavour: str) -> str:

@@ -47,6 +47,9 @@ class Gpu:
     name: str
     capability: tuple[int, int]
 
+    def __str__(self) -> str:
+        return f"{self.name}, compute capability {self.capability[0]}.{self.capability[1]}"
+
 
 @functools.cache
 def runtime() -> Any:

@@ -38,8 +38,10 @@ class OnnxEngine:
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         binding = self._session.io_binding()
-        for name, array in inputs.items():
-            value = ort.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C"), self._device, 0)
+        # On the CPU a value is the array itself: both must live until the run is over.
+        arrays = {name: np.asarray(array, order="C") for name, array in inputs.items()}
+        values = {name: ort.OrtValue.ortvalue_from_numpy(array, self._device, 0) for name, array in arrays.items()}
+        for name, value in values.items():
             binding.bind_ortvalue_input(name, value)
         for name in self._outputs:
             binding.bind_output(name, self._device)
