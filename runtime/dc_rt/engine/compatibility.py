@@ -152,8 +152,8 @@ def is_target(capability: tuple[int, int], targets: Iterable[str]) -> bool:
 
 def describe_targets(targets: Iterable[str]) -> str:
     """ "8.0, 8.6 and 12.0 or later", for example."""
-    words = [target.replace("+", " or later") for target in targets]
-    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
+    *others, last = [target.replace("+", " or later") for target in targets] or ["none"]
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _build_command(folder: Path, flavour: str) -> str:

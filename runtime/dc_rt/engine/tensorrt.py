@@ -79,12 +79,13 @@ class Shared:
             return
         with path.open("rb") as file:
             header = file.read(self.runtime.engine_header_size)
+        self.logger.errors.clear()
         validity, diagnostics = self.runtime.get_engine_validity(header)
         if validity != self.trt.EngineValidity.INVALID:
             return
         flags = self.trt.EngineInvalidityDiagnostics.__members__.items()
         found = [name for name, flag in flags if int(flag) & diagnostics]
-        reason = ", ".join(name.lower().replace("_", " ") for name in found) or self.logger.last
+        reason = ", ".join(name.lower().replace("_", " ") for name in found) or self.logger.reason
         driver = any("CUDA" in name for name in found)
         raise UserError(
             f"{LIBRARY_NAMES[self.flavour]} cannot run {path} here ({reason}); "
@@ -93,6 +94,8 @@ class Shared:
 
     def deserialise(self, path: Path) -> Any:
         """The engine in `path`; raises `UserError` where TensorRT cannot."""
+        self.logger.errors.clear()
+        # Mapped, as the file may be gigabytes, and TensorRT copies what it keeps.
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as contents:
             engine = self.runtime.deserialize_cuda_engine(contents)
         if engine is None:
@@ -101,9 +104,11 @@ class Shared:
 
     def raise_for(self, purpose: str, failure: str, remedy: str) -> NoReturn:
         """Raise `UserError` for what TensorRT could not do: it gives its reason in its log alone."""
-        if re.search(r"out ?of ?memory|could not be allocated|cudaErrorMemoryAllocation", self.logger.last, re.I):
+        if re.search(
+            r"out ?of ?memory|could not be allocated|cudaErrorMemoryAllocation", str(self.logger.errors), re.I
+        ):
             raise cuda.OutOfMemory(purpose)
-        raise UserError(f"{LIBRARY_NAMES[self.flavour]} {failure} ({self.logger.last}); {remedy}")
+        raise UserError(f"{LIBRARY_NAMES[self.flavour]} {failure} ({self.logger.reason}); {remedy}")
 
     def _again(self, path: Path) -> str:
         return f"build the engines again with `dc-export build {path.parent} --flavour {self.flavour}`."
@@ -151,6 +156,7 @@ class TensorRtEngine:
         values = {name: np.asarray(inputs[name], self._arrays[name].dtype) for name in self._inputs}
         outputs = [name for name in self._arrays if name not in values]
         with self._shared.lock:
+            self._shared.logger.errors.clear()
             self._prepare({name: value.shape for name, value in values.items()})
             stream = self._shared.stream
             for name, value in values.items():
@@ -343,17 +349,22 @@ def _not_streamable(folder: Path, flavour: str) -> UserError:
 
 @functools.cache
 def _logger(flavour: str) -> Any:
-    """TensorRT's log, of which it keeps one a process: `last` is the first line of the last error."""
+    """TensorRT's log, of which it keeps one a process: `errors` are those since they were last cleared."""
     trt = load_library(flavour)
 
     class Log(trt.ILogger):  # type: ignore[name-defined]  # a variable, to mypy
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.last = "it gives no reason"
+            self.errors: list[str] = []
+
+        @property
+        def reason(self) -> str:
+            # The first error is the cause of those that follow.
+            return self.errors[0] if self.errors else "it gives no reason"
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
-                self.last = message.strip().split("\n", 1)[0].rstrip(".")
+                self.errors.append(message.strip().split("\n", 1)[0].rstrip("."))
             log.debug("%s", message)
 
     return Log()
