@@ -90,7 +90,7 @@ def test_without_engines_a_run_says_so_and_uses_onnx_runtime():
     done = infer(BUNDLED)
     assert done.returncode == 0, done.stderr
     first = done.stdout.splitlines()[0]
-    assert first.endswith("onnx on the CPU; not TensorRT, as this engine set has no engines for it")
+    assert first.endswith("onnx on the CPU; not TensorRT, as this set has no engines for it")
     assert_refused_by_name(BUNDLED, "no engines for it", f"dc-export build {BUNDLED}", "--backend onnx")
 
 
@@ -180,7 +180,7 @@ def test_engines_that_are_not_all_there_are_refused(engine_set):
     record = json.loads((engine_set / "manifest.json").read_text())
     engines = record["builds"]["rtx"]["engines"]
     edit_build(engine_set, engines={graph: engines[graph] for graph in GRAPHS[:3]})
-    assert_refused_by_name(engine_set, "not all of its TensorRT-RTX engines", "dc-export build .*--flavour rtx")
+    assert_refused_by_name(engine_set, "not all of this set's TensorRT-RTX engines", "dc-export build .*--flavour rtx")
 
 
 def test_truncated_changed_and_missing_engines_are_refused(engine_set):
@@ -265,23 +265,26 @@ def test_a_full_gpu_is_one_sentence_that_says_what_to_try():
 
 
 def test_a_kernel_cache_is_replaced_whole_and_read_back(tmp_path):
-    path = tmp_path / "denoiser.rtx.cache"
+    folder = tmp_path / "set"
+    folder.mkdir()
+    path = folder / "denoiser.rtx.cache"
     assert tensorrt.read_cache(path) == b""
     for contents in (b"kernels" * 1000, b"others"):
         tensorrt.write_cache(path, contents)
         assert tensorrt.read_cache(path) == contents
-    assert list(tmp_path.iterdir()) == [path]
+    assert list(folder.iterdir()) == [path]
 
 
 def test_a_kernel_cache_that_cannot_be_kept_or_read_is_noted_and_done_without(tmp_path, caplog):
-    taken = tmp_path / "denoiser.rtx.cache"
-    taken.mkdir()
+    folder = tmp_path / "set"
+    taken = folder / "denoiser.rtx.cache"
+    taken.mkdir(parents=True)
     with caplog.at_level(logging.WARNING):
         assert tensorrt.read_cache(taken) == b""
         tensorrt.write_cache(taken, b"kernels")
-        tensorrt.write_cache(tmp_path / "gone" / "denoiser.rtx.cache", b"kernels")
+        tensorrt.write_cache(folder / "gone" / "denoiser.rtx.cache", b"kernels")
     assert ["cannot be read" in caplog.text, caplog.text.count("cannot be kept")] == [True, 2]
-    assert list(tmp_path.iterdir()) == [taken]
+    assert list(folder.iterdir()) == [taken]
 
 
 class RecordingEngine:

@@ -26,7 +26,7 @@ class Unavailable(UserError):
     """TensorRT cannot run an engine set here: `reason`, a clause that goes on from "as", and what mends it."""
 
     def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(f"TensorRT cannot run this engine set, as {reason}; {remedy}, or use --backend onnx.")
+        super().__init__(f"TensorRT cannot be used, as {reason}; {remedy}, or use --backend onnx.")
         self.reason = reason
         self.remedy = remedy
 
@@ -55,7 +55,7 @@ def choose_build(folder: Path, manifest: Manifest, named: bool) -> Manifest:
             raise failure
     if failures:
         raise failures[FLAVOURS[0]]
-    raise Unavailable("this engine set has no engines for it", f"build them with `dc-export build {folder}`")
+    raise Unavailable("this set has no engines for it", f"build them with `dc-export build {folder}`")
 
 
 def check_build(folder: Path, manifest: Manifest, flavour: str, named: bool) -> Manifest:
@@ -76,11 +76,16 @@ def check_library(folder: Path, manifest: Manifest, flavour: str) -> None:
     library, build = LIBRARY_NAMES[flavour], manifest.builds[flavour]
     again = f"build them again here with `{_build_command(folder, flavour)}`"
     if not build.whole:
-        raise Unavailable(f"not all of its {library} engines are there", f"run `{_build_command(folder, flavour)}`")
+        raise Unavailable(
+            f"not all of this set's {library} engines are there", f"run `{_build_command(folder, flavour)}`"
+        )
     if build.platform != this_platform():
-        raise Unavailable(f"its engines were built for {build.platform}, and this is {this_platform()}", again)
+        raise Unavailable(f"this set's engines were built for {build.platform}, and this is {this_platform()}", again)
     if not find_spec(MODULES[flavour]):
-        reason, remedy = f"its engines are for {library}, which is not", f"`pip install 'depthcrafter-rt[{flavour}]'`"
+        reason, remedy = (
+            f"this set's engines are for {library}, which is not",
+            f"`pip install 'depthcrafter-rt[{flavour}]'`",
+        )
         for other in FLAVOURS:
             if find_spec(MODULES[other]):
                 raise Unavailable(
@@ -90,16 +95,18 @@ def check_library(folder: Path, manifest: Manifest, flavour: str) -> None:
         raise Unavailable(f"{reason} installed", f"run {remedy}")
     installed = load_library(flavour).__version__
     if version_numbers(build.version) != version_numbers(installed):
-        raise Unavailable(f"its engines were built with {library} {build.version}, and {installed} is installed", again)
+        raise Unavailable(
+            f"this set's engines were built with {library} {build.version}, and {installed} is installed", again
+        )
 
 
 def check_gpu(folder: Path, build: Build, flavour: str) -> None:
     """Raise `Unavailable` unless there is a GPU, and one that the engines were built for."""
     gpu = find_gpu()
     if not is_target(gpu.capability, build.compute_capabilities):
+        targets = describe_targets(build.compute_capabilities)
         raise Unavailable(
-            f"its engines were built for compute capability {describe_targets(build.compute_capabilities)}, and the "
-            f"GPU is another ({gpu})",
+            f"this set's engines were built for compute capability {targets}, and the GPU is another ({gpu})",
             f"build them again here with `{_build_command(folder, flavour)}`",
         )
 
@@ -144,9 +151,10 @@ def version_numbers(version: str) -> tuple[int, ...]:
 def is_target(capability: tuple[int, int], targets: Iterable[str]) -> bool:
     """Whether engines for `targets`, as "8.6" or "12.0+" for this one and later ones, run on a GPU of `capability`."""
     for target in targets:
-        wanted = version_numbers(target)
-        if capability == wanted or (target.endswith("+") and capability > wanted):
-            return True
+        if match := re.fullmatch(r"(\d+)\.(\d+)(\+?)", target):
+            wanted = (int(match[1]), int(match[2]))
+            if capability == wanted or (match[3] and capability > wanted):
+                return True
     return False
 
 
