@@ -109,6 +109,8 @@ def make_onnx_set(folder: Path) -> Path:
     dataclasses.replace(
         bundled,
         model=dataclasses.replace(bundled.model, name="toy", embedding_dim=EMBEDDING_DIM),
+        precision="fp32",
+        profile=PROFILE,
         graphs={graph: (File.of(folder / f"{graph}.onnx"),) for graph in GRAPHS},
     ).write(folder)
     return folder
