@@ -474,7 +474,6 @@ def test_closing_gives_the_memory_back(built):
         for graph in GRAPHS:
             engines(graph, **inputs_of(graph, 8, 256, 256))
         engines.close()
-        del engines
         return cuda.free_bytes()
 
     used_after_a_run(built)  # CUDA's own, once

@@ -64,6 +64,7 @@ class Shared:
         self.runtime = self.trt.Runtime(self.logger)
         self.lock = threading.Lock()
         self.workspace = cuda.DeviceMemory()
+        self.num_open = 0  # engines; the last one to close frees the workspace
 
     @functools.cached_property
     def stream(self) -> cuda.Stream:
@@ -151,6 +152,7 @@ class TensorRtEngine:
         self._bound: tuple[int, ...] = ()
         self._graph: cuda.CapturedGraph | None = None
         self._runs = 0  # since then
+        shared.num_open += 1
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         values = {name: np.asarray(inputs[name], self._arrays[name].dtype) for name in self._inputs}
@@ -172,6 +174,8 @@ class TensorRtEngine:
 
     def close(self) -> None:
         """Free all that the engine has on the GPU and beside it; it is of no use afterwards."""
+        if self._engine is None:
+            return
         with self._shared.lock:
             self._shared.stream.wait()
             self._drop_graph()
@@ -181,6 +185,9 @@ class TensorRtEngine:
             self._engine = None
             for staged in self._arrays.values():
                 staged.free()
+            self._shared.num_open -= 1
+            if not self._shared.num_open:
+                self._shared.workspace.free()
 
     def _create_context(self) -> Any:
         """An execution context without memory of its own."""
@@ -311,8 +318,8 @@ class RuntimeCache:
 
     def write(self) -> None:
         """Write the file if there is anything new."""
-        contents = bytes(self._cache.serialize())
-        if contents != self._written:
+        contents = bytes(self._cache.serialize() or b"")
+        if contents and contents != self._written:
             write_cache(self._path, contents)
             self._written = contents
 
