@@ -97,7 +97,9 @@ def infer(
     folder, reason = choose_engines(engines)
     model = DepthCrafter.load(folder, backend, cpu_offload=cpu_offload)
     manifest = model.engines.manifest
-    _say(f"Model {manifest.model.name} ({manifest.precision}), {model.engines.backend} on {model.engines.device}")
+    why_not = f"; not TensorRT, as {model.engines.why_not_tensorrt}" if model.engines.why_not_tensorrt else ""
+    runs = f"{model.engines.backend} on {model.engines.device}"
+    _say(f"Model {manifest.model.name} ({manifest.precision}), {runs}{why_not}")
     _say(f"Engines {folder}: {reason}")
 
     run = partial(run_job, model, save_folder=save_folder, options=options, restart=restart, keep_spool=keep_spool)
@@ -108,6 +110,7 @@ def infer(
         except UserError as error:
             _complain(str(error))
             failures += 1
+    model.engines.close()
     if failures:
         raise typer.Exit(1)
 

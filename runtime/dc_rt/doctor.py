@@ -13,8 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from dc_rt.engine.compatibility import MODULES, Unavailable, check_build, find_gpu, load_library
 from dc_rt.engine.discovery import BUNDLED, ENGINES_FOLDER, choose_engines, list_engines
-from dc_rt.engine.manifest import Manifest
+from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Manifest
 from dc_rt.errors import UserError
 
 
@@ -65,12 +66,17 @@ def _onnx_runtime() -> Finding:
 
 
 def _tensorrt() -> Finding:
-    for module, package in (("tensorrt", "tensorrt-cu13"), ("tensorrt_rtx", "tensorrt-rtx-cu13")):
-        if find_spec(module):
-            return Finding(
-                False, "tensorrt", f"{module} {_version(package)}", "this version runs ONNX engine sets only"
-            )
-    return Finding(False, "tensorrt", "not installed", "this version runs ONNX engine sets only")
+    installed = [flavour for flavour in FLAVOURS if find_spec(MODULES[flavour])]
+    if not installed:
+        flavours = " or ".join(f"'depthcrafter-rt[{flavour}]'" for flavour in FLAVOURS)
+        return Finding(False, "tensorrt", "not installed", f"for an NVIDIA GPU: pip install {flavours}")
+    found = ", ".join(LIBRARY_NAMES[flavour] for flavour in installed)
+    try:
+        found = ", ".join(f"{LIBRARY_NAMES[flavour]} {load_library(flavour).__version__}" for flavour in installed)
+        gpu = find_gpu()
+    except Unavailable as error:
+        return Finding(False, "tensorrt", f"{found}, but {error.reason}", error.remedy)
+    return Finding(True, "tensorrt", f"{found} on {gpu}")
 
 
 def _torch() -> Finding:
@@ -96,16 +102,34 @@ def _engine_sets() -> Iterator[Finding]:
     sets[chosen] = None
     for folder in sets:
         used = f"used unless --engines names another: {reason}" if folder == chosen else ""
-        yield _engine_set(folder, used)
+        yield from _engine_set(folder, used)
 
 
-def _engine_set(folder: Path, used: str) -> Finding:
+def _engine_set(folder: Path, used: str) -> Iterator[Finding]:
+    """What a set can be run as: TensorRT's engines, if it has any, then the graphs; the first that can be is used."""
     try:
         manifest = Manifest.read(folder)
-        manifest.check_contents(folder)
     except UserError as error:
-        return Finding(False, "engines", str(folder), str(error))
-    found = f"{folder}: {manifest.model.name}, {manifest.flavour} {manifest.precision}, profile {manifest.profile.name}"
+        yield Finding(False, "engines", str(folder), str(error))
+        return
+    for flavour in [*(flavour for flavour in FLAVOURS if flavour in manifest.builds), manifest.flavour]:
+        finding = _variant(folder, manifest, flavour, used)
+        used = "" if finding.ok else used
+        yield finding
+
+
+def _variant(folder: Path, manifest: Manifest, flavour: str, used: str) -> Finding:
+    profile = manifest.builds[flavour].profile if flavour in manifest.builds else manifest.profile
+    found = f"{folder}: {manifest.model.name}, {flavour} {manifest.precision}, profile {profile.name}"
+    try:
+        if flavour in manifest.builds:
+            check_build(folder, manifest, flavour, named=True)
+        else:
+            manifest.check_contents(folder)
+    except Unavailable as error:
+        return Finding(False, "engines", f"{found}: not used, as {error.reason}", error.remedy)
+    except UserError as error:
+        return Finding(False, "engines", found, str(error))
     return Finding(True, "engines", found, used)
 
 

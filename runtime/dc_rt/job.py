@@ -350,7 +350,8 @@ def _record(
 
 def _versions() -> dict[str, str]:
     versions = {}
-    for package in ("depthcrafter-rt", "numpy", "av", "onnxruntime", "onnxruntime-gpu", "torch"):
+    libraries = ("onnxruntime", "onnxruntime-gpu", "tensorrt-cu13", "tensorrt-rtx-cu13", "torch")
+    for package in ("depthcrafter-rt", "numpy", "av", *libraries):
         with suppress(PackageNotFoundError):
             versions[package] = version(package)
     return versions

@@ -1,8 +1,8 @@
 """Engines: named arrays in, named arrays out, whatever runs them.
 
 A backend is a function `open_engines(folder, manifest, cpu_offload) -> (open, device)`: `open(graph)` gives the
-`Engine` of one of the four graphs, `device` says in words where it runs. Backends of other packages are found by the
-entry point group `dc_rt.backends`.
+`Engine` of one of the four graphs, `device` says in words where it runs. An engine that holds memory elsewhere has a
+method `close` that frees it. Backends of other packages are found by the entry point group `dc_rt.backends`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dc_rt.engine.compatibility import Unavailable, choose_build
 from dc_rt.engine.manifest import GRAPHS, MANIFEST, File, Manifest, Model, Profile, Range
 from dc_rt.errors import UserError
 
@@ -46,27 +47,52 @@ OpenEngine = Callable[[str], Engine]
 
 
 class EngineSet:
-    """The four graphs of a model on one backend."""
+    """The four graphs of a model on one backend.
+
+    `why_not_tensorrt` is a clause that goes on from "as" where `backend` was left to choose and TensorRT could not be
+    had; else it is empty.
+    """
 
     def __init__(
-        self, manifest: Manifest, backend: str, device: str, open_engine: OpenEngine, one_resident: bool
+        self,
+        manifest: Manifest,
+        backend: str,
+        device: str,
+        open_engine: OpenEngine,
+        one_resident: bool,
+        why_not_tensorrt: str = "",
     ) -> None:
         """Open all engines now, or with `one_resident` each when its turn comes, closing the one before."""
         self.manifest = manifest
         self.backend = backend
         self.device = device
+        self.why_not_tensorrt = why_not_tensorrt
         self._open = open_engine
         self._one_resident = one_resident
-        self._engines = {} if one_resident else {graph: open_engine(graph) for graph in GRAPHS}
+        self._engines: dict[str, Engine] = {}
+        if not one_resident:
+            try:
+                for graph in GRAPHS:
+                    self._engines[graph] = open_engine(graph)
+            except BaseException:
+                self.close()
+                raise
 
     def __call__(self, graph: str, **inputs: Array) -> NDArray[np.float32]:
         """Run one graph; each has a single float32 output (see `dc_rt.pipeline` for the shapes)."""
         if graph not in self._engines:
             if self._one_resident:
-                self._engines.clear()
+                self.close()
             self._engines[graph] = self._open(graph)
         (output,) = self._engines[graph](**inputs).values()
         return np.asarray(output, np.float32)
+
+    def close(self) -> None:
+        """Close the engines that are open; one that is called again is opened again."""
+        while self._engines:
+            _, engine = self._engines.popitem()
+            if hasattr(engine, "close"):
+                engine.close()
 
 
 def load_engines(folder: str | os.PathLike[str], backend: str = "auto", cpu_offload: str = "none") -> EngineSet:
@@ -75,8 +101,9 @@ def load_engines(folder: str | os.PathLike[str], backend: str = "auto", cpu_offl
     Args:
         folder: the engine set.
         backend: "onnx", "tensorrt", "torch" (the reference, on the checkpoint that the set was exported from), or
-            "auto": the one that the set was made for.
-        cpu_offload: "none"; "model" keeps one engine in memory at a time; "sequential" streams weights.
+            "auto": TensorRT where the set has engines for it that run here, else ONNX Runtime.
+        cpu_offload: "none"; "model" keeps one engine in memory at a time; "sequential" does so too, and streams its
+            weights (TensorRT, and PyTorch on a GPU).
 
     Raises:
         UserError: the set is missing, incomplete, changed or not for this backend, or the backend cannot run here.
@@ -87,25 +114,34 @@ def load_engines(folder: str | os.PathLike[str], backend: str = "auto", cpu_offl
         raise UserError(f"There is no CPU offload {cpu_offload!r}; choose one of {', '.join(CPU_OFFLOADS)}.")
     folder = Path(folder)
     manifest = Manifest.read(folder)
-    if backend == "auto":
-        backend = "onnx" if manifest.flavour == "onnx" else "tensorrt"
-    if backend != "torch":
-        # PyTorch runs the checkpoint, not these files.
+    why_not_tensorrt = ""
+    if backend in ("auto", "tensorrt"):
+        try:
+            manifest = choose_build(folder, manifest, named=backend == "tensorrt")
+            backend = "tensorrt"
+        except Unavailable as error:
+            if backend == "tensorrt":
+                raise
+            backend, why_not_tensorrt = "onnx", error.reason
+    if backend == "onnx":
         manifest.check_contents(folder)
-    open_engine, device = _open_backend(backend, manifest.flavour)(folder, manifest, cpu_offload)
-    return EngineSet(manifest, backend, device, open_engine, one_resident=cpu_offload == "model" and backend != "torch")
+    open_engine, device = _open_backend(backend)(folder, manifest, cpu_offload)
+    one_resident = cpu_offload != "none" and backend != "torch"
+    return EngineSet(manifest, backend, device, open_engine, one_resident, why_not_tensorrt)
 
 
 OpenEngines = Callable[[Path, Manifest, str], tuple[OpenEngine, str]]
 
 
-def _open_backend(backend: str, flavour: str) -> OpenEngines:
+def _open_backend(backend: str) -> OpenEngines:
     if backend == "onnx":
-        if flavour != "onnx":
-            raise UserError(f"This engine set holds {flavour} engines, not ONNX graphs; use --backend auto.")
-        from dc_rt.engine.onnx import open_engines
+        from dc_rt.engine import onnx
 
-        return open_engines
+        return onnx.open_engines
+    if backend == "tensorrt":
+        from dc_rt.engine import tensorrt
+
+        return tensorrt.open_engines
     for plugin in entry_points(group="dc_rt.backends", name=backend):
         try:
             loaded: OpenEngines = plugin.load()
@@ -116,6 +152,6 @@ def _open_backend(backend: str, flavour: str) -> OpenEngines:
             ) from error
         return loaded
     raise UserError(
-        f"The {backend} backend is not in this installation, and this engine set holds {flavour} graphs; "
-        "use --backend auto (`dc-rt doctor` lists what this machine can run)."
+        f"The {backend} backend is not in this installation; use --backend auto "
+        "(`dc-rt doctor` lists what this machine can run)."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from dc_rt.engine.manifest import MANIFEST, Manifest
@@ -26,13 +27,19 @@ def choose_engines(named: Path | None) -> tuple[Path, str]:
 
 
 def list_engines(folder: Path) -> dict[Path, Manifest]:
-    """The complete engine sets among the subfolders of `folder`; their contents are not hashed."""
+    """The sets among the subfolders of `folder` that are complete as what they can be run as; nothing is hashed."""
     complete = {}
     for path in sorted(folder.glob(f"*/{MANIFEST}")):
-        try:
+        with suppress(UserError):
             manifest = Manifest.read(path.parent)
-            manifest.check_complete(path.parent)
-        except UserError:
-            continue
-        complete[path.parent] = manifest
+            if any(_is_complete(variant, path.parent) for variant in manifest.variants()):
+                complete[path.parent] = manifest
     return complete
+
+
+def _is_complete(manifest: Manifest, folder: Path) -> bool:
+    try:
+        manifest.check_complete(folder)
+    except UserError:
+        return False
+    return True

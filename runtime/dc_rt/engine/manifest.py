@@ -277,8 +277,10 @@ def _build_from(record: dict[str, Any]) -> Build:
         for graph, engine in record["engines"].items()
         if graph in GRAPHS
     }
-    lists = {name: tuple(record[name]) for name in ("compute_capabilities", "flags")}
-    return Build(**record | lists | {"profile": _profile_from(record["profile"]), "engines": engines})
+    # Whatever they are in the file, these are compared as text.
+    words = {name: str(record[name]) for name in ("version", "platform")}
+    lists = {name: tuple(map(str, record[name])) for name in ("compute_capabilities", "flags")}
+    return Build(**record | words | lists | {"profile": _profile_from(record["profile"]), "engines": engines})
 
 
 def _profile_from(record: dict[str, Any]) -> Profile:

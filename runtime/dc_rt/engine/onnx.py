@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 
 from dc_rt.engine import Array, OpenEngine
@@ -18,8 +19,11 @@ Provider = str | tuple[str, Mapping[str, Any]]
 class OnnxEngine:
     """An ONNX graph in an inference session."""
 
-    def __init__(self, path: Path, providers: Sequence[Provider]) -> None:
-        """Open `path`; raises `UserError` where ONNX Runtime cannot."""
+    def __init__(self, path: Path, providers: Sequence[Provider], device: str = "cpu") -> None:
+        """Open `path`; raises `UserError` where ONNX Runtime cannot.
+
+        `device`, "cpu" or "cuda", is where inputs are put and outputs are made: where the first provider computes.
+        """
         options = ort.SessionOptions()
         options.log_severity_level = 3
         try:
@@ -29,10 +33,20 @@ class OnnxEngine:
                 f"ONNX Runtime {ort.__version__} cannot open {path} ({_first_line(error)}); "
                 "update onnxruntime, or export the engine set again (dc-export onnx)."
             ) from error
+        self._device = device
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
-        return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+        binding = self._session.io_binding()
+        # On the CPU a value is the array itself: both must live until the run is over.
+        arrays = {name: np.asarray(array, order="C") for name, array in inputs.items()}
+        values = {name: ort.OrtValue.ortvalue_from_numpy(array, self._device, 0) for name, array in arrays.items()}
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in self._outputs:
+            binding.bind_output(name, self._device)
+        self._session.run_with_iobinding(binding)
+        return dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
 
 
 def open_engines(folder: Path, manifest: Manifest, cpu_offload: str) -> tuple[OpenEngine, str]:
@@ -43,8 +57,8 @@ def open_engines(folder: Path, manifest: Manifest, cpu_offload: str) -> tuple[Op
             "Sequential offload is TensorRT's weight streaming, and these engines run on ONNX Runtime; "
             "use --cpu-offload model, which keeps one graph in memory at a time."
         )
-    device = "the GPU (CUDA)" if providers[0] == "CUDAExecutionProvider" else "the CPU"
-    return lambda graph: OnnxEngine(folder / manifest.file(graph), providers), device
+    device, words = ("cuda", "the GPU (CUDA)") if providers[0] == "CUDAExecutionProvider" else ("cpu", "the CPU")
+    return lambda graph: OnnxEngine(folder / manifest.file(graph), providers, device), words
 
 
 def available_providers() -> list[Provider]:

@@ -1,0 +1,377 @@
+"""The TensorRT backend, for both flavours: `tensorrt` and `tensorrt_rtx` differ by an import and a few settings.
+
+The four engines run one after the other on one stream and share one workspace, as large as the largest of them needs.
+An engine file is code; `dc_rt.engine.compatibility` has checked it against its manifest when it comes here.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import mmap
+import os
+import re
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from dc_rt.engine import Array, OpenEngine, cuda
+from dc_rt.engine.compatibility import find_gpu, load_library
+from dc_rt.engine.manifest import GRAPHS, LIBRARY_NAMES, Manifest
+from dc_rt.errors import UserError
+
+log = logging.getLogger(__name__)
+
+# Left free when weights are streamed: for the arrays that go in and out, and for what CUDA itself loads.
+STREAMING_RESERVE = 512 << 20
+
+WEIGHT_STREAMING = "weight_streaming"  # the flag in the manifest
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def open_engines(folder: Path, manifest: Manifest, cpu_offload: str) -> tuple[OpenEngine, str]:
+    """The engines of `folder`, ready to be opened; `manifest` is what `compatibility.choose_build` gives.
+
+    Raises:
+        UserError: an engine was not built for this, or TensorRT judges that it cannot run here.
+    """
+    streamed = cpu_offload == "sequential"
+    if streamed and WEIGHT_STREAMING not in manifest.builds[manifest.flavour].flags:
+        raise _not_streamable(folder, manifest.flavour)
+    shared = Shared(manifest.flavour)
+    for graph in GRAPHS:
+        shared.check_validity(folder / manifest.file(graph))
+
+    def open_engine(graph: str) -> TensorRtEngine:
+        # The denoiser runs many times in a row on arrays of one size: the others' launches are no part of their time.
+        return TensorRtEngine(folder / manifest.file(graph), shared, capture=graph == "denoiser", streamed=streamed)
+
+    return open_engine, f"{find_gpu().name}, {LIBRARY_NAMES[manifest.flavour]} {shared.trt.__version__}"
+
+
+class Shared:
+    """What the engines of a set have in common: the library, a stream, and a workspace that one at a time uses."""
+
+    def __init__(self, flavour: str) -> None:
+        self.flavour = flavour
+        self.trt = load_library(flavour)
+        self.logger = _logger(flavour)
+        self.runtime = self.trt.Runtime(self.logger)
+        self.lock = threading.Lock()
+        self.workspace = cuda.DeviceMemory()
+        self.num_open = 0  # engines; the last one to close frees the workspace
+
+    @functools.cached_property
+    def stream(self) -> cuda.Stream:
+        """The stream that all engines run on; made at first use, since judging engines needs none."""
+        return cuda.Stream()
+
+    def check_validity(self, path: Path) -> None:
+        """Let TensorRT judge an engine by its header alone, where this flavour can; raises `UserError` if it may not.
+
+        Nothing is deserialised.
+        """
+        if not hasattr(self.runtime, "get_engine_validity"):
+            return
+        with path.open("rb") as file:
+            header = file.read(self.runtime.engine_header_size)
+        self.logger.errors.clear()
+        validity, diagnostics = self.runtime.get_engine_validity(header)
+        if validity != self.trt.EngineValidity.INVALID:
+            return
+        flags = self.trt.EngineInvalidityDiagnostics.__members__.items()
+        found = [name for name, flag in flags if int(flag) & diagnostics]
+        reason = ", ".join(name.lower().replace("_", " ") for name in found) or self.logger.reason
+        driver = any("CUDA" in name for name in found)
+        raise UserError(
+            f"{LIBRARY_NAMES[self.flavour]} cannot run {path} here ({reason}); "
+            + ("install a current NVIDIA driver, or use --backend onnx." if driver else self._again(path))
+        )
+
+    def deserialise(self, path: Path) -> Any:
+        """The engine in `path`; raises `UserError` where TensorRT cannot."""
+        self.logger.errors.clear()
+        # Mapped, as the file may be gigabytes, and TensorRT copies what it keeps.
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as contents:
+            engine = self.runtime.deserialize_cuda_engine(contents)
+        if engine is None:
+            self.raise_for(f"the weights of {path.name}", f"cannot load {path}", self._again(path))
+        return engine
+
+    def raise_for(self, purpose: str, failure: str, remedy: str) -> NoReturn:
+        """Raise `UserError` for what TensorRT could not do: it gives its reason in its log alone."""
+        if re.search(
+            r"out ?of ?memory|could not be allocated|cudaErrorMemoryAllocation", str(self.logger.errors), re.I
+        ):
+            raise cuda.OutOfMemory(purpose)
+        raise UserError(f"{LIBRARY_NAMES[self.flavour]} {failure} ({self.logger.reason}); {remedy}")
+
+    def _again(self, path: Path) -> str:
+        return f"build the engines again with `dc-export build {path.parent} --flavour {self.flavour}`."
+
+
+class TensorRtEngine:
+    """One engine with its execution context and its arrays; `close` frees them all."""
+
+    def __init__(self, path: Path, shared: Shared, capture: bool, streamed: bool) -> None:
+        """Load the engine in `path`.
+
+        Args:
+            path: of the engine.
+            shared: with the other engines.
+            capture: record runs in a CUDA graph, to be launched again while shapes and addresses stay.
+            streamed: keep only those weights on the GPU that there is room for, and send the others for each run.
+
+        Raises:
+            UserError: TensorRT cannot load it, the GPU's memory is full, or its weights cannot be streamed.
+        """
+        self._path = path
+        self._shared = shared
+        self._rtx = shared.flavour == "rtx"
+        # A recorded graph would hold on to where the weights were when it was recorded.
+        self._captures = capture and not streamed
+        self._engine = shared.deserialise(path)
+        if streamed:
+            self._stream_weights()
+        self._cache = RuntimeCache(path.with_suffix(".cache")) if self._rtx else None
+        self._context = self._create_context()
+        self._arrays: dict[str, cuda.Staged] = {}
+        self._inputs: list[str] = []
+        for name in map(self._engine.get_tensor_name, range(self._engine.num_io_tensors)):
+            self._arrays[name] = cuda.Staged(np.dtype(shared.trt.nptype(self._engine.get_tensor_dtype(name))))
+            if self._engine.get_tensor_mode(name) == shared.trt.TensorIOMode.INPUT:
+                self._inputs.append(name)
+        # What the context was last given: shapes, bytes of workspace, and addresses, the workspace's first.
+        self._shapes: Shapes = {}
+        self._need = 0
+        self._bound: tuple[int, ...] = ()
+        self._graph: cuda.CapturedGraph | None = None
+        self._runs = 0  # since then
+        shared.num_open += 1
+
+    def __call__(self, **inputs: Array) -> dict[str, Array]:
+        values = {name: np.asarray(inputs[name], self._arrays[name].dtype) for name in self._inputs}
+        outputs = [name for name in self._arrays if name not in values]
+        with self._shared.lock:
+            self._shared.logger.errors.clear()
+            self._prepare({name: value.shape for name, value in values.items()})
+            stream = self._shared.stream
+            for name, value in values.items():
+                self._arrays[name].upload(value, stream)
+            self._run(stream)
+            for name in outputs:
+                self._arrays[name].download(stream)
+            stream.wait()
+            self._runs += 1
+            if self._cache and self._runs == 1:
+                self._cache.write()
+            return {name: self._arrays[name].array.copy() for name in outputs}
+
+    def close(self) -> None:
+        """Free all that the engine has on the GPU and beside it; it is of no use afterwards."""
+        if self._engine is None:
+            return
+        with self._shared.lock:
+            self._shared.stream.wait()
+            self._drop_graph()
+            # In this order: each refers to the next.
+            self._context = None
+            self._cache = None
+            self._engine = None
+            for staged in self._arrays.values():
+                staged.free()
+            self._shared.num_open -= 1
+            if not self._shared.num_open:
+                self._shared.workspace.free()
+
+    def _create_context(self) -> Any:
+        """An execution context without memory of its own."""
+        managed = self._shared.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        settings = managed
+        if self._rtx:
+            strategies = self._shared.trt.CudaGraphStrategy
+            settings = self._engine.create_runtime_config()
+            settings.set_execution_context_allocation_strategy(managed)
+            settings.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if self._captures else strategies.DISABLED
+            # From the first run on the kernels for the shape, not others until these are compiled: runs of the same
+            # frames give the same bits, and one run fills the cache.
+            settings.dynamic_shapes_kernel_specialization_strategy = (
+                self._shared.trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            )
+            if self._cache:
+                self._cache.attach(settings)
+        context = self._engine.create_execution_context(settings)
+        if context is None:
+            self._fail("cannot prepare")
+        return context
+
+    def _stream_weights(self) -> None:
+        """Set how much of the weights may stay on the GPU; before there is a context, as TensorRT asks for."""
+        streamable = self._engine.streamable_weights_size
+        if not streamable:
+            raise _not_streamable(self._path.parent, self._shared.flavour)
+        # What TensorRT proposes does not count the workspace that is still to grow.
+        growth = max(self._engine.device_memory_size_v2 - self._shared.workspace.size, 0)
+        room = cuda.free_bytes() - growth - STREAMING_RESERVE
+        budget = min(self._engine.get_weight_streaming_automatic_budget(), room, streamable)
+        self._engine.weight_streaming_budget_v2 = max(budget, 0)
+
+    def _prepare(self, shapes: Shapes) -> None:
+        """Give the context its shapes, memory and addresses, unless it has them."""
+        reshaped = shapes != self._shapes
+        if reshaped:
+            self._shapes = {}  # until all of it is done
+            self._need = self._set_shapes(shapes)
+            for name, staged in self._arrays.items():
+                staged.reserve(tuple(self._context.get_tensor_shape(name)), f"{name} of {self._path.name}")
+        # Another engine may have had it replaced by a larger one.
+        self._reserve_workspace(self._need)
+        addresses = (self._shared.workspace.address, *(staged.address for staged in self._arrays.values()))
+        if not reshaped and addresses == self._bound:
+            return
+        self._drop_graph()
+        if self._rtx and self._captures and self._bound and addresses != self._bound:
+            # TensorRT-RTX's own recordings hold the old addresses; only a new context is sure to be without them.
+            self._context = None
+            self._context = self._create_context()
+            self._set_shapes(shapes)
+        self._context.set_device_memory(self._shared.workspace.address, self._shared.workspace.size)
+        for name, staged in self._arrays.items():
+            if not self._context.set_tensor_address(name, staged.address):
+                self._fail(f"does not take the address of {name} in")
+        self._shapes, self._bound, self._runs = shapes, addresses, 0
+
+    def _set_shapes(self, shapes: Shapes) -> int:
+        """Tell the context the shapes of its inputs; gives the bytes of workspace that it then needs."""
+        for name, shape in shapes.items():
+            if not self._context.set_input_shape(name, shape):
+                low, _, high = self._engine.get_tensor_profile_shape(name, 0)
+                raise UserError(
+                    f"{self._path.name} runs {name} of {list(low)} to {list(high)}, not {list(shape)}; build engines "
+                    f"with a profile that covers it (dc-export build {self._path.parent} --profile any)."
+                )
+        if missing := self._context.infer_shapes():
+            self._fail(f"does not find the shapes of {', '.join(missing)} in")
+        need: int = self._context.update_device_memory_size_for_shapes()
+        if self._engine.streamable_weights_size:
+            # TensorRT's answer may leave out what streaming takes; to count it twice costs megabytes.
+            need += self._engine.weight_streaming_scratch_memory_size
+        return need
+
+    def _reserve_workspace(self, size: int) -> None:
+        """Have the shared workspace be at least `size` bytes; the other engines notice its new address."""
+        if size > self._shared.workspace.size:
+            self._shared.stream.wait()
+            self._shared.workspace.reserve(size, f"the workspace of {self._path.name}")
+
+    def _run(self, stream: cuda.Stream) -> None:
+        # The first run at a shape sets up what a recording must not contain; TensorRT-RTX records by itself.
+        if self._captures and not self._rtx and self._runs > 0:
+            try:
+                self._graph = self._graph or stream.capture(self._enqueue)
+            except (cuda.CudaError, UserError) as error:
+                log.info("%s runs without a CUDA graph (%s)", self._path, error)
+                self._captures = False
+        if self._graph:
+            self._graph.launch(stream)
+        else:
+            self._enqueue()
+
+    def _enqueue(self) -> None:
+        if not self._context.execute_async_v3(self._shared.stream.handle):
+            self._fail("cannot run")
+
+    def _drop_graph(self) -> None:
+        if self._graph:
+            self._graph.free()
+            self._graph = None
+
+    def _fail(self, failure: str) -> NoReturn:
+        remedy = "use --backend onnx, and report this with what `dc-rt doctor` prints."
+        self._shared.raise_for(f"running {self._path.name}", f"{failure} {self._path}", remedy)
+
+
+class RuntimeCache:
+    """The kernels that TensorRT-RTX compiled for this GPU, kept in a file beside the engine.
+
+    It saves seconds and nothing else: what cannot be read or written is noted in the log and done without.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._cache: Any = None
+        self._written = b""
+
+    def attach(self, settings: Any) -> None:
+        """Have `settings`, an IRuntimeConfig, use the cache; the first one makes it of the file."""
+        if self._cache is None:
+            self._cache = settings.create_runtime_cache()
+            self._written = read_cache(self._path)
+            if self._written and not self._cache.deserialize(self._written):
+                log.warning("%s is not of this GPU, driver and version; kernels are compiled anew.", self._path)
+        settings.set_runtime_cache(self._cache)
+
+    def write(self) -> None:
+        """Write the file if there is anything new."""
+        contents = bytes(self._cache.serialize() or b"")
+        if contents and contents != self._written:
+            write_cache(self._path, contents)
+            self._written = contents
+
+
+def read_cache(path: Path) -> bytes:
+    """What is in a cache file; nothing where there is none, or none that can be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        log.warning("The kernel cache cannot be read (%s); kernels are compiled anew.", error)
+        return b""
+
+
+def write_cache(path: Path, contents: bytes) -> None:
+    """Write a cache file, whole or not at all: other runs may be reading it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        draft.write_bytes(contents)
+        draft.replace(path)
+    except OSError as error:
+        log.warning("The kernel cache cannot be kept (%s); every start will compile kernels anew.", error)
+        with suppress(OSError):
+            draft.unlink()
+
+
+def _not_streamable(folder: Path, flavour: str) -> UserError:
+    return UserError(
+        "Sequential offload streams weights, and these engines were built without it; build them with "
+        f"`dc-export build {folder} --flavour {flavour} --weight-streaming`, or use --cpu-offload model."
+    )
+
+
+@functools.cache
+def _logger(flavour: str) -> Any:
+    """TensorRT's log, of which it keeps one a process: `errors` are those since they were last cleared."""
+    trt = load_library(flavour)
+
+    class Log(trt.ILogger):  # type: ignore[name-defined]  # a variable, to mypy
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        @property
+        def reason(self) -> str:
+            # The first error is the cause of those that follow.
+            return self.errors[0] if self.errors else "it gives no reason"
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                self.errors.append(message.strip().split("\n", 1)[0].rstrip("."))
+            log.debug("%s", message)
+
+    return Log()
