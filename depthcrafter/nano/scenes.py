@@ -171,8 +171,8 @@ def render(scene: Scene, time: float, height: int, width: int) -> tuple[NDArray[
     for index, hit in enumerate(hits):
         pixels = np.flatnonzero(seen == index)
         if len(pixels):
-            point = tuple(np.float32(eye[axis]) + nearest[pixels] * rays[axis][pixels] for axis in range(3))
-            image[pixels] = hit.shade(pixels, point, nearest[pixels] / np.float32(focal), scene, time)
+            x, y, z = (np.float32(eye[axis]) + nearest[pixels] * rays[axis][pixels] for axis in range(3))
+            image[pixels] = hit.shade(pixels, (x, y, z), nearest[pixels] / np.float32(focal), scene, time)
     clear = np.exp(-scene.fog * nearest)[:, None].astype(np.float32)
     image = clear * image + (1 - clear) * scene.fog_colour
     pixels_u8 = np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8).reshape(height, width, 3)
@@ -220,7 +220,7 @@ class _Solid:
         yaw = float(thing.yaw.at(time)[0])
         self._turn = np.float32(math.cos(yaw)), np.float32(math.sin(yaw))
         offset = eye - self._centre
-        self._eye = self._into(*(np.float32(value) for value in offset))
+        self._eye = self._into(*offset.astype(np.float32))
         self._rays = self._into(*rays)
         with np.errstate(divide="ignore", invalid="ignore"):
             distance = self._intersect(*self._eye, *self._rays)

@@ -141,7 +141,7 @@ class Stage:
         with torch.no_grad():
             for key, value in self.model.state_dict().items():
                 self.average[key].lerp_(value, 1 - decay)
-        return loss.item()
+        return float(loss)
 
     def _validate(self) -> float:
         assert self.validate is not None
@@ -196,13 +196,13 @@ def train_vae(vae: AutoencoderKLTemporalDecoder, recipe: Recipe, folder: Path, d
     def loss(rng: np.random.Generator, generator: torch.Generator, progress: float) -> torch.Tensor:
         height, width = (64, 96) if progress < 0.85 else (128, 128)
         num_frames = int(rng.choice([1, 4, 8], p=[0.2, 0.6, 0.2]))
-        pixels = []
+        pixels: list[NDArray[np.float32]] = []
         for _ in range(max(1, 4 * 64 * 96 // (num_frames * height * width))):
             clip, start = rng.integers(len(frames)), rng.integers(frames.shape[1] - num_frames + 1)
             y, x = rng.integers(frames.shape[2] - height + 1), rng.integers(frames.shape[3] - width + 1)
             crop = np.s_[clip, start : start + num_frames, y : y + height, x : x + width]
             grey = disparity[crop][..., None].astype(np.float32).repeat(3, axis=-1)
-            pixels += [frames[crop].astype(np.float32) / 255, grey]
+            pixels += [np.divide(frames[crop], 255, dtype=np.float32), grey]
         batch = torch.from_numpy(np.stack(pixels)).to(device) * 2 - 1  # [pairs * 2, T, H, W, 3]
         target = batch.permute(0, 1, 4, 2, 3).flatten(0, 1)
         with _half(device):
@@ -244,7 +244,7 @@ def train_image_encoder(
         index = index[0][order], index[1][order]
         coarse = torch.from_numpy(disparity[index].astype(np.float32)).to(device)
         target = F.adaptive_avg_pool2d(coarse[:, None], (rows, columns)).flatten(1)
-        embeddings = pipeline.embed.__wrapped__(pipeline, frames[index])  # type: ignore[attr-defined]
+        embeddings = pipeline.embed.__wrapped__(pipeline, frames[index])
         # The embeddings' spread is kept near 1, as the real encoder's is.
         return (head(embeddings) - target).square().mean() * 10 + 0.01 * (embeddings.std() - 1).square()
 
@@ -313,7 +313,7 @@ def train_unet(
         for clip in range(len(validation.embeddings)):
             index = np.array([[clip]]), np.arange(recipe.clip_frames)[None]
             errors.append(d_loss(validation, index, torch.tensor([SIGMA_MAX]), torch.ones(1), generator))
-        return torch.cat(errors).mean().item()
+        return float(torch.cat(errors).mean())
 
     Stage(
         "unet",
