@@ -2,8 +2,8 @@
 
 It runs `GroupNormalization` as the dozen nodes that the standard defines it by, casts among them. A group is an
 instance once the groups are laid out as channels, and where there are as many groups as channels it is one as it is.
-Measured on one thread of a CPU, the normalization alone is 1.7 to 2.7 times as fast, from [16,64,12,20] to [2,128,192,320]
-in 32 groups; nano's VAE decoder 1.24 times, its VAE encoder 1.22 times, on eight frames of 320x192.
+Measured on one thread of a CPU, the normalization alone is 1.7 to 2.7 times as fast, from [16,64,12,20] to
+[2,128,192,320] in 32 groups; nano's VAE decoder 1.24 times, its VAE encoder 1.22 times, on eight frames of 320x192.
 """
 
 from __future__ import annotations
