@@ -308,7 +308,8 @@ def test_changed_graphs_are_not_built(graphs):
     [
         (("--flavour", "trt"), "tensorrt, rtx, auto"),
         (("--profile", "8k"), "1024x576"),
-        (("--workspace", "0"), "more than 0"),
+        (("--workspace", "0"), "above 0"),
+        (("--workspace", "nan"), "above 0"),
         (("--low-memory",), "dc-export onnx --target tensorrt --low-memory"),
     ],
 )

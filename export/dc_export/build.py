@@ -122,8 +122,8 @@ def build_engines(
     """
     folder = Path(engines)
     manifest = Manifest.read(folder)
-    if workspace is not None and not workspace > 0:
-        raise UserError(f"A workspace of {workspace:g} GB is none; give more than 0, or leave --workspace out.")
+    if workspace is not None and not 0 < workspace < float("inf"):
+        raise UserError(f"The workspace must be a number of GB above 0, not {workspace:g}; leave it out for no limit.")
     if low_memory and not manifest.low_memory:
         raise UserError(
             f"The graphs in {folder} are not in the form that saves memory; export them with `dc-export onnx --target "
@@ -304,7 +304,11 @@ def _failure(status: int, graph: str, log: Path, manifest: Manifest, settings: S
         what = "was killed, as a system does when its memory runs out"
         remedy = f"close other programs, or {remedy}"
     else:
-        errors = re.findall(r"^ *[\d.]+ s \[(?:INTERNAL_)?ERROR\] (.*?)\.?$", log.read_text(errors="replace"), re.M)
+        text = log.read_text(errors="replace").strip()
+        # Later errors follow from the first; an error of ours or of Python's is the last line.
+        errors = re.findall(r"^ *[\d.]+ s \[(?:INTERNAL_)?ERROR\] (.*?)\.?$", text, re.M)
+        if not errors and status > 0:
+            errors = text.splitlines()[-1:]
         reason = f" ({errors[0]})" if errors else ""
         what = f"died of {signal.Signals(-status).name}{reason}" if status < 0 else f"failed{reason}"
         if manifest.target != "tensorrt":
