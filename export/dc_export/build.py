@@ -19,13 +19,14 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dc_export.profiles import load_profile
 from dc_rt.engine import GRAPHS, File, Manifest, Profile
@@ -121,8 +122,8 @@ def build_engines(
     """
     folder = Path(engines)
     manifest = Manifest.read(folder)
-    if workspace is not None and not workspace > 0:
-        raise UserError(f"A workspace of {workspace:g} GB is none; give more than 0, or leave --workspace out.")
+    if workspace is not None and not 0 < workspace < float("inf"):
+        raise UserError(f"The workspace must be a number of GB above 0, not {workspace:g}; leave it out for no limit.")
     if low_memory and not manifest.low_memory:
         raise UserError(
             f"The graphs in {folder} are not in the form that saves memory; export them with `dc-export onnx --target "
@@ -146,6 +147,9 @@ def build_engines(
         for graph, engine in previous.items()
         if engine.key == keys[graph] and _is_unchanged(folder, engine.file)
     }
+    if manifest.target != "tensorrt" or settings.profile != manifest.profile:  # else the export has checked it
+        for graph in GRAPHS:
+            _check_sizes(folder / manifest.file(graph), settings.profile)
     for number, graph in enumerate(GRAPHS, 1):
 
         def tell(text: str, label: str = f"[{number}/{len(GRAPHS)}] {graph}") -> None:
@@ -154,8 +158,6 @@ def build_engines(
         if graph in current:
             tell("there already, and nothing that it is made from or with has changed")
             continue
-        if manifest.target != "tensorrt" or settings.profile != manifest.profile:
-            _check_sizes(folder / manifest.file(graph), settings.profile)
         tell(f"building with {settings.library} for the profile {settings.profile.name}")
         part, seconds = _build_apart(folder, manifest, graph, settings, tell)
         target = part.with_suffix("")
@@ -267,20 +269,25 @@ def _build_apart(
     # -P: a folder of the user's that is called like a module of ours is none.
     command = [sys.executable, "-P", "-X", "faulthandler", "-m", "dc_export.build", json.dumps(job)]
     began = time.perf_counter()
-    with log.open("wb") as stream:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT)
     try:
-        while (status := _wait(process, REPORT_SECONDS)) is None:
-            report(f"still building, for {time.perf_counter() - began:.0f} s now")
+        with log.open("wb") as stream, _start(command, stream) as process:
+            try:
+                while (status := _wait(process, REPORT_SECONDS)) is None:
+                    report(f"still building, for {time.perf_counter() - began:.0f} s now")
+            except BaseException:
+                process.kill()
+                raise
+        if status:
+            raise UserError(_failure(status, graph, log, manifest, settings))
     except BaseException:
-        process.kill()
-        process.wait()
         part.unlink(missing_ok=True)
         raise
-    if status:
-        part.unlink(missing_ok=True)
-        raise UserError(_failure(status, graph, log, manifest, settings))
     return part, time.perf_counter() - began
+
+
+def _start(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    # Nothing is written to its input: its end tells the process that this one is gone.
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
@@ -297,7 +304,11 @@ def _failure(status: int, graph: str, log: Path, manifest: Manifest, settings: S
         what = "was killed, as a system does when its memory runs out"
         remedy = f"close other programs, or {remedy}"
     else:
-        errors = re.findall(r"^ *[\d.]+ s \[(?:INTERNAL_)?ERROR\] (.*?)\.?$", log.read_text(errors="replace"), re.M)
+        text = log.read_text(errors="replace").strip()
+        # Later errors follow from the first; an error of ours or of Python's is the last line.
+        errors = re.findall(r"^ *[\d.]+ s \[(?:INTERNAL_)?ERROR\] (.*?)\.?$", text, re.M)
+        if not errors and status > 0:
+            errors = text.splitlines()[-1:]
         reason = f" ({errors[0]})" if errors else ""
         what = f"died of {signal.Signals(-status).name}{reason}" if status < 0 else f"failed{reason}"
         if manifest.target != "tensorrt":
@@ -324,6 +335,7 @@ def _memory(log: Path) -> tuple[int, int]:
 
 def _build(job: Mapping[str, Any]) -> None:
     """Build one engine; an error is in the log, and the exit status is 1."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     trt = import_module(job["module"])
     logger = _make_logger(trt)
     builder = trt.Builder(logger)
@@ -348,6 +360,12 @@ def _build(job: Mapping[str, Any]) -> None:
     if engine is None:
         sys.exit(1)
     Path(job["engine"]).write_bytes(engine)
+
+
+def _end_with_parent() -> None:
+    """End this process, which may hold many gigabytes, as soon as nobody waits for it, however that came about."""
+    os.read(0, 1)  # not through sys.stdin, whose lock Python would wait for at its end
+    os._exit(1)
 
 
 def _input_shapes(tensor: Any, sizes: Mapping[str, tuple[int, int, int]]) -> list[tuple[int, ...]]:
