@@ -6,6 +6,7 @@ So backends take turns without sharing threads or memory, and the largest memory
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
@@ -220,10 +221,12 @@ def peak_memory() -> Memory:
 def _serve(connection: Connection, backend: str, job: Job) -> None:
     """The process: open the backend, then answer requests until the other end is closed."""
     try:
-        began = time.perf_counter()
-        engines = BACKENDS[backend].load(job.engines)
-        connection.send((True, Opened(engines.device, time.perf_counter() - began)))
         with tempfile.TemporaryDirectory() as folder:
+            # A cache of its own, so that the first run compiles whatever was compiled before.
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/compiled"
+            began = time.perf_counter()
+            engines = BACKENDS[backend].load(job.engines)
+            connection.send((True, Opened(engines.device, time.perf_counter() - began)))
             while True:
                 try:
                     request, *arguments = connection.recv()
