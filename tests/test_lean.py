@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -35,18 +36,33 @@ print([m for m in ("torch", "onnx", "typer", "diffusers", "transformers") if m i
     assert run(sys.executable, code).strip() == "[]"
 
 
+PIP = ["-m", "pip", "--disable-pip-version-check", "--quiet"]
+
+
 @pytest.fixture(scope="module")
-def base_environment(tmp_path_factory):
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run([sys.executable, *PIP, "wheel", "--no-deps", "--wheel-dir", folder, ROOT], check=True)
+    (path,) = folder.glob("depthcrafter_rt-*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def base_environment(wheel, tmp_path_factory):
     """The wheel with its base dependencies alone in a new virtual environment: what `pip install` gives a user."""
-    folder = tmp_path_factory.mktemp("lean")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, ROOT], check=True)
-    (wheel,) = folder.glob("depthcrafter_rt-*.whl")
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-    python = folder / "venv" / "bin" / "python"
-    pip[0] = str(python)
-    subprocess.run([*pip, "install", "--constraint", ROOT / "constraints.txt", wheel], check=True)
+    folder = tmp_path_factory.mktemp("lean") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = folder / "bin" / "python"
+    subprocess.run([python, *PIP, "install", "--constraint", ROOT / "constraints.txt", wheel], check=True)
     return python
+
+
+def test_the_wheel_is_small_and_has_nano_in_it(wheel):
+    assert wheel.stat().st_size <= 10e6
+    names = zipfile.ZipFile(wheel).namelist()
+    bundled = {name.removeprefix("dc_rt/bundled/") for name in names if name.startswith("dc_rt/bundled/")}
+    assert {"manifest.json", "denoiser.onnx", "checkpoint/README.md", "checkpoint/model_index.json"} <= bundled
+    assert "checkpoint/unet/diffusion_pytorch_model.safetensors" in bundled
 
 
 def test_the_base_environment_has_no_torch(base_environment):
