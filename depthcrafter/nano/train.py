@@ -50,7 +50,7 @@ class Recipe:
     seed: int = 0
     vae_steps: int = 2000
     image_encoder_steps: int = 800
-    unet_steps: int = 3600
+    unet_steps: int = 2800
     # Frames of 128x192 that the UNet sees a step.
     unet_frames: int = 32
     clips: int = 700
