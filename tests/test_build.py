@@ -298,7 +298,7 @@ def test_a_graph_that_tensorrt_has_no_kernels_for_is_to_be_exported_for_it(graph
 
 def test_a_tensor_that_is_too_large_is_found_before_anything_is_built(tiny, tmp_path):
     folder = shutil.copytree(tiny[0], tmp_path / "set", ignore=shutil.ignore_patterns("*.engine"))
-    with pytest.raises(UserError, match=r"node .* of denoiser.onnx .* 2\^31"):
+    with pytest.raises(UserError, match=r"node .* of vae_encoder.onnx .* 2\^31"):
         build(folder, profile="any")
     assert not list(folder.glob("*.engine"))
 
