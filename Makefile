@@ -49,7 +49,7 @@ format: $(DEV)/.installed  ## Format the code.
 	$(DEV)/bin/ruff check --fix .
 
 engines: $(ENGINES)/manifest.json $(DEV)/.installed  ## Make TensorRT engines from a checkpoint: MODEL=, PROFILE=, FLAVOUR=, LOW_MEMORY=1.
-	$(DEV)/bin/dc-export build $(ENGINES) --flavour $(FLAVOUR) --profile $(PROFILE) $(BUILD_FLAGS)
+	$(DEV)/bin/dc-export build $(ENGINES) --flavour $(FLAVOUR) --profile $(PROFILE) $(if $(LOW_MEMORY),--low-memory) $(BUILD_FLAGS)
 
 # The graphs are exported anew when what exports them has changed; which engines to build anew, dc-export build knows.
 $(ENGINES)/manifest.json: $(TRACED) | $(DEV)/.installed

@@ -1,7 +1,6 @@
 """`dc-export build`: TensorRT engines from graphs. TensorRT-RTX builds without a GPU; nothing here runs engines."""
 
 import dataclasses
-import json
 import os
 import re
 import shutil
@@ -18,11 +17,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dc_export import build_engines, export_onnx
-from dc_export.build import choose_flavour
+from dc_export.build import Settings, choose_flavour
 from dc_export.profiles import load_profile
 from dc_rt import UserError
 from dc_rt.engine.discovery import BUNDLED
-from dc_rt.engine.manifest import GRAPHS, File, Manifest
+from dc_rt.engine.manifest import GRAPHS, File, Manifest, Range
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: NVIDIA has wheels for few systems")
 
@@ -74,13 +73,13 @@ def toy_graphs(tmp_path_factory):
     folder.mkdir()
     for graph in GRAPHS:
         write_graph(folder / f"{graph}.onnx")
-    return record(folder, profile=load_profile("512x256"), target="tensorrt")
+    return record(folder, profile=load_profile("512x256"), target="tensorrt", low_memory=True)
 
 
 @pytest.fixture(scope="module")
 def toy_engines(toy_graphs, tmp_path_factory):
     folder = shutil.copytree(toy_graphs, tmp_path_factory.mktemp("built") / "set")
-    build(folder)
+    build(folder, low_memory=True)
     return folder
 
 
@@ -173,33 +172,40 @@ def test_only_what_changed_is_built_again(engines):
 
 
 @pytest.mark.parametrize(
-    ("options", "flag"),
+    ("options", "flags", "profile"),
     [
-        ({"weight_streaming": True}, "weight_streaming"),
-        ({"workspace": 0.5}, "workspace=0.5GB"),
-        ({"profile": "bonn"}, ""),
+        ({"weight_streaming": True, "workspace": 0.5}, ("weight_streaming", "workspace=0.5GB"), "512x256"),
+        ({"profile": "bonn"}, (), "bonn"),
     ],
 )
-def test_other_options_make_other_engines(engines, options, flag):
+def test_other_options_make_other_engines(engines, options, flags, profile):
     before = Manifest.read(engines).builds["rtx"]
     manifest, built = build(engines, **options)
     assert built == list(GRAPHS)
     after = manifest.builds["rtx"]
-    assert set(after.flags) == set(before.flags) | ({flag} if flag else set())
-    assert after.profile.name == options.get("profile", "512x256")
+    assert (after.flags, after.profile) == (before.flags + flags, load_profile(profile))
     assert not {engine.key for engine in after.engines.values()} & {engine.key for engine in before.engines.values()}
     manifest.built("rtx").check_contents(engines)
 
 
-def test_engines_of_another_version_are_built_again(engines):
-    record_of = json.loads((engines / "manifest.json").read_text())
-    record_of["builds"]["rtx"]["version"] = "1.0.0.1"
-    for engine in record_of["builds"]["rtx"]["engines"].values():
-        engine["key"] = "0" * 64  # a hash of that version, too
-    (engines / "manifest.json").write_text(json.dumps(record_of))
-    manifest, built = build(engines)
-    assert built == list(GRAPHS)
-    assert manifest.builds["rtx"].version == trt.__version__
+def test_all_that_an_engine_is_made_from_and_with_is_in_its_key():
+    files = (File("denoiser.onnx", 10, "a" * 64), File("denoiser.onnx.data", 20, "b" * 64))
+    settings = Settings("rtx", "1.7.1.116", "linux-x86_64", ("8.0", "12.0+"), load_profile("512x256"), None, False)
+    others = {
+        "flavour": "tensorrt",
+        "version": "1.7.1.117",
+        "platform": "win32-amd64",
+        "compute_capabilities": ("7.5",),
+        "profile": dataclasses.replace(settings.profile, frames=Range(1, 60, 110)),
+        "workspace": 1.0,
+        "weight_streaming": True,
+    }
+    assert set(others) == {field.name for field in dataclasses.fields(settings)}
+    keys = [dataclasses.replace(settings, **{name: value}).key(files) for name, value in others.items()]
+    keys += [settings.key(files), settings.key(files[:1])]
+    keys += [settings.key((files[0], dataclasses.replace(files[1], sha256="c" * 64)))]
+    assert len(set(keys)) == len(keys)
+    assert settings.key(files) == dataclasses.replace(settings).key(tuple(dataclasses.replace(file) for file in files))
 
 
 def start(folder, *options):
@@ -292,7 +298,7 @@ def test_a_graph_that_tensorrt_has_no_kernels_for_is_to_be_exported_for_it(graph
 
 def test_a_tensor_that_is_too_large_is_found_before_anything_is_built(tiny, tmp_path):
     folder = shutil.copytree(tiny[0], tmp_path / "set", ignore=shutil.ignore_patterns("*.engine"))
-    with pytest.raises(UserError, match=r"node .* of denoiser.onnx .* 2\^31"):
+    with pytest.raises(UserError, match=r"node .* of vae_encoder.onnx .* 2\^31"):
         build(folder, profile="any")
     assert not list(folder.glob("*.engine"))
 
@@ -314,6 +320,7 @@ def test_changed_graphs_are_not_built(graphs):
     ],
 )
 def test_an_impossible_option_is_one_sentence(graphs, options, message):
+    record(graphs, low_memory=False)
     done = dc_export("build", graphs, *options)
     assert done.returncode == 1
     assert_one_sentence(done.stderr.strip(), message)
@@ -326,13 +333,6 @@ def test_a_library_that_is_not_installed_is_named_with_the_command_that_installs
         build_engines(graphs, flavour="tensorrt")
     assert_one_sentence(str(error.value), r"TensorRT is not installed.*pip install 'depthcrafter-rt\[tensorrt\]'")
     assert choose_flavour("auto") == ("rtx", ("8.0", "8.6", "8.9", "12.0+"))
-
-
-def test_low_memory_graphs_are_taken_as_such(graphs):
-    record(graphs, low_memory=True)
-    manifest, built = build(graphs, low_memory=True)
-    assert built == list(GRAPHS)
-    assert manifest.low_memory
 
 
 MAKEFILE = Path(__file__).parents[1] / "Makefile"
