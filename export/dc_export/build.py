@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import platform
 import re
 import signal
 import subprocess
@@ -30,11 +29,11 @@ from typing import IO, Any
 
 from dc_export.profiles import load_profile
 from dc_rt.engine import GRAPHS, File, Manifest, Profile
+from dc_rt.engine.compatibility import MODULES, Unavailable, find_gpu, this_platform
 from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Build, BuiltEngine
 from dc_rt.errors import UserError
 from dc_rt.pipeline import CHUNK
 
-MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 # What TensorRT-RTX builds for by default. Its documentation says so ("CPU-only AOT"); the builder does not list it.
 RTX_TARGETS = ("8.0", "8.6", "8.9", "12.0+")
 REPORT_SECONDS = 30.0  # between two signs of life of a long build
@@ -133,7 +132,7 @@ def build_engines(
     settings = Settings(
         flavour=flavour,
         version=_import(flavour).__version__,
-        platform=f"{sys.platform}-{platform.machine().lower()}",
+        platform=this_platform(),
         compute_capabilities=targets,
         profile=load_profile(profile) if profile else manifest.profile,
         workspace=workspace,
@@ -207,15 +206,10 @@ def choose_flavour(flavour: str) -> tuple[str, tuple[str, ...]]:
 def _gpu_capability() -> str | None:
     """Compute capability of the GPU that CUDA would use, such as "8.6"; None where there is none."""
     try:
-        cuda = import_module("cuda.bindings.runtime")
-    except ImportError:
+        major, minor = find_gpu().capability
+    except Unavailable:
         return None
-    failure, device = cuda.cudaGetDevice()
-    if failure:
-        return None
-    attributes = cuda.cudaDeviceAttr
-    numbers = (attributes.cudaDevAttrComputeCapabilityMajor, attributes.cudaDevAttrComputeCapabilityMinor)
-    return ".".join(str(cuda.cudaDeviceGetAttribute(number, device)[1]) for number in numbers)
+    return f"{major}.{minor}"
 
 
 def _import(flavour: str) -> Any:
