@@ -141,7 +141,7 @@ class Stage:
         with torch.no_grad():
             for key, value in self.model.state_dict().items():
                 self.average[key].lerp_(value, 1 - decay)
-        return float(loss)
+        return float(loss.detach())
 
     def _validate(self) -> float:
         assert self.validate is not None
