@@ -26,7 +26,8 @@ def true_disparity(path: Path) -> Iterator[NDArray[np.float32]]:
     """Frames of a NAME_disparity.mkv: float32 [H,W] in [0,1]."""
     with av.open(path) as container:
         for frame in container.decode(video=0):
-            yield frame.to_ndarray().astype(np.float32) / 1023
+            # Decoders give grey H.264 with chroma planes below, which are empty.
+            yield frame.to_ndarray()[: frame.height].astype(np.float32) / 1023
 
 
 def main(stem: str, truth: str | None = None) -> None:

@@ -38,7 +38,8 @@ class Mp4Writer:
         self._container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
         # Without its macroblock tree, whose AVX-512 code gives other bytes for the same frames now and then: a resumed
         # run must end in the very files of one that was not interrupted.
-        options = {"crf": str(crf), "x264-params": "mbtree=0"}
+        # "veryfast" takes 0.4 of the default's time for files of the same quality that are 5 % larger.
+        options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0"}
         self._stream = self._container.add_stream("libx264", rate=fps, options=options)
         self._stream.height, self._stream.width = height, width
         self._stream.pix_fmt = "yuv420p"
