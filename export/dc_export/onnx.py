@@ -19,6 +19,7 @@ import torch
 from torch.export import Dim
 
 from dc_export.graphs import GRAPH_SPECS, ClipEncoder, Denoiser, Graph, VaeDecoder, VaeEncoder
+from dc_export.half_weights import store_half_weights
 from dc_export.instance_norm import use_instance_normalization
 from dc_export.profiles import load_profile
 from dc_export.rewrite import prepare_for_tensorrt
@@ -119,6 +120,7 @@ def export_onnx(
             prepare_for_tensorrt(model, low_memory)
         else:
             use_instance_normalization(model)
+            store_half_weights(model)
         _tidy(model, GRAPH_SPECS[graph])
         report(f"[{number}/{len(GRAPHS)}] {graph}: writing {len(model.graph)} nodes")
         paths = _save(model, folder / f"{graph}.onnx")

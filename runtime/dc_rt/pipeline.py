@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice, pairwise
+from itertools import chain, count, islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,10 +156,15 @@ class _Run:
         state = state or WindowState.initial(shape, self.engines.manifest.model.embedding_dim)
         following: NDArray[np.uint8] | None = next(frames)
         while following is not None:
-            # Read the rest of the window, and one frame more: whether it is there says whether a window follows.
-            new = [following, *islice(frames, window_size - len(state.embeddings) - 1)]
+            # Read the rest of the window, embedding what is there, and one frame more: whether it is there says whether
+            # a window follows.
+            new: list[NDArray[np.uint8]] = []
+            embedded = [state.embeddings]
+            for chunk in _chunks(chain([following], islice(frames, window_size - len(state.embeddings) - 1))):
+                new += chunk
+                embedded.append(self._embed(chunk))
             following = next(frames, None)
-            embeddings = np.concatenate([state.embeddings, *self._embed(new)])
+            embeddings = np.concatenate(embedded)
             image_latents = np.concatenate([state.image_latents, *self._encode(new, state.next_frame)])
 
             slots = [(state.start + i) % window_size for i in range(len(embeddings))]
@@ -202,18 +207,17 @@ class _Run:
         inputs = {"noisy": x, "sigma": np.asarray(sigma), "image_latents": image_latents, "embeddings": embeddings}
         return self._graph("denoiser", x.shape[1], **inputs)
 
-    def _embed(self, frames: list[NDArray[np.uint8]]) -> Iterator[Float]:
-        for i in range(0, len(frames), CHUNK):
-            chunk = np.stack(frames[i : i + CHUNK])
-            yield self._graph("clip_encoder", len(chunk), frames=chunk, **self.resize)
+    def _embed(self, frames: Sequence[NDArray[np.uint8]]) -> Float:
+        return self._graph("clip_encoder", len(frames), frames=np.stack(frames), **self.resize)
 
     def _encode(self, frames: list[NDArray[np.uint8]], index: int) -> Iterator[Float]:
         """Image latents of `frames`, the first of which is frame `index` of the video."""
-        for i in range(0, len(frames), CHUNK):
-            chunk = np.stack(frames[i : i + CHUNK])
-            n, height, width, _ = chunk.shape
-            noise = np.stack([self.noise.frame(index + i + j, (3, height, width)) for j in range(n)])
-            yield self._graph("vae_encoder", n, frames=chunk, noise=np.float32(NOISE_AUGMENTATION) * noise)
+        indices = count(index)
+        for chunk in _chunks(frames):
+            height, width, _ = chunk[0].shape
+            noise = np.stack([self.noise.frame(next(indices), (3, height, width)) for _ in chunk])
+            inputs = {"frames": np.stack(chunk), "noise": np.float32(NOISE_AUGMENTATION) * noise}
+            yield self._graph("vae_encoder", len(chunk), **inputs)
 
     def _graph(self, graph: str, num_frames: int, **inputs: NDArray[np.generic]) -> Float:
         began = time.perf_counter()
@@ -227,6 +231,12 @@ class _Run:
         height, width, _ = frame.shape
         self.engines.manifest.profile.check_size(height, width)
         return height, width
+
+
+def _chunks(frames: Iterable[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:
+    frames = iter(frames)
+    while chunk := list(islice(frames, CHUNK)):
+        yield chunk
 
 
 def _of_one_size(frames: Iterable[NDArray[np.uint8]], height: int, width: int) -> Iterator[NDArray[np.uint8]]:

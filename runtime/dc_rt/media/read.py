@@ -16,6 +16,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -91,18 +92,19 @@ def read_frames(
     else:
         # Frames before the first are decoded too: seeking is not exact in every container.
         frames = _decode_video(path, range(first, sys.maxsize if stop is None else stop, stride), damage or Damage())
+    reformatter = VideoReformatter()  # one for all frames: making its tables takes longer than converting a small frame
     with closing(frames):
         for frame in frames:
-            yield _to_rgb(frame, height, width)
+            yield _to_rgb(frame, height, width, reformatter)
 
 
-def _to_rgb(frame: VideoFrame, height: int, width: int) -> NDArray[np.uint8]:
+def _to_rgb(frame: VideoFrame, height: int, width: int, reformatter: VideoReformatter) -> NDArray[np.uint8]:
     """The frame as it is shown, uint8 [height,width,3]."""
     quarter_turns = round(frame.rotation / 90)
     if quarter_turns % 2:
         height, width = width, height
     # Bilinear, straight to RGB in one pass, is nearest to what the original's reader (decord) does.
-    rgb = frame.reformat(width=width, height=height, format="rgb24", interpolation="BILINEAR").to_ndarray()
+    rgb = reformatter.reformat(frame, width, height, format="rgb24", interpolation="BILINEAR").to_ndarray()
     return np.ascontiguousarray(np.rot90(rgb, quarter_turns)).astype(np.uint8, copy=False)
 
 

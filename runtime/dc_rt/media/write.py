@@ -15,7 +15,7 @@ from typing import Self
 
 import av
 import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 from numpy.typing import NDArray
 
 from dc_rt.errors import UserError
@@ -34,6 +34,7 @@ class Mp4Writer:
         self._shape = (height, width, 3)
         self._time_base = 1 / fps
         self._num_frames = 0
+        self._reformatter = VideoReformatter()
         # The name may end in anything, and "file:" keeps FFmpeg from taking a part of it for a protocol.
         self._container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
         # Without its macroblock tree, whose AVX-512 code gives other bytes for the same frames now and then: a resumed
@@ -53,8 +54,11 @@ class Mp4Writer:
     def write(self, frame: NDArray[np.uint8]) -> None:
         """Append a frame, uint8 [H,W,3] RGB or [H,W] grey."""
         rgb = np.ascontiguousarray(np.broadcast_to(frame if frame.ndim == 3 else frame[..., None], self._shape))
-        picture = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        picture = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(rgb, format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
         )
         picture.pts, picture.time_base = self._num_frames, self._time_base
         self._container.mux(self._stream.encode(picture))
