@@ -54,14 +54,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("video", type=Path)
     parser.add_argument("--engines", type=Path)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=30, help="of each; many short ones tell more than few long ones")
+    parser.add_argument("--frames", type=int, default=24, help="-1 for all")
     arguments = parser.parse_args()
 
     model = DepthCrafter.load(choose_engines(arguments.engines)[0])
-    options = Options()
+    options = Options(process_length=arguments.frames)
     plan = plan_job(model, arguments.video, options)
     inference_alone(model, plan, options)  # warm-up
-    pairs = [(inference_alone(model, plan, options), whole_run(model, plan, options)) for _ in range(arguments.runs)]
+    pairs = []
+    for run in range(arguments.runs):
+        # A B B A, so that a machine that grows slower or faster hurts both alike.
+        first, second = (inference_alone, whole_run)[:: 1 if run % 2 == 0 else -1]
+        seconds = {measure: measure(model, plan, options) for measure in (first, second)}
+        pairs.append((seconds[inference_alone], seconds[whole_run]))
     alone, whole = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(whole / alone for alone, whole in pairs)
     print(f"{plan.num_frames} frames of {plan.width}x{plan.height}, {arguments.runs} interleaved runs, medians:")
