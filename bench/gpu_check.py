@@ -56,6 +56,7 @@ from dc_rt.engine.manifest import LIBRARY_NAMES
 from dc_rt.errors import UserError
 from machine import describe, in_words, versions
 from parity import Comparison, Error, Options, compare
+from rounding import FLOAT16_MAX, load_rounded
 from worker import Job, clip_frames
 
 ROOT = Path(__file__).parents[1]
@@ -299,18 +300,33 @@ def _run_a_frame(what: str, engines: EngineSet) -> Row:
 # Comparing
 
 
-def parity_step(check: Check, folder: Path, backend: str, video: Path, depth_target: float) -> list[Row]:
+def parity_step(check: Check, folder: Path, backend: str, video: Path, depth_target: float, dry_run: bool) -> list[Row]:
     """The engines beside the float32 reference, graph by graph and as a whole."""
-    engines, reference = BACKENDS[backend].load(folder), load_reference(folder)
+    # On the CPU, ONNX Runtime rounds less than what it stands for.
+    rounded = load_rounded(folder) if dry_run else None
+    engines = rounded.engines if rounded else BACKENDS[backend].load(folder)
+    reference = load_reference(folder)
     profile = engines.manifest.profile
     height, width = profile.height.opt, profile.width.opt
     clip = check.parity
     frames = list(clip_frames(video, height, width, clip.frames))
     options = Options(steps=clip.steps, window_size=clip.window, overlap=clip.overlap)
-    rows = parity_rows(compare(reference, engines, frames, options), depth_target)
-    rows += extremes_rows(reference, engines, height, width)
     where = f"{BACKENDS[backend].title} on {engines.device} against PyTorch in float32 on {reference.device}"
-    return [dataclasses.replace(row, note=row.note or where) for row in rows]
+    rows = [
+        Row(
+            "clip",
+            MEASURED,
+            f"{clip.frames} frames of {width}x{height}, window {clip.window}, steps {clip.steps}",
+            note=where,
+        )
+    ]
+    rows += parity_rows(compare(reference, engines, frames, options), depth_target)
+    rows += extremes_rows(reference, engines, height, width)
+    if rounded:
+        for graph, largest in rounded.largest.items():
+            note = "" if largest else "it has none"
+            rows.append(judged(f"{graph}: largest value in float16", largest, FLOAT16_MAX, f"{largest:.4g}", note))
+    return rows
 
 
 def parity_rows(comparison: Comparison, depth_target: float = DEPTH_TARGET) -> list[Row]:
@@ -324,9 +340,7 @@ def parity_rows(comparison: Comparison, depth_target: float = DEPTH_TARGET) -> l
         rows.append(judged(f"{graph}: mean and max error for its size", share, GRAPH_TARGET, shown))
     difference = np.abs(comparison.depth - comparison.other)
     shown = f"{difference.mean():.1e}, {difference.max():.1e}"
-    frames, height, width = comparison.depth.shape
-    what = f"depth of {frames} frames of {width}x{height}: mean and max error"
-    return [*rows, judged(what, float(difference.mean()), depth_target, shown)]
+    return [*rows, judged("depth of the clip: mean and max error", float(difference.mean()), depth_target, shown)]
 
 
 def extremes_rows(reference: EngineSet, engines: EngineSet, height: int, width: int) -> list[Row]:
@@ -398,7 +412,7 @@ def latency_rows(record: Mapping[str, Any], backend: str | None, targets: Mappin
     the other's run of the same round.
     """
     job, backends = record["job"], record["backends"]
-    size = f"{job['frames']} frames of {job['width']}x{job['height']}, {job['steps']} steps"
+    size = f"{job['frames']} frames of {job['width']}x{job['height']}, window {job['window']}, steps {job['steps']}"
     rows = []
     for row in backends.values():
         if "absent" in row:
@@ -581,7 +595,8 @@ def check_model(check: Check, record: Record, arguments: argparse.Namespace, con
         backend = record.backend(check.name)
         if not backend:
             return [Row("parity", SKIPPED, note="neither TensorRT nor ONNX Runtime runs here")], {}
-        return apart(parity_step, check, folder, backend, arguments.video, arguments.depth_target), {}
+        options = (arguments.video, arguments.depth_target, arguments.dry_run)
+        return apart(parity_step, check, folder, backend, *options), {}
 
     def latencies() -> tuple[list[Row], dict[str, Any]]:
         backend, results = record.backend(check.name), record.path.parent
@@ -685,6 +700,8 @@ def main(words: Sequence[str] | None = None) -> int:
         print("PyTorch finds no GPU here; check `nvidia-smi`, or try --dry-run, which needs none.", file=sys.stderr)
         return 1
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)  # a log, which is to be read later
     record = Record(arguments.results, DRY_RUN if arguments.dry_run else slug(gpu), gpu)
     checks = DRY_CHECKS if arguments.dry_run else CHECKS
     outcomes = [
