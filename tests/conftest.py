@@ -53,7 +53,7 @@ def bundled() -> DepthCrafter:
 
 @pytest.fixture(scope="session")
 def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled model's graphs as TensorRT gets them: half precision, sliced. Not to be changed, since it is shared."""
+    """The bundled model's graphs as TensorRT gets them: half precision, sliced. Shared: not to be changed."""
     folder = tmp_path_factory.mktemp("half") / "nano"
     options = {"target": "tensorrt", "profile": "512x256", "name": "nano"}
     export_onnx("nano", "nano", folder, **options, report=lambda message: None)
