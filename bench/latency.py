@@ -356,6 +356,14 @@ def choose_backends(wanted: Sequence[str] | None, engines: Path) -> tuple[list[s
     return [name for name in wanted or BACKENDS if name not in absent], absent
 
 
+def write(record: Mapping[str, Any], results: Path, name: str) -> None:
+    """The record, and its chart where anything was measured."""
+    results.mkdir(parents=True, exist_ok=True)
+    (results / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+    if any("ms_per_frame" in row for row in record["backends"].values()):
+        draw(record, results / f"{name}.png")
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -387,10 +395,7 @@ def main() -> None:
     if manifest.flavour == "onnx" and done:
         record["roofline"] = roofline(job, done[0].calls, flops, traffic)
     report(record, Console())
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{arguments.name}.json").write_text(json.dumps(record, indent=2) + "\n")
-    if any("ms_per_frame" in row for row in record["backends"].values()):
-        draw(record, RESULTS / f"{arguments.name}.png")
+    write(record, RESULTS, arguments.name)
 
 
 if __name__ == "__main__":

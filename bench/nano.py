@@ -68,7 +68,8 @@ def flicker(depths: Iterable[Float], clips: Iterable[Clip]) -> float:
 
 def seam(depths: Iterable[Float]) -> float:
     """Mean |d_t+1 - d_t| over the frames that two windows share, and into and out of them, over that elsewhere."""
-    across, elsewhere = [], []
+    across: list[float] = []
+    elsewhere: list[float] = []
     for depth in depths:
         steps = np.abs(np.diff(depth, axis=0)).mean(axis=(1, 2))
         starts = [k * (WINDOW - OVERLAP) for k in range(1, WINDOWS)]

@@ -2,6 +2,10 @@
 
     python bench/parity.py onnx eager
     python bench/parity.py onnx:engines/fp16 onnx:engines/fp32 --video clip.mp4
+    python bench/parity.py reference rounded --engines engines/nano-512x256 --size 512x256 --frames 16
+
+"reference" is PyTorch in float32 whatever the engines' precision, and "rounded" runs ONNX graphs on the CPU with every
+float16 value rounded, as on a GPU (bench/rounding.py).
 
 Both run the same frames with the same noise. Two errors are told apart. The *local* one gives both the inputs that
 the first one had: a difference shows where it arises, and nowhere else. The *accumulated* one is between their own
@@ -23,13 +27,17 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from backends import BACKENDS, Call, Float, quieten, wrap
+from backends import BACKENDS, Call, Float, load_reference, quieten, wrap
 from dc_rt import DepthCrafter, Noise
 from dc_rt.engine import GRAPHS, Array, EngineSet
 from dc_rt.engine.discovery import choose_engines
 from dc_rt.errors import UserError
 from latency import DEMO, RESULTS, parse_size
+from rounding import load_rounded
 from worker import clip_frames
+
+REFERENCE, ROUNDED = "reference", "rounded"
+NAMES = (*BACKENDS, REFERENCE, ROUNDED)
 
 
 @dataclass(frozen=True)
@@ -234,9 +242,13 @@ def draw(
 def open_backend(text: str, default: Path) -> EngineSet:
     """Engines of "BACKEND" or "BACKEND:FOLDER"; raises `UserError` where this machine cannot run them."""
     name, _, folder = text.partition(":")
-    if name not in BACKENDS:
-        raise UserError(f"There is no backend {name!r}; choose one of {', '.join(BACKENDS)}.")
+    if name not in NAMES:
+        raise UserError(f"There is no backend {name!r}; choose one of {', '.join(NAMES)}.")
     engines = Path(folder) if folder else default
+    if name == REFERENCE:
+        return load_reference(engines)
+    if name == ROUNDED:
+        return load_rounded(engines).engines
     if reason := BACKENDS[name].missing(engines):
         raise UserError(f"{BACKENDS[name].title} cannot run {engines} here: {reason}.")
     return BACKENDS[name].load(engines)
@@ -254,7 +266,7 @@ def _in_words(place: Place) -> str:
 def main() -> None:
     """Compare, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("backends", nargs=2, metavar="BACKEND[:ENGINES]", help=f"each one of {', '.join(BACKENDS)}")
+    parser.add_argument("backends", nargs=2, metavar="BACKEND[:ENGINES]", help=f"each one of {', '.join(NAMES)}")
     parser.add_argument("--engines", type=Path, help="engine set where a backend names none")
     parser.add_argument("--video", type=Path, default=DEMO)
     parser.add_argument("--size", type=parse_size, default=(192, 320), metavar="WIDTHxHEIGHT")

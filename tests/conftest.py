@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TQDM_DISABLE", "1")
@@ -46,6 +49,26 @@ def model(engines: Path) -> DepthCrafter:
 def bundled() -> DepthCrafter:
     """The engine set that users get."""
     return DepthCrafter.load(BUNDLED)
+
+
+@pytest.fixture(scope="session")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled model's graphs as TensorRT gets them: half precision, sliced. Shared: not to be changed."""
+    folder = tmp_path_factory.mktemp("half") / "nano"
+    options = {"target": "tensorrt", "profile": "512x256", "name": "nano"}
+    export_onnx("nano", "nano", folder, **options, report=lambda message: None)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def half_built(half: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The same with TensorRT-RTX engines, built on the command line; and what that said. Likewise shared."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: it has wheels for few systems")
+    folder = shutil.copytree(half, tmp_path_factory.mktemp("built") / "nano")
+    command = [sys.executable, "-m", "dc_export.cli", "build", str(folder), "--flavour", "rtx"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from dc_export import build_engines, export_onnx
+from dc_export import build_engines
 from dc_export.build import Settings, choose_flavour
 from dc_export.profiles import load_profile
 from dc_rt import UserError
@@ -95,16 +95,6 @@ def engines(toy_engines, tmp_path):
     return shutil.copytree(toy_engines, tmp_path / "set")
 
 
-@pytest.fixture(scope="module")
-def tiny(checkpoint, tmp_path_factory):
-    """The tiny random model in float16, its engines built on the command line; and what that said."""
-    folder = tmp_path_factory.mktemp("engines") / "tiny"
-    export_onnx(*checkpoint, folder, target="tensorrt", profile="512x256", name="tiny", report=lambda message: None)
-    done = dc_export("build", folder, "--flavour", "rtx")
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
-
-
 def dc_export(*arguments):
     command = [sys.executable, "-m", "dc_export.cli", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -118,8 +108,8 @@ def assert_one_sentence(message, pattern):
     assert message.endswith(".")
 
 
-def test_all_four_graphs_of_a_model_in_half_precision_become_engines(tiny):
-    folder, said = tiny
+def test_all_four_graphs_of_a_model_in_half_precision_become_engines(half_built):
+    folder, said = half_built
     manifest = Manifest.read(folder)
     built = manifest.built("rtx")
     built.check_contents(folder)
@@ -130,8 +120,8 @@ def test_all_four_graphs_of_a_model_in_half_precision_become_engines(tiny):
         assert re.search(rf"{graph}: [\d.]+ MB in \d+ s; on the GPU it takes", said)
 
 
-def test_the_manifest_tells_what_the_engines_are(tiny):
-    folder, _ = tiny
+def test_the_manifest_tells_what_the_engines_are(half_built):
+    folder, _ = half_built
     manifest = Manifest.read(folder)
     assert (manifest.precision, manifest.target, manifest.low_memory) == ("fp16", "tensorrt", False)
     build = manifest.builds["rtx"]
@@ -296,8 +286,8 @@ def test_a_graph_that_tensorrt_has_no_kernels_for_is_to_be_exported_for_it(graph
     assert_one_sentence(str(error.value), r"failed \(.+\).*clip_encoder.rtx.log: .*dc-export onnx --target tensorrt")
 
 
-def test_a_tensor_that_is_too_large_is_found_before_anything_is_built(tiny, tmp_path):
-    folder = shutil.copytree(tiny[0], tmp_path / "set", ignore=shutil.ignore_patterns("*.engine"))
+def test_a_tensor_that_is_too_large_is_found_before_anything_is_built(half, tmp_path):
+    folder = shutil.copytree(half, tmp_path / "set")
     with pytest.raises(UserError, match=r"node .* of vae_encoder.onnx .* 2\^31"):
         build(folder, profile="any")
     assert not list(folder.glob("*.engine"))

@@ -13,10 +13,9 @@ from dc_export.graphs import GRAPH_SPECS, Denoiser, VaeDecoder, VaeEncoder
 from dc_export.onnx import _save, _tidy, _trace
 from dc_export.rewrite import prepare_for_tensorrt
 from dc_export.sizes import check_tensor_sizes, largest_shapes
-from dc_rt import DepthCrafter, Noise, UserError
+from dc_rt import UserError
 from dc_rt.engine import GRAPHS, Manifest, Profile, Range
 from depthcrafter import load_unet, load_vae
-from test_parity import smooth_clip
 
 SMALL = Profile("small", Range(64, 128, 256), Range(64, 128, 256), Range(1, 8, 16))
 HUGE = Profile("huge", Range(64, 576, 4096), Range(64, 1024, 4096), Range(1, 110, 256))
@@ -135,48 +134,11 @@ def test_sizes_are_those_that_running_has(rewritten):
         assert shape == outputs(path, denoiser_inputs(5, 128, 192)).shape
 
 
-@pytest.fixture(scope="module")
-def half(checkpoint, tmp_path_factory):
-    """A TensorRT engine set's graphs by the public way: half precision, sliced."""
-    folder = tmp_path_factory.mktemp("half")
-    export_onnx(*checkpoint, folder, target="tensorrt", profile="512x256", report=lambda message: None)
-    return folder
-
-
 def test_half_precision_is_what_tensorrt_gets_but_for_the_vae_encoder(half):
     assert Manifest.read(half).precision == "fp16"
     for graph in GRAPHS:
         types = {tensor.data_type for tensor in onnx.load(half / f"{graph}.onnx").graph.initializer}
         assert (onnx.TensorProto.FLOAT16 in types) == (graph != "vae_encoder")
-
-
-def test_half_precision_depth_of_a_clip_is_the_references(half, reference):
-    frames = smooth_clip(9, 256, 512, seed=3)
-    options = {"steps": 5, "window_size": 6, "overlap": 2}
-    expected = reference(frames, noise=Noise(11), **options)
-    actual = np.stack(list(DepthCrafter.load(half)(frames, noise=Noise(11), **options)))
-    assert expected.std() > 0.01
-    assert 0 < np.abs(actual - expected).mean() <= 2e-3
-
-
-def extremes():
-    rng = np.random.default_rng(0)
-    shape = (2, 256, 512, 3)
-    edges = np.zeros(shape, np.uint8)
-    edges[:, :, 256:] = 255
-    return {
-        "black": np.zeros(shape, np.uint8),
-        "white": np.full(shape, 255, np.uint8),
-        "noise": rng.integers(0, 256, shape, dtype=np.uint8),
-        "extreme noise": 255 * rng.integers(0, 2, shape, dtype=np.uint8),
-        "hard edges": edges,
-    }
-
-
-@pytest.mark.parametrize("name", extremes())
-def test_nothing_overflows_in_half_precision(half, name):
-    depth = np.stack(list(DepthCrafter.load(half)(extremes()[name], noise=Noise(2), steps=1, guidance_scale=1.2)))
-    assert np.isfinite(depth).all()
 
 
 def test_a_target_that_cannot_be_is_one_sentence(checkpoint, tmp_path):

@@ -1,0 +1,218 @@
+"""What `make gpu-check` does, without a GPU: the same steps on the CPU, and its judgement of real results."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
+
+import gpu_check
+import parity
+from backends import EAGER, wrap
+from dc_rt.engine import GRAPHS, Manifest, Profile, Range
+from dc_rt.engine.discovery import BUNDLED
+from gpu_check import CHECKS, FAILED, MEASURED, MISSED, PASSED, SKIPPED, StepFailed
+from worker import clip_frames
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "examples" / "demo.mp4"
+OPTIONS = parity.Options(steps=1, window_size=4, overlap=1)
+
+
+def in_small(folder):
+    """Have the graphs of an engine set be run at a small size: they run any."""
+    small = Profile("small", Range(64, 64, 64), Range(64, 128, 128), Range(1, 4, 4))
+    dataclasses.replace(Manifest.read(folder), profile=small).write(folder)
+
+
+def gpu_checks(*words):
+    command = [sys.executable, str(ROOT / "bench" / "gpu_check.py"), "--dry-run", "--model", "nano", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "200"})
+
+
+def test_the_dry_run_does_every_step_and_separate_calls_come_together(half_built, tmp_path):
+    engines = shutil.copytree(half_built[0], tmp_path / "set")
+    where = ("--engines", engines, "--results", tmp_path / "results")
+    first = gpu_checks("--only", "build", *where)
+    assert first.returncode == 0, first.stdout + first.stderr
+    in_small(engines)
+    second = gpu_checks("--only", "load,parity,latency", *where)
+    assert second.returncode == 0, second.stdout + second.stderr
+
+    record = json.loads((tmp_path / "results" / "gpu-check-dry-run.json").read_text())
+    rows = {step: {row["what"]: row for row in entry["rows"]} for step, entry in record["steps"].items()}
+    assert list(rows) == ["nano build", "nano load", "nano parity", "nano latency"]
+    assert {f"engine of {graph}" for graph in GRAPHS} < set(rows["nano build"])
+    assert rows["nano load"]["TensorRT"]["status"] == SKIPPED
+    assert "driver" in rows["nano load"]["TensorRT"]["note"]
+    assert rows["nano load"]["ONNX Runtime"]["status"] == PASSED
+    parity_rows = rows["nano parity"]
+    assert all(any(what.startswith(f"{graph}: mean") for what in parity_rows) for graph in GRAPHS)
+    assert parity_rows["depth of the clip: mean and max error"]["target"] == "<= 0.003"
+    assert {"black", "white", "noise", "a hard edge"} < {
+        what.split(" of ", 1)[-1].split(":")[0] for what in parity_rows
+    }
+    assert {row["status"] for row in parity_rows.values()} == {PASSED, MEASURED}
+    assert rows["nano latency"]["speed-up over PyTorch eager"]["status"] == MEASURED
+    assert (tmp_path / "results" / "latency-nano-dry-run.json").exists()
+
+    written = (tmp_path / "results" / "gpu-check-dry-run.md").read_text()
+    for step in ("build", "load", "parity", "latency"):
+        assert f"| nano | {step} |" in written
+    assert "nothing here tells of a GPU" in written
+    assert "depth of the clip: mean and max error" in second.stdout
+    assert "all 4" in second.stdout, "the table has what the first call found"
+    assert str(ROOT) not in written
+
+
+def test_a_step_that_fails_is_told_of_and_the_others_are_done(tmp_path):
+    """No folder at all: nothing can be built, loaded or timed."""
+    done = gpu_checks("--engines", tmp_path / "nowhere", "--results", tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr, done.stderr
+    record = json.loads((tmp_path / "gpu-check-dry-run.json").read_text())
+    statuses = {entry["step"]: {row["status"] for row in entry["rows"]} for entry in record["steps"].values()}
+    assert statuses == {"build": {FAILED}, "load": {FAILED}, "parity": {SKIPPED}, "latency": {FAILED}}
+    assert "There is no engine set" in record["steps"]["nano build"]["rows"][0]["note"]
+
+
+@pytest.mark.skipif(gpu_check.gpu_name() is not None, reason="there is a GPU")
+def test_without_a_gpu_only_a_dry_run_is_done(capsys):
+    assert gpu_check.main(["--only", "build"]) == 1
+    assert "--dry-run" in capsys.readouterr().err
+
+
+def wrong(engines, graph, amount):
+    """Engines of which one is wrong by `amount` everywhere."""
+
+    def around(name, inputs, run):
+        output = run(name, inputs)
+        return output + np.float32(amount) if name == graph else output
+
+    return wrap(engines, around)
+
+
+def verdicts(rows):
+    return {row.what.split(":")[0]: row.status for row in rows}
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_graph_that_is_wrong_misses_its_target_and_the_others_do_not(bundled, graph):
+    frames = list(clip_frames(DEMO, 64, 64, 6))
+    comparison = parity.compare(bundled.engines, wrong(bundled.engines, graph, 0.2), frames, OPTIONS)
+    found = verdicts(gpu_check.parity_rows(comparison))
+    assert found[graph] == MISSED
+    assert all(found[other] == PASSED for other in GRAPHS if other != graph)
+    if graph == "vae_decoder":
+        assert found["depth of the clip"] == MISSED
+
+
+def test_engines_that_are_right_miss_nothing(bundled):
+    frames = list(clip_frames(DEMO, 64, 64, 6))
+    comparison = parity.compare(bundled.engines, bundled.engines, frames, OPTIONS)
+    assert set(verdicts(gpu_check.parity_rows(comparison)).values()) == {PASSED}
+    extremes = gpu_check.extremes_rows(bundled.engines, bundled.engines, 64, 64)
+    assert {row.status for row in extremes} == {PASSED}
+
+
+def test_what_is_not_a_number_is_missed(bundled):
+    broken = wrong(bundled.engines, "vae_decoder", np.nan)
+    comparison = parity.compare(bundled.engines, broken, list(clip_frames(DEMO, 64, 64, 3)), OPTIONS)
+    found = verdicts(gpu_check.parity_rows(comparison))
+    assert found["vae_decoder"] == found["depth of the clip"] == MISSED
+    extremes = gpu_check.extremes_rows(bundled.engines, broken, 64, 64)
+    assert {row.status for row in extremes} == {MISSED}
+    assert all("not finite" in row.value for row in extremes)
+
+
+def latency_record(**milliseconds):
+    """A record of bench/latency.py with these milliseconds a frame for the model, and 2 for reading and writing."""
+
+    def row(ms):
+        stages = {name: {"median": 1.0} for name in ("read", "write")} | {"all": {"median": ms + 2}}
+        return {"ms_per_frame": stages}
+
+    titles = {"tensorrt": "TensorRT", EAGER: "PyTorch eager", "compile": "torch.compile"}
+    rows = {
+        name: {"title": titles[name]} | (row(ms) if ms else {"absent": "it ran out of memory"})
+        for name, ms in milliseconds.items()
+    }
+    return {"job": {"frames": 110, "width": 1024, "height": 576, "window": 110, "steps": 5}, "backends": rows}
+
+
+@pytest.mark.parametrize(
+    ("eager", "compiled", "expected"),
+    [
+        (20.0, 13.0, (PASSED, PASSED)),
+        (19.9, 13.0, (MISSED, PASSED)),
+        (20.0, 12.9, (PASSED, MISSED)),
+        (20.0, None, (PASSED, SKIPPED)),
+        (float("nan"), 13.0, (MISSED, PASSED)),
+    ],
+)
+def test_speed_ups_are_held_against_their_targets(eager, compiled, expected):
+    record = latency_record(tensorrt=10.0, eager=eager, compile=compiled)
+    rows = {row.what: row for row in gpu_check.latency_rows(record, "tensorrt", CHECKS["random-full"].speed_targets)}
+    over = [rows[f"speed-up over {name}"] for name in ("PyTorch eager", "torch.compile")]
+    assert tuple(row.status for row in over) == expected
+    assert [row.target for row in over] == [">= 2", ">= 1.3"]
+
+
+def test_without_an_engine_there_is_no_speed_up():
+    rows = gpu_check.latency_rows(latency_record(eager=20.0), None, CHECKS["random-full"].speed_targets)
+    assert [(row.what, row.status) for row in rows] == [
+        ("time of PyTorch eager", MEASURED),
+        ("speed-up over PyTorch eager", SKIPPED),
+    ]
+
+
+def test_a_missed_target_is_exit_status_1_and_is_written(half, tmp_path):
+    engines = shutil.copytree(half, tmp_path / "set")
+    in_small(engines)
+    # Half precision is not exact.
+    options = ("--depth-target", "1e-12", "--parity-frames", "2", "--steps", "1")
+    done = gpu_checks("--only", "parity", "--engines", engines, "--results", tmp_path, *options)
+    assert done.returncode == 1, done.stdout + done.stderr
+    (row,) = (line for line in (tmp_path / "gpu-check-dry-run.md").read_text().splitlines() if "| missed |" in line)
+    assert "depth of the clip" in row
+
+
+def dies():
+    os._exit(7)
+
+
+def test_a_process_that_dies_is_a_step_that_fails():
+    with pytest.raises(StepFailed, match="status 7"):
+        gpu_check.apart(dies)
+
+
+def test_graphs_are_exported_anew_when_what_makes_them_has_changed(tmp_path):
+    check = gpu_check.DRY_CHECKS["nano"]
+    folder = shutil.copytree(BUNDLED, tmp_path / "set")
+    assert not gpu_check.is_up_to_date(check, folder)
+    gpu_check.stamp_file(folder).write_text(gpu_check.sources_hash(check))
+    assert gpu_check.is_up_to_date(check, folder)
+    assert not gpu_check.is_up_to_date(dataclasses.replace(check, profile="1024x576"), folder)
+    (folder / "denoiser.onnx").unlink()
+    assert not gpu_check.is_up_to_date(check, folder)
+
+
+def test_a_file_is_named_after_the_gpu():
+    assert gpu_check.slug("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3"
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+def test_make_uses_the_interpreter_that_it_is_given():
+    command = ["make", "--dry-run", "--always-make", "-C", str(ROOT), "gpu-check", "GPU_CHECK_FLAGS=--only build"]
+    given = subprocess.run([*command, "PYTHON_GPU=python9"], capture_output=True, text=True, check=True).stdout
+    assert "python9 bench/gpu_check.py --only build" in given
+    assert "pip" not in given
+    own = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert ".venv-dev/bin/python bench/gpu_check.py --only build" in own
