@@ -1,9 +1,9 @@
 """Half precision as a GPU has it, on the CPU: ONNX graphs whose every value is rounded to float16.
 
 ONNX Runtime has few float16 kernels for the CPU. It computes the other nodes in float32, and where one follows another
-it rounds nothing in between: what would overflow on a GPU passes unseen. Here every node of a graph is followed by one
-that takes float16 as it is, so that all of its results are rounded, and the largest ones are noted. Sums within a node
-stay in float32, as in TensorRT.
+it rounds nothing in between: what would overflow on a GPU passes unseen. Here every node of a graph is followed by two
+that take float16 as it is (one alone would be run in float32 too), so that all of its results are rounded, and the
+largest ones are noted. Sums within a node stay in float32, as in TensorRT.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def load_rounded(folder: Path) -> Rounded:
 
 
 def round_every_value(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph with an identity behind every node, and the largest magnitude in float16 as one more output.
+    """The same graph with two identities behind every node, and the largest magnitude in float16 as one more output.
 
     Nodes within loops are left as they are.
     """
@@ -73,7 +73,8 @@ def round_every_value(model: onnx.ModelProto) -> onnx.ModelProto:
         for name in rounded:
             raw = f"{name}_as_computed"
             node.output[list(node.output).index(name)] = raw
-            nodes.append(helper.make_node("Identity", [raw], [name]))
+            nodes.append(helper.make_node("Identity", [raw], [f"{name}_rounded"]))
+            nodes.append(helper.make_node("Identity", [f"{name}_rounded"], [name]))
             nodes.append(helper.make_node("Abs", [name], [f"{name}_abs"]))
             nodes.append(helper.make_node("ReduceMax", [f"{name}_abs"], [f"{name}_max"], keepdims=0))
             nodes.append(helper.make_node("Unsqueeze", [f"{name}_max", "largest_axis"], [f"{name}_magnitude"]))
