@@ -54,8 +54,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("video", type=Path)
     parser.add_argument("--engines", type=Path)
-    parser.add_argument("--runs", type=int, default=30, help="of each; many short ones tell more than few long ones")
-    parser.add_argument("--frames", type=int, default=24, help="-1 for all")
+    parser.add_argument("--runs", type=int, default=12, help="of each")
+    parser.add_argument("--frames", type=int, default=-1, help="-1 for all")
     arguments = parser.parse_args()
 
     model = DepthCrafter.load(choose_engines(arguments.engines)[0])

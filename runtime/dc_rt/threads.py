@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -30,25 +30,29 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
         worker.stop()
 
 
+class _End:
+    """Comes out of a reader's queue after the last item."""
+
+
 class _Reader(Generic[T]):
     def __init__(self, items: Iterable[T], depth: int) -> None:
-        self._queue: queue.Queue[T] = queue.Queue(depth)
+        self._queue: queue.Queue[T | _End] = queue.Queue(depth)
         self._stopped = threading.Event()
-        self._done = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(items,), name="reader", daemon=True)
         self._thread.start()
 
     def items(self) -> Iterator[T]:
         while True:
-            done = self._done.is_set()  # asked before the queue is found empty, or the last item could be missed
             try:
-                yield self._queue.get(timeout=_POLL_SECONDS)
+                item = self._queue.get(timeout=_POLL_SECONDS)
             except queue.Empty:
-                if done:
-                    if self._error is not None:
-                        raise self._error from None
-                    return
+                continue  # so that Ctrl-C is heard on every system
+            if isinstance(item, _End):
+                if self._error is not None:
+                    raise self._error from None
+                return
+            yield item
 
     def stop(self) -> None:
         self._stopped.set()
@@ -56,22 +60,25 @@ class _Reader(Generic[T]):
 
     def _run(self, items: Iterable[T]) -> None:
         try:
-            for item in items:
-                while not self._stopped.is_set():
-                    try:
-                        self._queue.put(item, timeout=_POLL_SECONDS)
-                        break
-                    except queue.Full:
-                        continue
-                if self._stopped.is_set():
-                    return
+            with ExitStack() as stack:
+                close = getattr(items, "close", None)
+                if close is not None:
+                    stack.callback(close)
+                for item in items:
+                    self._put(item)
+                    if self._stopped.is_set():
+                        return
         except BaseException as error:
             self._error = error
         finally:
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
-            self._done.set()
+            self._put(_End())
+
+    def _put(self, item: T | _End) -> None:
+        while not self._stopped.is_set():
+            try:
+                return self._queue.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
 
 
 class Behind:
