@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -75,10 +75,9 @@ class _Reader(Generic[T]):
 
     def _put(self, item: T | _End) -> None:
         while not self._stopped.is_set():
-            try:
-                return self._queue.put(item, timeout=_POLL_SECONDS)
-            except queue.Full:
-                continue
+            with suppress(queue.Full):
+                self._queue.put(item, timeout=_POLL_SECONDS)
+                return
 
 
 class Behind:
