@@ -126,7 +126,7 @@ def test_impossible_options_are_an_error_at_once(bundled, options, message):
     ("frames", "message"),
     [
         ([clip(1, 64, 100)[0]], "multiples of 64"),
-        ([clip(1, 64, 4096)[0]], "profile any"),
+        ([clip(1, 64, 4096)[0]], "profile large"),
         ([clip(1)[0].astype(np.float32)], "uint8"),
         ([clip(1)[0][..., 0]], "uint8"),
         ([clip(1)[0], clip(1, 128, 128)[0]], "Frame 1"),

@@ -44,7 +44,9 @@ def onnx(
     precision: Annotated[
         str | None, typer.Option(help="fp32 or fp16; unless given fp32 for ONNX Runtime, fp16 for TensorRT.")
     ] = None,
-    profile: Annotated[str, typer.Option(help="Size profile, see engines/profiles.toml.")] = "any",
+    profile: Annotated[
+        str | None, typer.Option(help="Size profile, see engines/profiles.toml; the target's widest unless given.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="What to call the model; its UNet's name unless given.")] = None,
     target: Annotated[str, typer.Option(help="What will run the graphs: onnx or tensorrt.")] = "onnx",
     low_memory: Annotated[bool, typer.Option("--low-memory", help="For TensorRT: less memory, more time.")] = False,
@@ -68,7 +70,7 @@ def onnx(
         low_memory=low_memory,
         report=report,
     )
-    report(f"{out}: {manifest.model.name}, {manifest.precision}, profile {profile}; {_peak_memory()}")
+    report(f"{out}: {manifest.model.name}, {manifest.precision}, profile {manifest.profile.name}; {_peak_memory()}")
 
 
 @app.command()

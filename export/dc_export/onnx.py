@@ -37,7 +37,7 @@ from depthcrafter.checkpoint import (
 
 OPSET = 23  # the first with an Attention node, which ONNX Runtime runs twice as fast as its parts, in half the memory
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
-TARGETS = {"onnx": "fp32", "tensorrt": "fp16"}  # and the precision that each has by default
+TARGETS = {"onnx": ("fp32", "large"), "tensorrt": ("fp16", "any")}  # and the precision and profile of each by default
 # A protobuf message ends at 2 GiB; past this the weights go into a file beside the graph.
 EXTERNAL_DATA_BYTES = 1 << 30
 
@@ -51,7 +51,7 @@ def export_onnx(
     out: Source,
     *,
     precision: str | None = None,
-    profile: str = "any",
+    profile: str | None = None,
     name: str | None = None,
     target: str = "onnx",
     low_memory: bool = False,
@@ -68,7 +68,7 @@ def export_onnx(
         precision: of the weights and the arithmetic, "fp32" or "fp16"; by default what the target is best at, which
             is fp16 for TensorRT. The VAE encoder stays in float32: it overflows float16. Inputs and outputs are
             float32 (frames uint8) in both.
-        profile: name of a size profile, recorded for whoever runs the set.
+        profile: name of a size profile, recorded for whoever runs the set; the target's widest unless given.
         name: what to call the model; from the UNet's name unless given.
         target: "onnx" for ONNX Runtime; "tensorrt" for graphs that TensorRT builds (see `dc_export.rewrite`), which
             ONNX Runtime runs too.
@@ -83,11 +83,12 @@ def export_onnx(
         raise UserError(f"There is no target {target!r}; choose one of {', '.join(TARGETS)}.")
     if low_memory and target != "tensorrt":
         raise UserError("Only graphs for TensorRT come in a low-memory form; add --target tensorrt.")
-    precision = precision or TARGETS[target]
+    default_precision, widest = TARGETS[target]
+    precision = precision or default_precision
     if precision not in PRECISIONS:
         raise UserError(f"There is no precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
     dtype = PRECISIONS[precision]
-    sizes = load_profile(profile)
+    sizes = load_profile(profile or widest)
     load_scheduler(base)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)

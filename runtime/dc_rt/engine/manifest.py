@@ -61,7 +61,7 @@ class Profile:
             raise UserError(
                 f"These engines (profile {self.name}) run heights {self.height} and widths {self.width}, and the video "
                 f"is {height}x{width} (height x width); choose another --max-res or --dataset, or make engines with a "
-                "profile that covers it (dc-export onnx --profile any)."
+                "profile that covers it (dc-export onnx --profile large, dc-export build --profile any)."
             )
 
     def check_window(self, window_size: int) -> None:
