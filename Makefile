@@ -5,6 +5,8 @@ PIP_FLAGS ?= --disable-pip-version-check --quiet
 VENV := .venv
 DEV := .venv-dev
 DEMO_CLIP := examples/demo.mp4
+# The environment that `make install-gpu` changes.
+GPU_VENV ?= $(VENV)
 
 # What `make engines` makes. The real checkpoint is downloaded: DepthCrafter's weights are for academic, non-commercial
 # use only, and those of Stable Video Diffusion have a licence of their own. The other models need no network.
@@ -75,9 +77,9 @@ examples: $(DEV)/.installed  ## Make the example clips and their true disparity 
 train-nano: $(DEV)/.installed  ## Train nano anew in checkpoints/nano: about two hours on two cores.
 	$(DEV)/bin/python -m depthcrafter.nano.train checkpoints/nano
 
-install-gpu: $(VENV)/.installed  ## Put onnxruntime-gpu in the place of onnxruntime in .venv: both are one module.
-	$(VENV)/bin/pip uninstall $(PIP_FLAGS) --yes onnxruntime
-	$(VENV)/bin/pip install $(PIP_FLAGS) 'onnxruntime-gpu[cuda,cudnn]'
+install-gpu: $(GPU_VENV)/.installed  ## Put onnxruntime-gpu in the place of onnxruntime in .venv, or GPU_VENV=.venv-dev: both are one module.
+	$(GPU_VENV)/bin/pip uninstall $(PIP_FLAGS) --yes onnxruntime
+	$(GPU_VENV)/bin/pip install $(PIP_FLAGS) 'onnxruntime-gpu[cuda,cudnn]'
 
 clean:  ## Remove the environments and the demo's results.
 	rm -rf $(VENV) $(DEV) demo_output

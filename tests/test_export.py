@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.metadata
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from dc_export import export_onnx, load_profile, verify_engines
 from dc_export.graphs import GRAPH_SPECS, ConstantBlender, Denoiser, SingleKeyAttention
+from dc_export.onnx import versions_of_the_exporter
 from dc_rt import DepthCrafter, Noise, UserError
 from dc_rt.engine import GRAPHS, Manifest
 from depthcrafter import CONFIGS, load_unet, make_checkpoint
@@ -122,6 +124,20 @@ def test_a_unet_of_another_base_is_refused(checkpoint, tmp_path):
     with pytest.raises(UserError, match="trained with"):
         export_onnx(checkpoint[0], other_unet, tmp_path / "out", report=lambda message: None)
     assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_versions_of_what_is_not_installed_are_left_out(monkeypatch):
+    """As from a checkout by an interpreter that has all the others."""
+    assert "depthcrafter-rt" in versions_of_the_exporter()
+    version = importlib.metadata.version
+
+    def of_others(package):
+        if package == "depthcrafter-rt":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", of_others)
+    assert set(versions_of_the_exporter()) == {"torch", "diffusers", "transformers", "onnxscript", "onnx"}
 
 
 def test_all_profiles_of_the_issue_load():

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper
 
 from dc_rt import DepthCrafter, Noise, UserError
 from dc_rt.engine import EngineSet, Manifest, cuda, load_engines, tensorrt
@@ -210,6 +212,15 @@ def test_what_is_no_engine_is_told_by_its_header(engine_set, contents):
         tensorrt.Shared("rtx").check_validity(path)
 
 
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there may be a driver that suffices")
+def test_an_engine_that_a_machine_cannot_run_is_judged_unavailable(built):
+    """Not wrong: with `--backend auto` ONNX Runtime takes its place."""
+    with pytest.raises(Unavailable) as error:
+        tensorrt.Shared("rtx").check_validity(built / "denoiser.rtx.engine")
+    assert re.search(r"cannot run .*denoiser.rtx.engine here \(.*cuda.*\)", error.value.reason)
+    assert "driver" in error.value.remedy
+
+
 def test_weights_are_not_streamed_that_were_not_built_for_it(built):
     manifest = Manifest.read(built).built("rtx")
     with pytest.raises(UserError, match=rf"dc-export build {built} --flavour rtx --weight-streaming"):
@@ -373,6 +384,18 @@ def test_bound_inputs_need_not_be_contiguous():
     latents = inputs_of("vae_decoder", 2, 64, 128)["latents"]
     turned = latents.transpose(0, 1, 3, 2)
     np.testing.assert_array_equal(engine(latents=turned)["depth"], engine(latents=turned.copy())["depth"])
+
+
+def test_memory_that_does_not_suffice_is_told_in_a_sentence(tmp_path):
+    """A tensor of 2^50 numbers, which no machine has room for."""
+    size = helper.make_tensor_value_info("size", TensorProto.INT64, [1])
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n"])
+    graph = helper.make_graph([helper.make_node("ConstantOfShape", ["size"], ["out"])], "graph", [size], [out])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "g.onnx")
+    engine = OnnxEngine(tmp_path / "g.onnx", ["CPUExecutionProvider"])
+    assert engine(size=np.array([3]))["out"].shape == (3,)
+    with pytest.raises(UserError, match=r"The memory does not suffice to run g.onnx .*; try .*--window-size"):
+        engine(size=np.array([2**50]))
 
 
 # Runs on a GPU.

@@ -16,6 +16,12 @@ def test_items_come_in_order_and_all():
     assert threads() == []
 
 
+def test_nothing_waits_for_items_after_the_thread_was_stopped():
+    with ahead(iter(range(10**9)), depth=2) as items:
+        assert next(items) == 0
+    assert len(list(items)) <= 3  # what was read ahead
+
+
 def test_reading_goes_ahead_but_no_further_than_told():
     taken = []
 

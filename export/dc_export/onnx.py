@@ -148,7 +148,7 @@ def export_onnx(
         opset=OPSET,
         profile=sizes,
         graphs=files,
-        versions={package: importlib.metadata.version(package) for package in _VERSIONS},
+        versions=versions_of_the_exporter(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         target=target,
         low_memory=low_memory,
@@ -157,7 +157,13 @@ def export_onnx(
     return manifest
 
 
-_VERSIONS = ("depthcrafter-rt", "torch", "diffusers", "transformers", "onnxscript", "onnx")
+def versions_of_the_exporter() -> dict[str, str]:
+    """Of what made the graphs; without what is not installed, as this package itself where its checkout is run."""
+    versions = {}
+    for package in ("depthcrafter-rt", "torch", "diffusers", "transformers", "onnxscript", "onnx"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
 
 
 def _trace(module: torch.nn.Module, spec: Graph, embedding_dim: int, latent_channels: int) -> ir.Model:

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from dc_rt.engine import tensorrt
 from dc_rt.engine.compatibility import MODULES, Unavailable, check_build, find_gpu, load_library
 from dc_rt.engine.discovery import BUNDLED, ENGINES_FOLDER, choose_engines, list_engines
 from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Manifest
@@ -55,13 +56,17 @@ def _gpu() -> Finding:
 def _onnx_runtime() -> Finding:
     import onnxruntime
 
+    from dc_rt.engine.onnx import CUDA, available_providers
+
     names = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
     found = f"{onnxruntime.__version__} ({', '.join(onnxruntime.get_available_providers())})"
     if len(names) > 1:
         both = "onnxruntime and onnxruntime-gpu are one module, and both are installed"
         return Finding(False, "onnx", f"{found}; {both}", "uninstall both, then install one: make install-gpu")
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+    if CUDA in available_providers():
         return Finding(True, "onnx", found)
+    if CUDA in onnxruntime.get_available_providers():
+        return Finding(False, "onnx", f"{found}, but CUDA does not work", "check the driver: nvidia-smi")
     return Finding(True, "onnx", found, "for an NVIDIA GPU: make install-gpu")
 
 
@@ -123,7 +128,9 @@ def _variant(folder: Path, manifest: Manifest, flavour: str, used: str) -> Findi
     found = f"{folder}: {manifest.model.name}, {flavour} {manifest.precision}, profile {profile.name}"
     try:
         if flavour in manifest.builds:
-            check_build(folder, manifest, flavour, named=True)
+            built = check_build(folder, manifest, flavour, named=True)
+            # Judges their headers, and loads nothing.
+            tensorrt.open_engines(folder, built, "none")
         else:
             manifest.check_contents(folder)
     except Unavailable as error:

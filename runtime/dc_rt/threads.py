@@ -46,8 +46,10 @@ class _Reader(Generic[T]):
         while True:
             try:
                 item = self._queue.get(timeout=_POLL_SECONDS)
-            except queue.Empty:
-                continue  # so that Ctrl-C is heard on every system
+            except queue.Empty:  # so that Ctrl-C is heard on every system
+                if self._stopped.is_set():
+                    return
+                continue
             if isinstance(item, _End):
                 if self._error is not None:
                     raise self._error from None

@@ -117,8 +117,9 @@ def load_engines(folder: str | os.PathLike[str], backend: str = "auto", cpu_offl
     why_not_tensorrt = ""
     if backend in ("auto", "tensorrt"):
         try:
-            manifest = choose_build(folder, manifest, named=backend == "tensorrt")
-            backend = "tensorrt"
+            built = choose_build(folder, manifest, named=backend == "tensorrt")
+            open_engine, device = _open_backend("tensorrt")(folder, built, cpu_offload)
+            return EngineSet(built, "tensorrt", device, open_engine, one_resident=cpu_offload != "none")
         except Unavailable as error:
             if backend == "tensorrt":
                 raise

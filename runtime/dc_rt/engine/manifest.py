@@ -60,8 +60,8 @@ class Profile:
         if height not in self.height or width not in self.width:
             raise UserError(
                 f"These engines (profile {self.name}) run heights {self.height} and widths {self.width}, and the video "
-                f"is {height}x{width} (height x width); choose another --max-res or --dataset, or make engines with a "
-                "profile that covers it (dc-export onnx --profile large, dc-export build --profile any)."
+                f"is {height}x{width} (height x width); choose another --max-res or --dataset, or make engines of a "
+                "profile that covers it (see engines/profiles.toml; large is ONNX Runtime's)."
             )
 
     def check_window(self, window_size: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,10 @@ from dc_rt.engine import Array, OpenEngine
 from dc_rt.engine.manifest import Manifest
 from dc_rt.errors import UserError
 
+log = logging.getLogger(__name__)
+
 Provider = str | tuple[str, Mapping[str, Any]]
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 class OnnxEngine:
@@ -33,6 +38,12 @@ class OnnxEngine:
                 f"ONNX Runtime {ort.__version__} cannot open {path} ({_first_line(error)}); "
                 "update onnxruntime, or export the engine set again (dc-export onnx)."
             ) from error
+        if device == "cuda" and CUDA not in self._session.get_providers():
+            raise UserError(
+                f"ONNX Runtime {ort.__version__} cannot load its CUDA provider for {path}; install it again with "
+                "what it needs (make install-gpu), or hide the GPU from it (CUDA_VISIBLE_DEVICES=)."
+            )
+        self._path = path
         self._device = device
         self._outputs = [output.name for output in self._session.get_outputs()]
 
@@ -45,7 +56,15 @@ class OnnxEngine:
             binding.bind_ortvalue_input(name, value)
         for name in self._outputs:
             binding.bind_output(name, self._device)
-        self._session.run_with_iobinding(binding)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # as above
+            if not re.search(r"out of memory|allocat", str(error), re.IGNORECASE):
+                raise
+            raise UserError(
+                f"The memory does not suffice to run {self._path.name} ({_first_line(error)}); "
+                "try a smaller --window-size or --max-res, or --cpu-offload model."
+            ) from error
         return dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
 
 
@@ -57,14 +76,21 @@ def open_engines(folder: Path, manifest: Manifest, cpu_offload: str) -> tuple[Op
             "Sequential offload is TensorRT's weight streaming, and these engines run on ONNX Runtime; "
             "use --cpu-offload model, which keeps one graph in memory at a time."
         )
-    device, words = ("cuda", "the GPU (CUDA)") if providers[0] == "CUDAExecutionProvider" else ("cpu", "the CPU")
+    device, words = ("cuda", "the GPU (CUDA)") if providers[0] == CUDA else ("cpu", "the CPU")
     return lambda graph: OnnxEngine(folder / manifest.file(graph), providers, device), words
 
 
 def available_providers() -> list[Provider]:
-    """CUDA where this ONNX Runtime has it, then the CPU."""
-    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-    return [provider for provider in wanted if provider in ort.get_available_providers()]
+    """CUDA where this ONNX Runtime has it and it works, then the CPU."""
+    if CUDA not in ort.get_available_providers():  # what it was compiled with, whatever the machine has
+        return [CPU]
+    ort.preload_dlls()  # CUDA's libraries lie in packages of their own, where the system does not look
+    try:
+        ort.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
+    except Exception as error:  # as above
+        log.warning("ONNX Runtime runs on the CPU, as CUDA does not work here: %s", _first_line(error))
+        return [CPU]
+    return [CUDA, CPU]
 
 
 def _first_line(error: Exception) -> str:

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dc_rt.engine import Array, OpenEngine, cuda
-from dc_rt.engine.compatibility import find_gpu, load_library
+from dc_rt.engine.compatibility import Unavailable, find_gpu, load_library
 from dc_rt.engine.manifest import GRAPHS, LIBRARY_NAMES, Manifest
 from dc_rt.errors import UserError
 
@@ -38,7 +38,8 @@ def open_engines(folder: Path, manifest: Manifest, cpu_offload: str) -> tuple[Op
     """The engines of `folder`, ready to be opened; `manifest` is what `compatibility.choose_build` gives.
 
     Raises:
-        UserError: an engine was not built for this, or TensorRT judges that it cannot run here.
+        Unavailable: TensorRT judges by their headers that they cannot run here.
+        UserError: they were not built for this offload, or are no engines.
     """
     streamed = cpu_offload == "sequential"
     if streamed and WEIGHT_STREAMING not in manifest.builds[manifest.flavour].flags:
@@ -72,9 +73,11 @@ class Shared:
         return cuda.Stream()
 
     def check_validity(self, path: Path) -> None:
-        """Let TensorRT judge an engine by its header alone, where this flavour can; raises `UserError` if it may not.
+        """Let TensorRT judge an engine by its header alone, where this flavour can. Nothing is deserialised.
 
-        Nothing is deserialised.
+        Raises:
+            Unavailable: it cannot run here.
+            UserError: it is no engine.
         """
         if not hasattr(self.runtime, "get_engine_validity"):
             return
@@ -87,11 +90,16 @@ class Shared:
         flags = self.trt.EngineInvalidityDiagnostics.__members__.items()
         found = [name for name, flag in flags if int(flag) & diagnostics]
         reason = ", ".join(name.lower().replace("_", " ") for name in found) or self.logger.reason
-        driver = any("CUDA" in name for name in found)
-        raise UserError(
-            f"{LIBRARY_NAMES[self.flavour]} cannot run {path} here ({reason}); "
-            + ("install a current NVIDIA driver, or use --backend onnx." if driver else self._again(path))
-        )
+        failure = f"{LIBRARY_NAMES[self.flavour]} cannot run {path} here ({reason})"
+        if "MALFORMED_ENGINE" in found:
+            raise UserError(f"{failure}; {self._again(path)}")
+        if "cuda" in reason.lower():
+            remedy = "install a current NVIDIA driver"
+        elif "INSUFFICIENT_GPU_MEMORY" in found:
+            remedy = f"build engines that need less with `dc-export build {path.parent} --low-memory`"
+        else:
+            remedy = self._again(path).removesuffix(".")
+        raise Unavailable(failure, remedy)
 
     def deserialise(self, path: Path) -> Any:
         """The engine in `path`; raises `UserError` where TensorRT cannot."""
@@ -159,14 +167,20 @@ class TensorRtEngine:
         outputs = [name for name in self._arrays if name not in values]
         with self._shared.lock:
             self._shared.logger.errors.clear()
-            self._prepare({name: value.shape for name, value in values.items()})
-            stream = self._shared.stream
-            for name, value in values.items():
-                self._arrays[name].upload(value, stream)
-            self._run(stream)
-            for name in outputs:
-                self._arrays[name].download(stream)
-            stream.wait()
+            try:
+                self._prepare({name: value.shape for name, value in values.items()})
+                stream = self._shared.stream
+                for name, value in values.items():
+                    self._arrays[name].upload(value, stream)
+                self._run(stream)
+                for name in outputs:
+                    self._arrays[name].download(stream)
+                stream.wait()
+            except cuda.CudaError as error:
+                raise UserError(
+                    f"{self._path} stopped running ({error}); see whether `nvidia-smi` still finds the GPU, and run "
+                    "the same command again."
+                ) from error
             self._runs += 1
             if self._cache and self._runs == 1:
                 self._cache.write()
@@ -223,6 +237,9 @@ class TensorRtEngine:
 
     def _prepare(self, shapes: Shapes) -> None:
         """Give the context its shapes, memory and addresses, unless it has them."""
+        if self._context is None:  # an earlier call could not make it anew
+            self._context = self._create_context()
+            self._shapes, self._bound = {}, ()
         reshaped = shapes != self._shapes
         if reshaped:
             self._shapes = {}  # until all of it is done
@@ -237,7 +254,7 @@ class TensorRtEngine:
         self._drop_graph()
         if self._rtx and self._captures and self._bound and addresses != self._bound:
             # TensorRT-RTX's own recordings hold the old addresses; only a new context is sure to be without them.
-            self._context = None
+            self._context, self._shapes, self._bound = None, {}, ()
             self._context = self._create_context()
             self._set_shapes(shapes)
         self._context.set_device_memory(self._shared.workspace.address, self._shared.workspace.size)
@@ -253,7 +270,7 @@ class TensorRtEngine:
                 low, _, high = self._engine.get_tensor_profile_shape(name, 0)
                 raise UserError(
                     f"{self._path.name} runs {name} of {list(low)} to {list(high)}, not {list(shape)}; build engines "
-                    f"with a profile that covers it (dc-export build {self._path.parent} --profile any)."
+                    f"of a profile that covers it (dc-export build {self._path.parent} --profile NAME)."
                 )
         if missing := self._context.infer_shapes():
             self._fail(f"does not find the shapes of {', '.join(missing)} in")
