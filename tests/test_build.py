@@ -128,7 +128,7 @@ def test_the_manifest_tells_what_the_engines_are(half_built):
     assert build.version == trt.__version__
     assert build.compute_capabilities == ("8.0", "8.6", "8.9", "12.0+")
     assert build.platform.startswith(sys.platform)
-    assert build.flags == ("tf32", "single_stream")
+    assert build.flags == ("tf32", "single_stream", "fixed_memory")
     assert build.profile == load_profile("512x256")
     for graph, engine in build.engines.items():
         weights = sum(file.bytes for file in manifest.graphs[graph])
