@@ -178,6 +178,14 @@ def test_other_options_make_other_engines(engines, options, flags, profile):
     manifest.built("rtx").check_contents(engines)
 
 
+def test_memory_is_laid_out_for_one_size_only_where_the_profile_has_but_one():
+    kinds = {
+        name: Settings("rtx", "1.7.1.116", "linux-x86_64", (), load_profile(name), None, False).flags
+        for name in ("1024x576", "any")
+    }
+    assert kinds == {"1024x576": ("tf32", "single_stream", "fixed_memory"), "any": ("tf32", "single_stream")}
+
+
 def test_all_that_an_engine_is_made_from_and_with_is_in_its_key():
     files = (File("denoiser.onnx", 10, "a" * 64), File("denoiser.onnx.data", 20, "b" * 64))
     settings = Settings("rtx", "1.7.1.116", "linux-x86_64", ("8.0", "12.0+"), load_profile("512x256"), None, False)

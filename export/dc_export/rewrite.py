@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import NameFixPass
 
 PIECES = 8
-LOW_MEMORY_PIECES = 16
-SLICED_DIVISOR = 16
+# Slices of frames and of whole transformers cost layers, and so are for the levels of large latents, by what divides
+# the number of their pixels: below, the tensors that wait for the way up take far more than layers do.
+LARGEST, LARGE = 64, 16
 # Head sizes for which TensorRT-RTX has a fused attention kernel, in half precision only.
 FUSED_HEAD_SIZES = (64, 80)
 
@@ -32,24 +33,20 @@ def prepare_for_tensorrt(model: ir.Model, low_memory: bool = False) -> None:
 
     Args:
         model: changed in place.
-        low_memory: finer slices, which cost time.
+        low_memory: slice over frames too, which costs time: in the graph more copies, at the build more layers.
     """
-    pieces = LOW_MEMORY_PIECES if low_memory else PIECES
     decompose_attention(model)
     blend_residuals(model)
     normalize_over_frames(model)
     split_feed_forwards(model)
-    if not any(value.shape is not None and len(value.shape) > 4 for node in model.graph for value in node.outputs):
-        if _nodes(model, "GroupNormalization"):
-            slice_frames_apart(model, pieces)
-    else:
-        slice_spatial_layers(model, pieces)
-        slice_temporal_transformers(model, pieces)
-    slice_feed_forwards(model, pieces)
+    if low_memory:
+        slice_spatial_layers(model)
+    slice_temporal_transformers(model)
+    slice_feed_forwards(model)
     NameFixPass()(model)
 
 
-def decompose_attention(model: ir.Model, unless_fused: bool = True) -> None:
+def decompose_attention(model: ir.Model) -> None:
     """Write out every `Attention`, or those that have no fused kernel, which are sliced by the queries if they divide.
 
     The scores of half precision are normalized in float32, as the fused kernels do.
@@ -59,8 +56,7 @@ def decompose_attention(model: ir.Model, unless_fused: bool = True) -> None:
         dtype, head_size = query.dtype, _shape(query)[3]
         assert dtype is not None
         assert isinstance(head_size, int)
-        fused = dtype == ir.DataType.FLOAT16 and head_size in FUSED_HEAD_SIZES
-        if fused and unless_fused:
+        if dtype == ir.DataType.FLOAT16 and head_size in FUSED_HEAD_SIZES:
             continue
         at = _Writer(model.graph, node)
         scale = at.constant(np.asarray(1 / np.sqrt(head_size), dtype.numpy()))
@@ -77,7 +73,7 @@ def decompose_attention(model: ir.Model, unless_fused: bool = True) -> None:
             scores = at("Cast", at("MatMul", part, transposed), to=ir.DataType.FLOAT)
             return at("MatMul", at("Cast", at("Softmax", scores, axis=-1), to=dtype), value)
 
-        pieces = 1 if fused else _pieces(query, 2)
+        pieces = _pieces(query, 2)
         scaled.shape = query.shape
         attended = attend(scaled) if pieces == 1 else _in_slices(at, scaled, 2, pieces, attend)
         _substitute(node, attended)
@@ -151,12 +147,62 @@ def split_feed_forwards(model: ir.Model) -> None:
         _remove(model, split, add, matmul)
 
 
-def slice_feed_forwards(model: ir.Model, pieces: int) -> None:
+def slice_spatial_layers(model: ir.Model) -> None:
+    """Run what mixes no frames in slices of the frames: residual blocks, and transformers but for their temporal part.
+
+    A graph that mixes none at all and has convolutions, the VAE encoder, is sliced as a whole.
+    """
+    normalizations = _nodes(model, "GroupNormalization")
+    blocks = [name for name in model.graph.initializers if name.endswith("spatial_res_block.conv2.weight")]
+    if normalizations and not blocks:
+        _slice_all(model)
+    for name in blocks:
+        second = _user(model, name)
+        first = _upstream(_producer(second.inputs[0]), "Conv")
+        source = _present(_upstream(first, "GroupNormalization").inputs[0])
+        if _pixel_divisor(source) >= LARGE:
+            (add,) = second.outputs[0].consumers()
+            slice_over_frames(model, _upsampled_from(source), add.outputs[0])
+    for gelu, inner in _feed_forwards(model):
+        if _pixel_axis(inner) == 1:
+            source = _present(_upstream(gelu, "GroupNormalization").inputs[0])
+            if _pixel_divisor(source) >= LARGE:
+                _slice_transformer(model, source, _residual_sum(inner))
+
+
+def _slice_all(model: ir.Model) -> None:
+    (output,) = model.graph.outputs
+    # From the first tensors of floats on: TensorRT lets uint8 be cast and nothing else.
+    casts = [node for value in model.graph.inputs if value.dtype == ir.DataType.UINT8 for node in value.consumers()]
+    floats = [value for value in model.graph.inputs if value.dtype != ir.DataType.UINT8]
+    last = _upstream(_producer(output), "Conv")
+    slice_over_frames(model, [*(node.outputs[0] for node in casts), *floats], last.outputs[0])
+
+
+def _slice_transformer(model: ir.Model, source: ir.Value, spatial: ir.Value) -> None:
+    """The spatial part of a transformer, and the blend and projection after the temporal one."""
+    (weighted,) = [node for node in spatial.consumers() if node.op_type == "Mul"]
+    (blend,) = weighted.outputs[0].consumers()
+    (other,) = [_producer(value) for value in blend.inputs if value is not weighted.outputs[0]]
+    temporal = _present(other.inputs[0])
+    slice_over_frames(model, [spatial, temporal, source], _residual_sum(source))
+    slice_over_frames(model, [source], spatial)
+
+
+def slice_temporal_transformers(model: ir.Model) -> None:
+    """Run each temporal transformer in slices of the pixels: it mixes the frames of a pixel only."""
+    sources = [source for _, source in _feed_forwards(model) if _pixel_axis(source) == 0]
+    large = [source for source in sources if _pixel_divisor(source) >= LARGE]
+    for first, second in zip(large[::2], large[1::2], strict=True):
+        slice_region(model, first, _residual_sum(second), 0, _pieces(first, 0))
+
+
+def slice_feed_forwards(model: ir.Model) -> None:
     """Run each feed-forward that is in no slice, from its normalization to its residual sum, in slices of pixels."""
     for _, source in _feed_forwards(model):
         axis = _pixel_axis(source)
         if axis is not None:
-            slice_region(model, source, _residual_sum(source), axis, math.gcd(pieces, _divisor(_shape(source)[axis])))
+            slice_region(model, source, _residual_sum(source), axis, _pieces(source, axis))
 
 
 def _feed_forwards(model: ir.Model) -> list[tuple[ir.Node, ir.Value]]:
@@ -190,17 +236,18 @@ def slice_region(model: ir.Model, source: ir.Value, sink: ir.Value, axis: int, p
     _remove(model, *reversed(nodes))
 
 
-def slice_over_frames(model: ir.Model, sources: Sequence[ir.Value], sink: ir.Value, pieces: int) -> None:
+def slice_over_frames(model: ir.Model, sources: Sequence[ir.Value], sink: ir.Value) -> None:
     """Compute `sink` from `sources` in slices of the frames, which all have first and no node between them mixes.
 
-    Slices are of one size, an eighth of the frames rounded up where `pieces` is 8, so that TensorRT knows the largest
-    from the profile. Past the last frame there is that one again, and the results are cut off.
+    Slices are of one size, an eighth of the frames rounded up, so that TensorRT knows the largest from the profile.
+    Past the last frame there is that one again, and the results are cut off.
     """
+    pieces = PIECES if _pixel_divisor(sink) >= LARGEST else PIECES // 2
     nodes = _nodes_between(sources, sink)
     for node in nodes:
         if node.op_type == "Reshape":
             _make_relative(model, node)
-    _take_sizes_from(sources, nodes)
+    _take_sizes_from(model, sources, nodes)
     frames = _shape(sources[0])[0]
     last = _producer(sink)
     at = _Writer(model.graph, last)
@@ -229,39 +276,45 @@ def _frame_indices(at: _Writer, source: ir.Value, pieces: int) -> list[ir.Value]
     return [at("Min", at("Add", first, start), last) for start in starts]
 
 
-def _take_sizes_from(sources: Sequence[ir.Value], nodes: Sequence[ir.Node]) -> None:
-    """Ask the sources, not what is computed from them by `nodes`, for sizes that they share."""
+def _take_sizes_from(model: ir.Model, sources: Sequence[ir.Value], nodes: Sequence[ir.Node]) -> None:
+    """Ask the sources, not what is computed from them by `nodes`, for sizes, and scale them where levels differ."""
     for value in [output for node in nodes for output in node.outputs]:
-        for user in value.consumers():
-            if user.op_type == "Shape":
-                axes = slice(user.attributes["start"].as_int(), user.attributes["end"].as_int())
-                (same, *_) = [source for source in sources if _shape(source)[axes] == _shape(value)[axes]]
-                user.replace_input_with(0, same)
+        for user in [user for user in value.consumers() if user.op_type == "Shape"]:
+            axes = slice(user.attributes["start"].as_int(), user.attributes["end"].as_int())
+            same = [source for source in sources if _shape(source)[axes] == _shape(value)[axes]]
+            if same:
+                user.replace_input_with(0, same[0])
+                continue
+            (size,) = _shape(value)[axes]
+            known = [(source, axis, known) for source in sources for axis, known in enumerate(_shape(source))]
+            source, axis, whole = next(x for x in known if _variables(x[2]) == _variables(size))
+            at = _Writer(model.graph, user)
+            multiple = at("Mul", at("Shape", source, start=axis, end=axis + 1), at.constant(np.array([_divisor(size)])))
+            _substitute(user, at("Div", multiple, at.constant(np.array([_divisor(whole)]))))
+            _remove(model, user)
+
+
+def _variables(size: int | str) -> set[str]:
+    return set(re.findall(r"[a-z]\w*", str(size)))
 
 
 class _Writer:
-    """Writes nodes into a graph, before one of its nodes or at its end."""
+    """Writes nodes into a graph, before one of its nodes."""
 
-    def __init__(self, graph: ir.Graph, before: ir.Node | None = None) -> None:
+    def __init__(self, graph: ir.Graph, before: ir.Node) -> None:
         self.graph = graph
         self.before = before
 
     def __call__(self, op_type: str, *inputs: ir.Value, **attributes: object) -> ir.Value:
         node = ir.node(op_type, list(inputs), attributes)
-        self._insert(node)
+        self.graph.insert_before(self.before, node)
         return node.outputs[0]
 
     def copy(self, node: ir.Node, inputs: list[ir.Value | None]) -> ir.Node:
         """The same operation on other inputs."""
         copy = ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), num_outputs=len(node.outputs))
-        self._insert(copy)
+        self.graph.insert_before(self.before, copy)
         return copy
-
-    def _insert(self, node: ir.Node) -> None:
-        if self.before is None:
-            self.graph.append(node)
-        else:
-            self.graph.insert_before(self.before, node)
 
     def constant(self, array: NDArray[np.generic]) -> ir.Value:
         """An initializer, small or large; equal integers are shared."""
@@ -430,52 +483,6 @@ def _array(value: ir.Value) -> NDArray[np.generic]:
     assert value.const_value is not None
     array: NDArray[np.generic] = value.const_value.numpy()
     return array
-
-
-def slice_frames_apart(model: ir.Model, pieces: int) -> None:
-    """Compute a graph that mixes no frames at all, the VAE encoder, in slices of the frames."""
-    (output,) = model.graph.outputs
-    # From the first tensors of floats on: TensorRT lets uint8 be cast and nothing else.
-    casts = [node for value in model.graph.inputs if value.dtype == ir.DataType.UINT8 for node in value.consumers()]
-    floats = [value for value in model.graph.inputs if value.dtype != ir.DataType.UINT8]
-    slice_over_frames(model, [*(node.outputs[0] for node in casts), *floats], output, pieces)
-
-
-def slice_spatial_layers(model: ir.Model, pieces: int) -> None:
-    """Run what mixes no frames in slices of the frames: residual blocks, and transformers but for their temporal part.
-
-    Where the latents are large, that is: below, the tensors that wait for the way up take far more than layers do.
-    """
-    for name in [name for name in model.graph.initializers if name.endswith("spatial_res_block.conv2.weight")]:
-        second = _user(model, name)
-        first = _upstream(_producer(second.inputs[0]), "Conv")
-        source = _present(_upstream(first, "GroupNormalization").inputs[0])
-        if _pixel_divisor(source) >= SLICED_DIVISOR:
-            (add,) = second.outputs[0].consumers()
-            slice_over_frames(model, _upsampled_from(source), add.outputs[0], pieces)
-    for gelu, inner in _feed_forwards(model):
-        if _pixel_axis(inner) == 1:
-            source = _present(_upstream(gelu, "GroupNormalization").inputs[0])
-            if _pixel_divisor(source) >= SLICED_DIVISOR:
-                _slice_transformer(model, source, _residual_sum(inner), pieces)
-
-
-def _slice_transformer(model: ir.Model, source: ir.Value, spatial: ir.Value, pieces: int) -> None:
-    """The spatial part of a transformer, and the blend and projection after the temporal one."""
-    (weighted,) = [node for node in spatial.consumers() if node.op_type == "Mul"]
-    (blend,) = weighted.outputs[0].consumers()
-    (other,) = [_producer(value) for value in blend.inputs if value is not weighted.outputs[0]]
-    temporal = _present(other.inputs[0])
-    slice_over_frames(model, [spatial, temporal, source], _residual_sum(source), pieces)
-    slice_over_frames(model, [source], spatial, pieces)
-
-
-def slice_temporal_transformers(model: ir.Model, pieces: int) -> None:
-    """Run each temporal transformer in slices of the pixels: it mixes the frames of a pixel only."""
-    sources = [source for _, source in _feed_forwards(model) if _pixel_axis(source) == 0]
-    temporal = [source for source in sources if _pixel_divisor(source) >= SLICED_DIVISOR]
-    for first, second in zip(temporal[::2], temporal[1::2], strict=True):
-        slice_region(model, first, _residual_sum(second), 0, math.gcd(pieces, _divisor(_shape(first)[0])))
 
 
 def _upsampled_from(source: ir.Value) -> list[ir.Value]:
