@@ -128,7 +128,7 @@ def test_the_manifest_tells_what_the_engines_are(half_built):
     assert build.version == trt.__version__
     assert build.compute_capabilities == ("8.0", "8.6", "8.9", "12.0+")
     assert build.platform.startswith(sys.platform)
-    assert build.flags == ("tf32", "single_stream")
+    assert build.flags == ("tf32", "single_stream", "fixed_memory")
     assert build.profile == load_profile("512x256")
     for graph, engine in build.engines.items():
         weights = sum(file.bytes for file in manifest.graphs[graph])
@@ -176,6 +176,14 @@ def test_other_options_make_other_engines(engines, options, flags, profile):
     assert (after.flags, after.profile) == (before.flags + flags, load_profile(profile))
     assert not {engine.key for engine in after.engines.values()} & {engine.key for engine in before.engines.values()}
     manifest.built("rtx").check_contents(engines)
+
+
+def test_memory_is_laid_out_for_one_size_only_where_the_profile_has_but_one():
+    kinds = {
+        name: Settings("rtx", "1.7.1.116", "linux-x86_64", (), load_profile(name), None, False).flags
+        for name in ("1024x576", "any")
+    }
+    assert kinds == {"1024x576": ("tf32", "single_stream", "fixed_memory"), "any": ("tf32", "single_stream")}
 
 
 def test_all_that_an_engine_is_made_from_and_with_is_in_its_key():

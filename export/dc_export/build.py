@@ -65,9 +65,19 @@ class Settings:
         return (
             "tf32",
             "single_stream",
+            *(["fixed_memory"] if self.fixed_memory else []),
             *(["weight_streaming"] if self.weight_streaming else []),
             *([f"workspace={self.workspace:g}GB"] if self.workspace is not None else []),
         )
+
+    @property
+    def fixed_memory(self) -> bool:
+        """Whether memory is laid out for the largest shape, and not anew for every shape that is run.
+
+        A plan for one shape lets tensors of different sizes share memory, which takes half as much at that shape, and
+        then as much at all others: good where but the number of frames varies.
+        """
+        return all(side.min == side.max for side in (self.profile.height, self.profile.width))
 
     def key(self, files: tuple[File, ...]) -> str:
         """Hash of what an engine is built from and with."""
@@ -259,6 +269,7 @@ def _build_apart(
         "shapes": settings.shapes(),
         "workspace": settings.workspace,
         "weight_streaming": settings.weight_streaming,
+        "fixed_memory": settings.fixed_memory,
     }
     # -P: a folder of the user's that is called like a module of ours is none.
     command = [sys.executable, "-P", "-X", "faulthandler", "-m", "dc_export.build", json.dumps(job)]
@@ -341,6 +352,8 @@ def _build(job: Mapping[str, Any]) -> None:
     config.set_flag(trt.BuilderFlag.TF32)  # for the VAE encoder, which is in float32
     # Slices that save memory would be spread over several streams, and be in memory together after all.
     config.max_aux_streams = 0
+    if job["fixed_memory"]:
+        config.set_preview_feature(trt.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10, False)
     if job["workspace"] is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(job["workspace"] * GB))
     if job["weight_streaming"]:

@@ -1,9 +1,9 @@
 """Exported graphs, rewritten so that TensorRT builds them and needs little memory. Every rewriting is exact.
 
 TensorRT holds whole tensors: where a layer mixes only some of the axes, the rest can be taken in slices, so that what
-lies between the layer's input and its output exists for one slice at a time. Slices are equal parts of an axis that
-always divides (the pixels of latents whose sides are multiples of 8): TensorRT then knows their sizes. Parts of an axis
-that need not divide (the frames) it would take to be as large as the whole.
+lies between the layer's input and its output exists for one slice at a time. Slices need a size that TensorRT knows, or
+it takes each to be as large as the whole. The pixels (their number is a multiple of 8) are cut in equal parts; the
+frames, whose number need not divide, in parts as large as the profile lets an eighth of them be.
 
 All of it happens after the export: slices written in PyTorch triple the time that tracing takes.
 """
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import NameFixPass
 
 PIECES = 8
-LOOPED_DIVISOR = 16
-LOOPED_PIECES = 16
+# Slices of frames and of whole transformers cost layers, and so are for the levels of large latents, by what divides
+# the number of their pixels: below, the tensors that wait for the way up take far more than layers do.
+LARGEST, LARGE = 64, 16
 # Head sizes for which TensorRT-RTX has a fused attention kernel, in half precision only.
 FUSED_HEAD_SIZES = (64, 80)
 
@@ -32,21 +33,20 @@ def prepare_for_tensorrt(model: ir.Model, low_memory: bool = False) -> None:
 
     Args:
         model: changed in place.
-        low_memory: slice more, which costs time.
+        low_memory: slice over frames too, which costs time: in the graph more copies, at the build more layers.
     """
-    # In a graph with a loop TensorRT-RTX refuses `Attention`, and fuses what it is made of, which it also recognizes.
-    decompose_attention(model, unless_fused=not low_memory)
+    decompose_attention(model)
     blend_residuals(model)
     normalize_over_frames(model)
     split_feed_forwards(model)
     if low_memory:
-        loop_spatial_layers(model)
-        loop_temporal_transformers(model)
+        slice_spatial_layers(model)
+    slice_temporal_transformers(model)
     slice_feed_forwards(model)
-    NameFixPass()(model)  # values in a loop's body must not be called what others are
+    NameFixPass()(model)
 
 
-def decompose_attention(model: ir.Model, unless_fused: bool = True) -> None:
+def decompose_attention(model: ir.Model) -> None:
     """Write out every `Attention`, or those that have no fused kernel, which are sliced by the queries if they divide.
 
     The scores of half precision are normalized in float32, as the fused kernels do.
@@ -56,8 +56,7 @@ def decompose_attention(model: ir.Model, unless_fused: bool = True) -> None:
         dtype, head_size = query.dtype, _shape(query)[3]
         assert dtype is not None
         assert isinstance(head_size, int)
-        fused = dtype == ir.DataType.FLOAT16 and head_size in FUSED_HEAD_SIZES
-        if fused and unless_fused:
+        if dtype == ir.DataType.FLOAT16 and head_size in FUSED_HEAD_SIZES:
             continue
         at = _Writer(model.graph, node)
         scale = at.constant(np.asarray(1 / np.sqrt(head_size), dtype.numpy()))
@@ -74,7 +73,7 @@ def decompose_attention(model: ir.Model, unless_fused: bool = True) -> None:
             scores = at("Cast", at("MatMul", part, transposed), to=ir.DataType.FLOAT)
             return at("MatMul", at("Cast", at("Softmax", scores, axis=-1), to=dtype), value)
 
-        pieces = 1 if fused else _pieces(query, 2)
+        pieces = _pieces(query, 2)
         scaled.shape = query.shape
         attended = attend(scaled) if pieces == 1 else _in_slices(at, scaled, 2, pieces, attend)
         _substitute(node, attended)
@@ -148,14 +147,69 @@ def split_feed_forwards(model: ir.Model) -> None:
         _remove(model, split, add, matmul)
 
 
+def slice_spatial_layers(model: ir.Model) -> None:
+    """Run what mixes no frames in slices of the frames: residual blocks, and transformers but for their temporal part.
+
+    A graph that mixes none at all and has convolutions, the VAE encoder, is sliced as a whole.
+    """
+    normalizations = _nodes(model, "GroupNormalization")
+    blocks = [name for name in model.graph.initializers if name.endswith("spatial_res_block.conv2.weight")]
+    if normalizations and not blocks:
+        _slice_all(model)
+    for name in blocks:
+        second = _user(model, name)
+        first = _upstream(_producer(second.inputs[0]), "Conv")
+        source = _present(_upstream(first, "GroupNormalization").inputs[0])
+        if _pixel_divisor(source) >= LARGE:
+            (add,) = second.outputs[0].consumers()
+            slice_over_frames(model, _upsampled_from(source), add.outputs[0])
+    for gelu, inner in _feed_forwards(model):
+        if _pixel_axis(inner) == 1:
+            source = _present(_upstream(gelu, "GroupNormalization").inputs[0])
+            if _pixel_divisor(source) >= LARGE:
+                _slice_transformer(model, source, _residual_sum(inner))
+
+
+def _slice_all(model: ir.Model) -> None:
+    (output,) = model.graph.outputs
+    # From the first tensors of floats on: TensorRT lets uint8 be cast and nothing else.
+    casts = [node for value in model.graph.inputs if value.dtype == ir.DataType.UINT8 for node in value.consumers()]
+    floats = [value for value in model.graph.inputs if value.dtype != ir.DataType.UINT8]
+    last = _upstream(_producer(output), "Conv")
+    slice_over_frames(model, [*(node.outputs[0] for node in casts), *floats], last.outputs[0])
+
+
+def _slice_transformer(model: ir.Model, source: ir.Value, spatial: ir.Value) -> None:
+    """The spatial part of a transformer, and the blend and projection after the temporal one."""
+    (weighted,) = [node for node in spatial.consumers() if node.op_type == "Mul"]
+    (blend,) = weighted.outputs[0].consumers()
+    (other,) = [_producer(value) for value in blend.inputs if value is not weighted.outputs[0]]
+    temporal = _present(other.inputs[0])
+    slice_over_frames(model, [spatial, temporal, source], _residual_sum(source))
+    slice_over_frames(model, [source], spatial)
+
+
+def slice_temporal_transformers(model: ir.Model) -> None:
+    """Run each temporal transformer in slices of the pixels: it mixes the frames of a pixel only."""
+    sources = [source for _, source in _feed_forwards(model) if _pixel_axis(source) == 0]
+    large = [source for source in sources if _pixel_divisor(source) >= LARGE]
+    for first, second in zip(large[::2], large[1::2], strict=True):
+        slice_region(model, first, _residual_sum(second), 0, _pieces(first, 0))
+
+
 def slice_feed_forwards(model: ir.Model) -> None:
-    """Run each feed-forward, from its normalization to its residual sum, in slices of the pixels."""
-    for gelu in _nodes(model, "Gelu"):
-        norm = _upstream(gelu, "LayerNormalization")
-        source = _present(norm.inputs[0])
+    """Run each feed-forward that is in no slice, from its normalization to its residual sum, in slices of pixels."""
+    for _, source in _feed_forwards(model):
         axis = _pixel_axis(source)
         if axis is not None:
             slice_region(model, source, _residual_sum(source), axis, _pieces(source, axis))
+
+
+def _feed_forwards(model: ir.Model) -> list[tuple[ir.Node, ir.Value]]:
+    """The activation and the input of each that is in no slice: what is in one was written here, without shapes."""
+    gelus = _nodes(model, "Gelu")
+    sources = [_present(_upstream(gelu, "LayerNormalization").inputs[0]) for gelu in gelus]
+    return [(gelu, source) for gelu, source in zip(gelus, sources, strict=True) if source.shape is not None]
 
 
 def slice_region(model: ir.Model, source: ir.Value, sink: ir.Value, axis: int, pieces: int) -> None:
@@ -182,104 +236,85 @@ def slice_region(model: ir.Model, source: ir.Value, sink: ir.Value, axis: int, p
     _remove(model, *reversed(nodes))
 
 
-def loop_over_frames(model: ir.Model, sources: Sequence[ir.Value], sink: ir.Value) -> None:
-    """Compute `sink` from `sources` frame by frame in a `Loop`: all have the frames first, and nothing mixes frames."""
+def slice_over_frames(model: ir.Model, sources: Sequence[ir.Value], sink: ir.Value) -> None:
+    """Compute `sink` from `sources` in slices of the frames, which all have first and no node between them mixes.
+
+    Slices are of one size, an eighth of the frames rounded up, so that TensorRT knows the largest from the profile.
+    Past the last frame there is that one again, and the results are cut off.
+    """
+    pieces = PIECES if _pixel_divisor(sink) >= LARGEST else PIECES // 2
     nodes = _nodes_between(sources, sink)
     for node in nodes:
         if node.op_type == "Reshape":
             _make_relative(model, node)
-    _take_sizes_from(sources, nodes)
+    _take_sizes_from(model, sources, nodes)
     frames = _shape(sources[0])[0]
     last = _producer(sink)
     at = _Writer(model.graph, last)
-
-    def compute(index: ir.Value, body: _Writer) -> ir.Value:
-        index = body("Reshape", index, at.constant(np.array([1])))
-        inside = {output for node in nodes for output in node.outputs}
-        values: dict[ir.Value, ir.Value] = {}
+    inside = {output for node in nodes for output in node.outputs}
+    inputs = dict.fromkeys(value for node in nodes for value in node.inputs if value is not None)
+    cut = [value for value in inputs if value not in inside and value.shape and _shape(value)[0] == frames]
+    parts = []
+    for index in _frame_indices(at, sources[0], pieces):
+        values = {value: at("Gather", value, index, axis=0) for value in cut}
         for node in nodes:
-            for value in node.inputs:
-                if value is None or value in inside or value in values or value.shape is None or not value.shape:
-                    continue
-                if _shape(value)[0] == frames:
-                    values[value] = body("Gather", value, index, axis=0)
-            copy = body.copy(node, [values.get(value, value) if value else None for value in node.inputs])
+            copy = at.copy(node, [values.get(value, value) if value else None for value in node.inputs])
             values.update(zip(node.outputs, copy.outputs, strict=True))
-        return body("Squeeze", values[sink], at.constant(np.array([0])))
-
-    count = at("Squeeze", at("Shape", sources[0], start=0, end=1))
-    _substitute(last, _loop(at, count, compute))
+        parts.append(values[sink])
+    first = at.constant(np.array([0]))
+    _substitute(last, at("Slice", at("Concat", *parts, axis=0), first, at("Shape", sources[0], start=0, end=1), first))
     _remove(model, *reversed(nodes))
 
 
-def _take_sizes_from(sources: Sequence[ir.Value], nodes: Sequence[ir.Node]) -> None:
-    """Ask the sources, not what is computed from them by `nodes`, for sizes that they share."""
+def _frame_indices(at: _Writer, source: ir.Value, pieces: int) -> list[ir.Value]:
+    """Which frames each slice has: the next, as many in each, and the last one for those that there are not."""
+    zero, one = at.constant(np.array(0)), at.constant(np.array(1))
+    frames = at("Squeeze", at("Shape", source, start=0, end=1))
+    size = at("Div", at("Add", frames, at.constant(np.array(pieces - 1))), at.constant(np.array(pieces)))
+    first, last = at("Range", zero, size, one), at("Sub", frames, one)
+    starts = [at("Mul", size, at.constant(np.array(piece))) for piece in range(pieces)]
+    return [at("Min", at("Add", first, start), last) for start in starts]
+
+
+def _take_sizes_from(model: ir.Model, sources: Sequence[ir.Value], nodes: Sequence[ir.Node]) -> None:
+    """Ask the sources, not what is computed from them by `nodes`, for sizes, and scale them where levels differ."""
     for value in [output for node in nodes for output in node.outputs]:
-        for user in value.consumers():
-            if user.op_type == "Shape":
-                axes = slice(user.attributes["start"].as_int(), user.attributes["end"].as_int())
-                (same, *_) = [source for source in sources if _shape(source)[axes] == _shape(value)[axes]]
-                user.replace_input_with(0, same)
+        for user in [user for user in value.consumers() if user.op_type == "Shape"]:
+            axes = slice(user.attributes["start"].as_int(), user.attributes["end"].as_int())
+            same = [source for source in sources if _shape(source)[axes] == _shape(value)[axes]]
+            if same:
+                user.replace_input_with(0, same[0])
+                continue
+            (size,) = _shape(value)[axes]
+            known = [(source, axis, known) for source in sources for axis, known in enumerate(_shape(source))]
+            source, axis, whole = next(x for x in known if _variables(x[2]) == _variables(size))
+            at = _Writer(model.graph, user)
+            multiple = at("Mul", at("Shape", source, start=axis, end=axis + 1), at.constant(np.array([_divisor(size)])))
+            _substitute(user, at("Div", multiple, at.constant(np.array([_divisor(whole)]))))
+            _remove(model, user)
 
 
-def loop_over_pixels(model: ir.Model, source: ir.Value, sink: ir.Value) -> None:
-    """Compute `sink` from `source` in equal pieces of the pixels in a `Loop`: both have the pixels first."""
-    nodes = _nodes_between([source], sink)
-    for node in nodes:
-        if node.op_type == "Reshape":
-            _make_relative(model, node)
-    last = _producer(sink)
-    at = _Writer(model.graph, last)
-    pieces = math.gcd(LOOPED_PIECES, _divisor(_shape(source)[0]))
-    cut = at("Reshape", source, _target(at, source, 0, [pieces, -1]))
-
-    def compute(index: ir.Value, body: _Writer) -> ir.Value:
-        values = {source: body("Gather", cut, index, axis=0)}
-        for node in nodes:
-            copy = body.copy(node, [values.get(value, value) if value else None for value in node.inputs])
-            values.update(zip(node.outputs, copy.outputs, strict=True))
-        return values[sink]
-
-    stacked = _loop(at, at.constant(np.array(pieces)), compute)
-    _substitute(last, at("Reshape", stacked, _target(at, source, 0, [-1])))
-    _remove(model, *reversed(nodes))
-
-
-def _loop(at: _Writer, count: ir.Value, compute: Callable[[ir.Value, _Writer], ir.Value]) -> ir.Value:
-    """`compute(index, body)` for each index below `count`, stacked."""
-    index = ir.Value(name="index", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
-    goes_on = ir.Value(name="goes_on", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([]))
-    graph = ir.Graph([index, goes_on], [], nodes=[], name="body")
-    body = _Writer(graph)
-    result = compute(index, body)
-    graph.outputs.extend([body("Identity", goes_on), result])
-    true = at.constant(np.array(True))
-    return at("Loop", count, true, body=graph)
+def _variables(size: int | str) -> set[str]:
+    return set(re.findall(r"[a-z]\w*", str(size)))
 
 
 class _Writer:
-    """Writes nodes into a graph, before one of its nodes or at its end."""
+    """Writes nodes into a graph, before one of its nodes."""
 
-    def __init__(self, graph: ir.Graph, before: ir.Node | None = None) -> None:
+    def __init__(self, graph: ir.Graph, before: ir.Node) -> None:
         self.graph = graph
         self.before = before
 
     def __call__(self, op_type: str, *inputs: ir.Value, **attributes: object) -> ir.Value:
         node = ir.node(op_type, list(inputs), attributes)
-        self._insert(node)
+        self.graph.insert_before(self.before, node)
         return node.outputs[0]
 
     def copy(self, node: ir.Node, inputs: list[ir.Value | None]) -> ir.Node:
         """The same operation on other inputs."""
         copy = ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), num_outputs=len(node.outputs))
-        self._insert(copy)
+        self.graph.insert_before(self.before, copy)
         return copy
-
-    def _insert(self, node: ir.Node) -> None:
-        if self.before is None:
-            self.graph.append(node)
-        else:
-            self.graph.insert_before(self.before, node)
 
     def constant(self, array: NDArray[np.generic]) -> ir.Value:
         """An initializer, small or large; equal integers are shared."""
@@ -450,49 +485,20 @@ def _array(value: ir.Value) -> NDArray[np.generic]:
     return array
 
 
-def loop_spatial_layers(model: ir.Model) -> None:
-    """Run what mixes no frames frame by frame, at the levels of large latents: residual blocks, transformers."""
-    for prefix, source in _layers(model, r"\.spatial_res_block\.", "norm1.weight"):
-        (add,) = _user(model, f"{prefix}conv2.weight").outputs[0].consumers()
-        loop_over_frames(model, _upsampled_from(source), add.outputs[0])
-    for prefix, source in _layers(model, r"\.attentions\.\d+\.", "norm.weight"):
-        _loop_transformer(model, source, prefix)
-
-
-def _layers(model: ir.Model, pattern: str, first: str) -> list[tuple[str, ir.Value]]:
-    """Names that end in `pattern` of the layers of large latents, and the inputs of their `first` normalization."""
-    names = [name for name in model.graph.initializers if re.search(f"{pattern}{re.escape(first)}$", name)]
-    found = [(name.removesuffix(first), _present(_user(model, name).inputs[0])) for name in names]
-    return [(prefix, source) for prefix, source in found if _pixel_divisor(source) >= LOOPED_DIVISOR]
-
-
-def _loop_transformer(model: ir.Model, source: ir.Value, prefix: str) -> None:
-    """The spatial transformer, and the mix and projection after the temporal one."""
-    last_norm = _user(model, f"{prefix}transformer_blocks.0.norm3.weight")
-    spatial = _residual_sum(_present(last_norm.inputs[0]))
-    temporal_norm = _user(model, f"{prefix}temporal_transformer_blocks.0.norm3.weight")
-    pixels_first = _residual_sum(_present(temporal_norm.inputs[0]))
-    (node,) = pixels_first.consumers()
-    while _shape(node.outputs[0]) != _shape(spatial):
-        (node,) = node.outputs[0].consumers()
-    temporal = node.outputs[0]
-    loop_over_frames(model, [spatial, temporal, source], _residual_sum(source))
-    loop_over_frames(model, [source], spatial)
-
-
 def _upsampled_from(source: ir.Value) -> list[ir.Value]:
     """What a residual block takes: the tensors before a concatenation and an upsampling, where there are such."""
     node = source.producer()
-    if node is None or node.op_type != "Concat":
-        return [source]
-    values = [_present(value) for value in node.inputs]
-    for i, value in enumerate(values):
-        convolution = value.producer()
-        if convolution is not None and convolution.op_type == "Conv":
-            resize = _present(convolution.inputs[0]).producer()
-            if resize is not None and resize.op_type == "Resize":
-                values[i] = _present(resize.inputs[0])
-    return values
+    values = [_present(value) for value in node.inputs] if node and node.op_type == "Concat" else [source]
+    return [_before_upsampling(value) for value in values]
+
+
+def _before_upsampling(value: ir.Value) -> ir.Value:
+    convolution = value.producer()
+    if convolution is not None and convolution.op_type == "Conv":
+        resize = _present(convolution.inputs[0]).producer()
+        if resize is not None and resize.op_type == "Resize":
+            return _present(resize.inputs[0])
+    return value
 
 
 def _pixel_divisor(value: ir.Value) -> int:
@@ -502,10 +508,3 @@ def _pixel_divisor(value: ir.Value) -> int:
 def _user(model: ir.Model, initializer: str) -> ir.Node:
     (node,) = model.graph.initializers[initializer].consumers()
     return node
-
-
-def loop_temporal_transformers(model: ir.Model) -> None:
-    """Run each temporal transformer piece by piece of the pixels: it mixes the frames of a pixel only."""
-    for prefix, source in _layers(model, r"\.temporal_transformer_blocks\.0\.", "norm_in.weight"):
-        last_norm = _user(model, f"{prefix}norm3.weight")
-        loop_over_pixels(model, source, _residual_sum(_present(last_norm.inputs[0])))

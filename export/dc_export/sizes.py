@@ -23,7 +23,7 @@ MAX_CONSTANT = 8  # elements of what may say a size, an axis or a scale
 def check_tensor_sizes(path: Path, profile: Profile) -> None:
     """Raise `UserError` if a tensor of the graph has 2^31 elements or more at the profile's largest shape.
 
-    Encoders and the decoder take a chunk of frames, the denoiser a window. The bodies of loops are checked too.
+    Encoders and the decoder take a chunk of frames, the denoiser a window.
 
     Raises:
         UserError: names the node, its output's shape and the profile.
@@ -82,8 +82,6 @@ class _Inference:
     def _outputs(self, node: onnx.NodeProto) -> dict[str, TypeProto]:
         if node.op_type == "GroupNormalization":  # which ONNX infers no shape for
             return {node.output[0]: self.types[node.input[0]]}
-        if node.op_type == "Loop":
-            return self._loop(node)
         schema = onnx.defs.get_schema(node.op_type, self.opset, node.domain)
         types = {name: self.types[name] for name in node.input if name}
         data = {
@@ -96,17 +94,6 @@ class _Inference:
             schema, node, types, data, opset_imports=version, ir_version=onnx.IR_VERSION
         )
         return inferred
-
-    def _loop(self, node: onnx.NodeProto) -> dict[str, TypeProto]:
-        """A loop that carries nothing and stacks what its body makes."""
-        (body,) = [attribute.g for attribute in node.attribute if attribute.name == "body"]
-        for value in body.input:
-            self.types[value.name] = value.type
-        self.constants[body.input[0].name] = np.array(0)
-        self.run(body)
-        stacked = self.types[body.output[1].name]
-        shape = (int(self.constants[node.input[0]]), *_shape(stacked))
-        return {node.output[0]: onnx.helper.make_tensor_type_proto(stacked.tensor_type.elem_type, shape)}
 
     def _compute(self, node: onnx.NodeProto) -> None:
         output = node.output[0]
