@@ -70,10 +70,9 @@ def outputs(path, inputs):
     return output
 
 
-@pytest.mark.parametrize("low_memory", [False, True])
-def test_a_rewritten_denoiser_is_the_exported_one_at_every_number_of_frames(engines, rewritten, low_memory):
+def test_a_rewritten_denoiser_is_the_exported_one_at_every_number_of_frames(engines, rewritten):
     plain = onnxruntime.InferenceSession(engines / "denoiser.onnx")
-    sliced = onnxruntime.InferenceSession(rewritten("denoiser", low_memory))
+    sliced = onnxruntime.InferenceSession(rewritten("denoiser", False))
     # Not smaller than 128: of a lowest level of one or two pixels, a group's norm is a sign, and rounding decides it.
     for frames, height, width in [(1, 128, 128), (3, 128, 192), (8, 192, 128), (17, 128, 128), (70, 128, 128)]:
         inputs = denoiser_inputs(frames, height, width)
@@ -82,37 +81,36 @@ def test_a_rewritten_denoiser_is_the_exported_one_at_every_number_of_frames(engi
 
 
 @pytest.mark.parametrize("low_memory", [False, True])
-@pytest.mark.parametrize("frames", [1, 3, 8])
-def test_rewritten_vaes_are_the_exported_ones(engines, rewritten, frames, low_memory):
-    rng = np.random.default_rng(frames)
+@pytest.mark.parametrize("graph", ["vae_encoder", "vae_decoder"])
+def test_rewritten_vaes_are_the_exported_ones(engines, rewritten, graph, low_memory):
+    rng = np.random.default_rng(0)
     height, width = 128, 192
-    inputs = {
-        "vae_encoder": {
-            "frames": rng.integers(0, 256, (frames, height, width, 3), dtype=np.uint8),
-            "noise": rng.standard_normal((frames, 3, height, width), dtype=np.float32) / 50,
-        },
-        "vae_decoder": {"latents": rng.standard_normal((frames, 4, height // 8, width // 8), dtype=np.float32)},
-    }
-    for graph in inputs:
-        expected = outputs(engines / f"{graph}.onnx", inputs[graph])
-        actual = outputs(rewritten(graph, low_memory), inputs[graph])
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4, err_msg=graph)
+    plain = onnxruntime.InferenceSession(engines / f"{graph}.onnx")
+    sliced = onnxruntime.InferenceSession(rewritten(graph, low_memory))
+    for frames in (1, 3, 8):
+        inputs = {
+            "vae_encoder": {
+                "frames": rng.integers(0, 256, (frames, height, width, 3), dtype=np.uint8),
+                "noise": rng.standard_normal((frames, 3, height, width), dtype=np.float32) / 50,
+            },
+            "vae_decoder": {"latents": rng.standard_normal((frames, 4, height // 8, width // 8), dtype=np.float32)},
+        }[graph]
+        (expected,), (actual,) = plain.run(None, inputs), sliced.run(None, inputs)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4, err_msg=f"{frames} frames")
 
 
-def test_no_layer_of_large_latents_has_all_frames_in_a_graph_of_low_memory(rewritten):
-    """The convolutions of the two levels that are sliced, at a number of frames that no number of pieces divides."""
+def test_the_vae_has_no_layer_of_all_frames_in_a_graph_of_low_memory(rewritten):
+    """The convolutions of its largest levels, of a chunk of 8 frames."""
     profile = Profile("exact", Range(128, 128, 128), Range(192, 192, 192), Range(13, 13, 13))
 
-    def convolved(graph, sizes, low_memory=True):
+    def frames_convolved(graph, low_memory):
         shapes = largest_shapes(rewritten(graph, low_memory), profile)
-        return [shape for name, shape in shapes if name.startswith("node_Conv") and shape[2:] in sizes]
+        return [shape[0] for name, shape in shapes if name.lower().startswith("node_conv") and shape[2:] == (128, 192)]
 
-    assert {shape[0] for shape in convolved("denoiser", [(16, 24)], low_memory=False)} == {13}
-    whole = [shape for shape in convolved("denoiser", [(16, 24)]) if shape[0] != 2]
-    assert [shape[1] for shape in whole if len(shape) == 4][-1] == 4  # the first layer and the last, which are small
-    assert len(whole) <= 3
-    assert 4 in {shape[0] for shape in convolved("denoiser", [(8, 12)])}
-    assert {shape[0] for shape in convolved("vae_encoder", [(128, 192), (64, 96)])} == {1}
+    assert set(frames_convolved("vae_encoder", False)) == {8}
+    assert set(frames_convolved("vae_encoder", True)) == {1}
+    assert 1 not in frames_convolved("vae_decoder", False)
+    assert frames_convolved("vae_decoder", True).count(1) >= 8 * 2  # of each block, in each slice
 
 
 def test_no_inner_tensor_of_a_feed_forward_has_all_pixels(rewritten):
@@ -135,10 +133,9 @@ def test_a_tensor_beyond_the_limit_is_refused_by_the_name_of_its_node(rewritten,
 def test_sizes_are_those_that_running_has(rewritten):
     """The last node's shape, inferred through computed reshapes, at the size that is run."""
     exact = Profile("exact", Range(128, 128, 128), Range(192, 192, 192), Range(5, 5, 5))
-    for low_memory in (False, True):
-        path = rewritten("denoiser", low_memory)
-        _, shape = largest_shapes(path, exact)[-1]
-        assert shape == outputs(path, denoiser_inputs(5, 128, 192)).shape
+    path = rewritten("denoiser", False)
+    _, shape = largest_shapes(path, exact)[-1]
+    assert shape == outputs(path, denoiser_inputs(5, 128, 192)).shape
 
 
 def test_half_precision_is_what_tensorrt_gets_but_for_the_vae_encoder(half):

@@ -352,8 +352,9 @@ def _build(job: Mapping[str, Any]) -> None:
     config.set_flag(trt.BuilderFlag.TF32)  # for the VAE encoder, which is in float32
     # Slices that save memory would be spread over several streams, and be in memory together after all.
     config.max_aux_streams = 0
-    if job["fixed_memory"]:
-        config.set_preview_feature(trt.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10, False)
+    resize = getattr(trt.PreviewFeature, "RUNTIME_ACTIVATION_RESIZE_10_10", None)  # not in every version
+    if job["fixed_memory"] and resize is not None:
+        config.set_preview_feature(resize, False)
     if job["workspace"] is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(job["workspace"] * GB))
     if job["weight_streaming"]:

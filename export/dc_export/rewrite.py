@@ -33,14 +33,14 @@ def prepare_for_tensorrt(model: ir.Model, low_memory: bool = False) -> None:
 
     Args:
         model: changed in place.
-        low_memory: slice over frames too, which costs time: in the graph more copies, at the build more layers.
+        low_memory: slice the VAE over frames too, which costs time: in the graph more copies, at the build more layers.
     """
     decompose_attention(model)
     blend_residuals(model)
     normalize_over_frames(model)
     split_feed_forwards(model)
     if low_memory:
-        slice_spatial_layers(model)
+        slice_vae_over_frames(model)
     slice_temporal_transformers(model)
     slice_feed_forwards(model)
     NameFixPass()(model)
@@ -147,14 +147,15 @@ def split_feed_forwards(model: ir.Model) -> None:
         _remove(model, split, add, matmul)
 
 
-def slice_spatial_layers(model: ir.Model) -> None:
-    """Run what mixes no frames in slices of the frames: residual blocks, and transformers but for their temporal part.
+def slice_vae_over_frames(model: ir.Model) -> None:
+    """Run in slices of the frames what mixes none: the whole VAE encoder, the spatial residual blocks of the decoder.
 
-    A graph that mixes none at all and has convolutions, the VAE encoder, is sliced as a whole.
+    The denoiser is left as it is: in slices of the frames it takes as much memory as in slices of the pixels alone.
     """
-    normalizations = _nodes(model, "GroupNormalization")
+    if _nodes(model, "Gelu") or not _nodes(model, "GroupNormalization"):
+        return
     blocks = [name for name in model.graph.initializers if name.endswith("spatial_res_block.conv2.weight")]
-    if normalizations and not blocks:
+    if not blocks:
         _slice_all(model)
     for name in blocks:
         second = _user(model, name)
@@ -162,12 +163,7 @@ def slice_spatial_layers(model: ir.Model) -> None:
         source = _present(_upstream(first, "GroupNormalization").inputs[0])
         if _pixel_divisor(source) >= LARGE:
             (add,) = second.outputs[0].consumers()
-            slice_over_frames(model, _upsampled_from(source), add.outputs[0])
-    for gelu, inner in _feed_forwards(model):
-        if _pixel_axis(inner) == 1:
-            source = _present(_upstream(gelu, "GroupNormalization").inputs[0])
-            if _pixel_divisor(source) >= LARGE:
-                _slice_transformer(model, source, _residual_sum(inner))
+            slice_over_frames(model, [_before_upsampling(source)], add.outputs[0])
 
 
 def _slice_all(model: ir.Model) -> None:
@@ -177,16 +173,6 @@ def _slice_all(model: ir.Model) -> None:
     floats = [value for value in model.graph.inputs if value.dtype != ir.DataType.UINT8]
     last = _upstream(_producer(output), "Conv")
     slice_over_frames(model, [*(node.outputs[0] for node in casts), *floats], last.outputs[0])
-
-
-def _slice_transformer(model: ir.Model, source: ir.Value, spatial: ir.Value) -> None:
-    """The spatial part of a transformer, and the blend and projection after the temporal one."""
-    (weighted,) = [node for node in spatial.consumers() if node.op_type == "Mul"]
-    (blend,) = weighted.outputs[0].consumers()
-    (other,) = [_producer(value) for value in blend.inputs if value is not weighted.outputs[0]]
-    temporal = _present(other.inputs[0])
-    slice_over_frames(model, [spatial, temporal, source], _residual_sum(source))
-    slice_over_frames(model, [source], spatial)
 
 
 def slice_temporal_transformers(model: ir.Model) -> None:
@@ -483,13 +469,6 @@ def _array(value: ir.Value) -> NDArray[np.generic]:
     assert value.const_value is not None
     array: NDArray[np.generic] = value.const_value.numpy()
     return array
-
-
-def _upsampled_from(source: ir.Value) -> list[ir.Value]:
-    """What a residual block takes: the tensors before a concatenation and an upsampling, where there are such."""
-    node = source.producer()
-    values = [_present(value) for value in node.inputs] if node and node.op_type == "Concat" else [source]
-    return [_before_upsampling(value) for value in values]
 
 
 def _before_upsampling(value: ir.Value) -> ir.Value:
