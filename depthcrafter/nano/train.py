@@ -2,9 +2,9 @@
 
     python -m depthcrafter.nano.train checkpoints/nano
 
-About two hours on two CPU cores; a GPU is used when there is one. The same seed on the same machine gives the same
-weights. An interrupted training goes on where it was when the command is run again. The curves are written to
-log.csv and curve.png in the folder.
+About two hours on one CPU core; a GPU is used when there is one. The same seed on the same machine gives
+the same weights. An interrupted training goes on where it was when the command is run again. The curves are written
+to log.csv and curve.png in the folder.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Recipe:
 
     seed: int = 0
     vae_steps: int = 1800
-    image_encoder_steps: int = 1500
-    unet_steps: int = 3500
+    image_encoder_steps: int = 800
+    unet_steps: int = 4500
     # Frames of 128x192 that the UNet sees a step.
     unet_frames: int = 32
     pixel_clips: int = 1600
-    clips: int = 700
+    clips: int = 1600
     large_clips: int = 60
     clip_frames: int = 8
 
