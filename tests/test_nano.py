@@ -58,7 +58,14 @@ def test_an_interrupted_stage_ends_with_the_same_weights(tmp_path):
 
 def test_training_writes_a_checkpoint_that_the_reference_loads(tmp_path):
     recipe = Recipe(
-        vae_steps=2, image_encoder_steps=2, unet_steps=2, unet_frames=4, clips=2, large_clips=1, clip_frames=4
+        vae_steps=2,
+        image_encoder_steps=2,
+        unet_steps=2,
+        unet_frames=4,
+        pixel_clips=2,
+        clips=2,
+        large_clips=1,
+        clip_frames=4,
     )
     train(tmp_path, recipe, torch.device("cpu"))
     depth = load_pipeline(tmp_path, tmp_path / "unet")(make_clip(0, 2, 128, 128).frames, steps=1)

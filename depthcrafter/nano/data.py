@@ -67,12 +67,13 @@ def rendered(bucket: Bucket, cache: Path) -> tuple[NDArray[np.uint8], NDArray[np
 
 
 def encoded(bucket: Bucket, pipeline: DepthCrafterPipeline, cache: Path, seed: int) -> EncodedClips:
-    """The clips of a bucket through the pipeline's VAE and CLIP, from `cache` if they are there."""
+    """The clips of a bucket through the pipeline's VAE and CLIP in bfloat16, from `cache` if they are there."""
     names = ("image_latents", "depth_latents", "embeddings")
     paths = [cache / f"{bucket.name}-{name}.npy" for name in names]
     if not all(path.exists() for path in paths):
         generator = torch.Generator().manual_seed(seed)
-        columns = zip(*(_encode(clip, pipeline, generator) for clip in bucket.clips()), strict=True)
+        with torch.autocast(pipeline.device.type, dtype=torch.bfloat16):
+            columns = list(zip(*(_encode(clip, pipeline, generator) for clip in bucket.clips()), strict=True))
         for path, column in zip(paths, columns, strict=True):
             _save(path, np.stack(column))
     return EncodedClips(*(np.load(path, mmap_mode="r") for path in paths))

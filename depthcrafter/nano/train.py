@@ -2,9 +2,9 @@
 
     python -m depthcrafter.nano.train checkpoints/nano
 
-About two hours on two CPU cores; a GPU is used when there is one. The same seed on the same machine gives the same
-weights. An interrupted training goes on where it was when the command is run again. The curves are written to
-log.csv and curve.png in the folder.
+About two hours on one CPU core; a GPU is used when there is one. The same seed on the same machine gives
+the same weights. An interrupted training goes on where it was when the command is run again. The curves are written
+to log.csv and curve.png in the folder.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
+from diffusers.models.attention_processor import Attention
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
@@ -41,6 +42,8 @@ from depthcrafter.unet import DepthCrafterUNet
 
 SAVE_EVERY = 200
 LOG_EVERY = 20
+# Of the logarithm of 0.2 plus a scene's disparity.
+COARSE_MEAN, COARSE_SPREAD = -0.72, 0.54
 
 
 @dataclass(frozen=True)
@@ -48,18 +51,19 @@ class Recipe:
     """How much of what. The defaults are the bundled model's."""
 
     seed: int = 0
-    vae_steps: int = 2000
+    vae_steps: int = 1800
     image_encoder_steps: int = 800
-    unet_steps: int = 2800
+    unet_steps: int = 4500
     # Frames of 128x192 that the UNet sees a step.
     unet_frames: int = 32
-    clips: int = 700
-    large_clips: int = 110
-    clip_frames: int = 16
+    pixel_clips: int = 1600
+    clips: int = 1600
+    large_clips: int = 60
+    clip_frames: int = 8
 
     def pixels(self) -> Bucket:
         """What the VAE and the image encoder are trained on."""
-        return Bucket("pixels", TRAINING_SEEDS, min(400, self.clips), 8, 128, 192)
+        return Bucket("pixels", TRAINING_SEEDS, self.pixel_clips, 6, 128, 192)
 
     def buckets(self) -> list[Bucket]:
         """What the UNet is trained on: a great many small clips and some at the size of the demonstration."""
@@ -184,39 +188,64 @@ class Stage:
 
 
 def train_vae(vae: AutoencoderKLTemporalDecoder, recipe: Recipe, folder: Path, device: torch.device) -> None:
-    """Reconstruct crops of frames and of disparity maps, in chunks of 1, 4 and 8 frames.
+    """Reconstruct frames and disparity maps, and let the latents tell the disparity.
 
-    The posterior's variance is held at a constant: noise of a tenth of the latents' spread makes the decoder forgive
-    the UNet's small errors, and a penalty on the latents' moments keeps their spread at 1 / scaling_factor.
+    The first channel of the latents, of a disparity map as of a frame, is taught to be the disparity's logarithm where
+    it lies: exactly for the map, as far as one frame tells for the frame. What the frame's other channels hold must
+    tell it better still to a few convolutions that are thrown away. A VAE this small would keep little else of the
+    frame than its edges otherwise, and the UNet sees the frame through these latents.
+
+    Most of the steps are at half the size. The posterior's variance is held at a constant: noise of a tenth of the
+    latents' spread makes the decoder forgive the UNet's small errors, and a penalty on the latents' moments keeps their
+    spread at 1 / scaling_factor.
     """
     frames, disparity = rendered(recipe.pixels(), folder / "cache")
     scaling: float = vae.config.scaling_factor
     noise_level = 0.1
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        head = _depth_head().to(device)
+    model = nn.ModuleDict({"vae": vae, "head": head})
 
     def loss(rng: np.random.Generator, generator: torch.Generator, progress: float) -> torch.Tensor:
-        height, width = (64, 96) if progress < 0.85 else (128, 128)
-        num_frames = int(rng.choice([1, 4, 8], p=[0.2, 0.6, 0.2]))
-        pixels: list[NDArray[np.float32]] = []
-        for _ in range(max(1, 4 * 64 * 96 // (num_frames * height * width))):
-            clip, start = rng.integers(len(frames)), rng.integers(frames.shape[1] - num_frames + 1)
-            y, x = rng.integers(frames.shape[2] - height + 1), rng.integers(frames.shape[3] - width + 1)
-            crop = np.s_[clip, start : start + num_frames, y : y + height, x : x + width]
-            grey = disparity[crop][..., None].astype(np.float32).repeat(3, axis=-1)
-            pixels += [np.divide(frames[crop], 255, dtype=np.float32), grey]
-        batch = torch.from_numpy(np.stack(pixels)).to(device) * 2 - 1  # [pairs * 2, T, H, W, 3]
-        target = batch.permute(0, 1, 4, 2, 3).flatten(0, 1)
+        half = progress < 0.6
+        # One frame a clip to tell its disparity, and a chunk of one clip to reconstruct.
+        clips, times = rng.integers(len(frames), size=24 if half else 8), rng.integers(frames.shape[1])
+        num_frames = int(rng.choice([1, 4, 8], p=[0.1, 0.6, 0.3] if half else [0.5, 0.47, 0.03]))
+        chunk = rng.integers(len(frames)), _to_and_fro(rng, frames.shape[1], num_frames)
+        mirror, colours = rng.random() < 0.5, rng.permutation(3)
+        images, depths, more = (
+            _pixels(array[index], mirror, half, device)
+            for array, index in ((frames, (clips, times)), (disparity, (clips, times)), (disparity, chunk))
+        )
+        images, chunk_grey = images[:, colours] * (2 / 255) - 1, more.expand(-1, 3, -1, -1) * 2 - 1
         with _half(device):
-            latents = vae.encode(target).latent_dist.mode() * scaling
-            noise = torch.randn(latents.shape, generator=generator).to(device)
-            output = vae.decode((latents + noise_level * noise) / scaling, num_frames=num_frames).sample
-        error = _sharp_error(output.float(), target).unflatten(0, (-1, 2, num_frames))
-        moments = latents.float().mean((0, 2, 3)).square().mean() + (latents.float().var((0, 2, 3)) - 1).square().mean()
-        return error[:, 0].mean() + 3 * error[:, 1].mean() + 0.02 * moments
+            latents = (
+                vae.encode(torch.cat([images, chunk_grey]).contiguous()).latent_dist.mode().float().contiguous()
+                * scaling
+            )
+            image_latents, grey_latents = latents[: len(images)], latents[len(images) :]
+            noise = torch.randn(grey_latents.shape, generator=generator).to(device)
+            output = vae.decode((grey_latents + noise_level * noise) / scaling, num_frames=num_frames).sample
+            told = head(image_latents).float()
+        error = 3 * _sharp_error(output.float(), chunk_grey).mean()
+        error += 2 * (grey_latents[:, :1] - _coarse(more)).abs().mean()
+        target = _coarse(depths)
+        error += (image_latents[:, :1] - target).abs().mean() + (told - target).abs().mean()
+        if rng.random() < 0.25:
+            few = slice(4 if half else 1)
+            with _half(device):
+                output = vae.decode(image_latents[few] / scaling, num_frames=1).sample
+            error += _sharp_error(output.float(), images[few]).mean()
+        for part in (image_latents, grey_latents):
+            moments = part.mean((0, 2, 3)).square().mean() + (part.var((0, 2, 3)) - 1).square().mean()
+            error += 0.02 * moments
+        return error
 
     with torch.no_grad():
         vae.quant_conv.weight[:4] /= scaling
         vae.decoder.conv_in.weight *= scaling
-    Stage("vae", vae, loss, steps=recipe.vae_steps, learning_rate=1.5e-3, seed=recipe.seed, folder=folder).run()
+    Stage("vae", model, loss, steps=recipe.vae_steps, learning_rate=1.5e-3, seed=recipe.seed, folder=folder).run()
     with torch.no_grad():
         vae.quant_conv.weight[4:] = 0
         vae.quant_conv.bias[4:] = 2 * math.log(noise_level / scaling)
@@ -243,13 +272,13 @@ def train_image_encoder(
         order = np.lexsort(index)
         index = index[0][order], index[1][order]
         coarse = torch.from_numpy(disparity[index].astype(np.float32)).to(device)
-        target = F.adaptive_avg_pool2d(coarse[:, None], (rows, columns)).flatten(1)
+        target = F.adaptive_avg_pool2d(_coarse(coarse[:, None]), (rows, columns)).flatten(1)
         embeddings = pipeline.embed.__wrapped__(pipeline, frames[index])
         # The embeddings' spread is kept near 1, as the real encoder's is.
-        return (head(embeddings) - target).square().mean() * 10 + 0.01 * (embeddings.std() - 1).square()
+        return (head(embeddings) - target).square().mean() + 0.01 * (embeddings.std() - 1).square()
 
     steps = recipe.image_encoder_steps
-    Stage("image_encoder", model, loss, steps=steps, learning_rate=1e-3, seed=recipe.seed + 1, folder=folder).run()
+    Stage("image_encoder", model, loss, steps=steps, learning_rate=2e-3, seed=recipe.seed + 1, folder=folder).run()
 
 
 def train_unet(
@@ -257,13 +286,16 @@ def train_unet(
 ) -> None:
     """Predict v of the disparity's latents, conditioned on the clip's latents and embeddings.
 
-    Noise levels are spread evenly over the schedule (the rho-parameter of Karras et al. 2022, from 700 to 0.002),
-    thicker towards its start, where all of the picture is made. Clips are read forwards and backwards, and to and
+    Noise levels are spread over the schedule (the rho-parameter of Karras et al. 2022, from 700 to 0.002), most of
+    them towards its start, where all of the picture is made. The first of the latents' channels, in which the VAE was
+    taught to tell the disparity, counts three times. Clips are read forwards and backwards, and to and
     fro for windows that are longer than they are, up to the 110 frames of a full window.
     """
     buckets = [encoded(bucket, pipeline, folder / "cache", recipe.seed) for bucket in recipe.buckets()]
     validation = encoded(recipe.validation(), pipeline, folder / "cache", recipe.seed)
     added_time_ids = torch.tensor([ADDED_TIME_IDS], device=device)
+    weights = torch.tensor([3.0, 1.0, 1.0, 1.0], device=device).view(4, 1, 1) / 1.5
+    unet.set_attn_processor(_PlainAttention())
     with torch.no_grad():
         # The image latents come unscaled.
         unet.conv_in.weight[:, 4:] *= pipeline.vae.config.scaling_factor
@@ -294,15 +326,16 @@ def train_unet(
                 return_dict=False,
             )[0].float()
         denoised = noisy / spread**2 - v * sigma / spread
-        return ((denoised - latents).square() * spread**2 / (sigma**2 + 0.05**2)).mean((1, 2, 3, 4))
+        error = weights * (denoised - latents).square()
+        return (error * spread**2 / (sigma**2 + 0.05**2)).mean((1, 2, 3, 4))
 
     def loss(rng: np.random.Generator, generator: torch.Generator, progress: float) -> torch.Tensor:
         large = rng.random() < (0.1 if progress < 0.7 else 0.35)
         clips = buckets[1] if large else buckets[0]
         most = recipe.unet_frames if not large else recipe.unet_frames * 2 // 5
-        num_frames = int(rng.choice([1, 4, 8, 16, most, 110], p=[0.12, 0.2, 0.3, 0.2, 0.15, 0.03]))
+        num_frames = int(rng.choice([1, 4, 8, 16, most, 110], p=[0.12, 0.25, 0.35, 0.15, 0.1, 0.03]))
         index = _windows(rng, clips, max(1, most // num_frames), num_frames)
-        sigma = torch.from_numpy(_noise_levels(rng.random(len(index[0])) ** 1.5)).float()
+        sigma = torch.from_numpy(_noise_levels(rng.random(len(index[0])) ** 2)).float()
         keep = torch.from_numpy(rng.random(len(index[0])) > 0.05).float()
         return d_loss(clips, index, sigma, keep, generator).mean()
 
@@ -399,15 +432,67 @@ def _sharp_error(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return sum(part.abs().mean((1, 2, 3)) for part in (difference, difference.diff(dim=2), difference.diff(dim=3)))
 
 
+class _PlainAttention:
+    """Attention as its formula says: of what PyTorch offers on a CPU, the fastest to train in bfloat16 by far.
+
+    A frame attends to one embedding, so that the attention's weight is 1, whatever the query.
+    """
+
+    def __call__(
+        self,
+        attention: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        to_out: nn.Module = attention.to_out[0]
+        if encoder_hidden_states is not None:
+            return to_out(attention.to_v(encoder_hidden_states)).expand(-1, hidden_states.shape[1], -1)
+        query, key, value = (
+            project(hidden_states).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+            for project in (attention.to_q, attention.to_k, attention.to_v)
+        )
+        weights = (query @ key.transpose(-1, -2) * attention.scale).softmax(-1).to(value.dtype)
+        return to_out((weights @ value).transpose(1, 2).flatten(2))
+
+
+def _depth_head() -> nn.Sequential:
+    """The disparity of a frame's latents, seen in ever wider surroundings."""
+    layers: list[nn.Module] = [nn.Conv2d(4, 48, 3, padding=1)]
+    for reach in (1, 2, 4, 2):
+        layers += [nn.SiLU(), nn.Conv2d(48, 48, 3, padding=reach, dilation=reach)]
+    return nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(48, 1, 3, padding=1))
+
+
+def _pixels(array: NDArray[np.generic], mirror: bool, half: bool, device: torch.device) -> torch.Tensor:
+    """[n,C,H,W] of [n,H,W,3] or [n,H,W], mirrored or not, averaged to half its size or not."""
+    pixels = torch.from_numpy(np.ascontiguousarray(array)).to(device).float()
+    pixels = pixels.permute(0, 3, 1, 2) if pixels.ndim == 4 else pixels.unsqueeze(1)
+    pixels = pixels.flip(-1) if mirror else pixels
+    # Contiguous: a group norm's gradient is slow where channels come last.
+    pixels = pixels.contiguous()
+    return F.avg_pool2d(pixels, 2) if half else pixels
+
+
+def _coarse(disparity: torch.Tensor) -> torch.Tensor:
+    """What the first of the latents' channels tells: the logarithm of disparity [n,1,H,W], where errors in depth count
+    alike near and far, at latent resolution, with about a mean of 0 and a spread of 1 over the training set."""
+    return ((F.avg_pool2d(disparity, 8) + 0.2).log() - COARSE_MEAN) / COARSE_SPREAD
+
+
 def _windows(
     rng: np.random.Generator, clips: EncodedClips, batch: int, num_frames: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Index of clips [B,1] and of their frames [B,T]: any start, either direction, one or two at a time, to and fro."""
-    length = clips.embeddings.shape[1]
-    start = rng.integers(2 * length, size=(batch, 1))
-    stride = rng.choice([-2, -1, 1, 2], size=(batch, 1))
-    way = (start + stride * np.arange(num_frames)) % (2 * length - 2)
-    return rng.integers(len(clips.embeddings), size=(batch, 1)), np.minimum(way, 2 * length - 2 - way)
+    """Index of clips [B,1] and of their frames [B,T]."""
+    way = np.stack([_to_and_fro(rng, clips.embeddings.shape[1], num_frames) for _ in range(batch)])
+    return rng.integers(len(clips.embeddings), size=(batch, 1)), way
+
+
+def _to_and_fro(rng: np.random.Generator, length: int, num_frames: int) -> NDArray[np.intp]:
+    """Index [num_frames] of a clip's frames: from any, in either direction, one or two at a time, to and fro."""
+    way = (rng.integers(2 * length) + rng.choice([-2, -1, 1, 2]) * np.arange(num_frames)) % (2 * length - 2)
+    index: NDArray[np.intp] = np.minimum(way, 2 * length - 2 - way)
+    return index
 
 
 def _noise_levels(ramp: NDArray[np.float64]) -> NDArray[np.float64]:
