@@ -30,6 +30,8 @@ import math
 import multiprocessing
 import os
 import re
+import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -37,7 +39,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,9 +57,10 @@ from dc_rt.engine.compatibility import Unavailable, find_gpu
 from dc_rt.engine.manifest import LIBRARY_NAMES
 from dc_rt.errors import UserError
 from machine import describe, in_words, versions
-from parity import Comparison, Error, Options, compare
-from rounding import FLOAT16_MAX, load_rounded
 from worker import Job, clip_frames
+
+if TYPE_CHECKING:
+    from parity import Comparison
 
 ROOT = Path(__file__).parents[1]
 BUILD_FOLDER = ROOT / "build" / "gpu-check"
@@ -211,6 +214,9 @@ def _dc_export(tell: Callable[[str], None], *arguments: str | Path) -> None:
             if line.strip():
                 last = line.strip()
                 tell(last)
+    if process.returncode < 0:
+        killer = signal.Signals(-process.returncode).name
+        raise StepFailed(f"dc-export {arguments[0]} was ended by {killer}; the last it said was: {last}")
     if process.returncode:
         raise StepFailed(last or f"dc-export {arguments[0]} ended with status {process.returncode}")
 
@@ -238,6 +244,8 @@ def load_step(folder: Path, dry_run: bool) -> Loaded:
         other: Row = apart(try_onnx, folder, dry_run)
     except StepFailed as error:
         other = Row("ONNX Runtime", FAILED, note=str(error))
+    if other.status != PASSED and not dry_run:
+        other = dataclasses.replace(other, status=FAILED)  # then there is nothing to check
     return Loaded([answer, other], "onnx" if other.status == PASSED else None)
 
 
@@ -281,7 +289,7 @@ def try_onnx(folder: Path, dry_run: bool) -> Row:
     """Run a frame with ONNX Runtime: not on the CPU, unless it is to stand for the GPU."""
     engines = load_engines(folder, "onnx")
     if engines.device == "the CPU" and not dry_run:
-        return Row("ONNX Runtime", SKIPPED, note="it has no CUDA provider (make install-gpu)")
+        return Row("ONNX Runtime", SKIPPED, note="CUDA does not work in it (make install-gpu GPU_VENV=.venv-dev)")
     return _run_a_frame("ONNX Runtime", engines)
 
 
@@ -302,6 +310,10 @@ def _run_a_frame(what: str, engines: EngineSet) -> Row:
 
 def parity_step(check: Check, folder: Path, backend: str, video: Path, depth_target: float, dry_run: bool) -> list[Row]:
     """The engines beside the float32 reference, graph by graph and as a whole."""
+    # Not above: the processes that are timed import this module, and onnx would count as their memory.
+    from parity import Options, compare
+    from rounding import FLOAT16_MAX, load_rounded
+
     # On the CPU, ONNX Runtime rounds less than what it stands for.
     rounded = load_rounded(folder) if dry_run else None
     engines = rounded.engines if rounded else BACKENDS[backend].load(folder)
@@ -331,6 +343,8 @@ def parity_step(check: Check, folder: Path, backend: str, video: Path, depth_tar
 
 def parity_rows(comparison: Comparison, depth_target: float = DEPTH_TARGET) -> list[Row]:
     """A row a graph, with the same inputs for both, and one for the whole clip."""
+    from parity import Error
+
     rows = []
     for graph in GRAPHS:
         error = Error.over([error for place, error in comparison.local.items() if place.graph == graph])
@@ -401,8 +415,9 @@ def latency_step(
     names, absent = latency.choose_backends(wanted, job.engines)
     found, order = latency.measure(names, job, runs, fresh)
     record = {"runs": runs, "order": order, "fresh_processes": fresh} | latency.record_of(job, found, absent, {})
+    rows = latency_rows(record, backend, check.speed_targets)
     latency.write(record, results, f"latency-{check.name}-{label}")
-    return latency_rows(record, backend, check.speed_targets)
+    return rows
 
 
 def latency_rows(record: Mapping[str, Any], backend: str | None, targets: Mapping[str, float]) -> list[Row]:
@@ -416,9 +431,10 @@ def latency_rows(record: Mapping[str, Any], backend: str | None, targets: Mappin
     rows = []
     for row in backends.values():
         if "absent" in row:
-            rows.append(Row(f"time of {row['title']}", SKIPPED, note=row["absent"]))
+            status = FAILED if row.get("failed") else SKIPPED
+            rows.append(Row(f"time of {row['title']}", status, note=row["absent"]))
         else:
-            rows.append(Row(f"time of {row['title']}", MEASURED, f"{_model_ms(row):.1f} ms/frame", note=size))
+            rows.append(Row(f"time of {row['title']}", MEASURED, _per_frame(row, job["frames"]), note=size))
     ours = backends.get(backend)
     for name, row in backends.items():
         if name == backend:
@@ -430,7 +446,8 @@ def latency_rows(record: Mapping[str, Any], backend: str | None, targets: Mappin
             reason = f"{' and '.join(missing)} did not run" if ours else "neither TensorRT nor ONNX Runtime runs here"
             rows.append(Row(what, SKIPPED, target=f">= {target:g}" if target else "", note=reason))
             continue
-        ratio = _model_ms(row) / _model_ms(ours)
+        times = zip(row[MODEL_SECONDS], ours[MODEL_SECONDS], strict=True)
+        ratio = statistics.median(other / own for other, own in times)
         note = f"of {ours['title']}; with reading and writing {_all_ms(row) / _all_ms(ours):.2f}x"
         if target:
             rows.append(judged(what, ratio, target, f"{ratio:.2f}x", note, least=True))
@@ -439,13 +456,15 @@ def latency_rows(record: Mapping[str, Any], backend: str | None, targets: Mappin
     return rows
 
 
+MODEL_SECONDS = "runs_seconds_of_the_model"
+
+
+def _per_frame(row: Mapping[str, Any], frames: int) -> str:
+    return f"{1000 * statistics.median(row[MODEL_SECONDS]) / frames:.1f} ms/frame"
+
+
 def _all_ms(row: Mapping[str, Any]) -> float:
     return float(row["ms_per_frame"]["all"]["median"])
-
-
-def _model_ms(row: Mapping[str, Any]) -> float:
-    stages = row["ms_per_frame"]
-    return _all_ms(row) - sum(float(stages[stage]["median"]) for stage in ("read", "write"))
 
 
 # One step after the other
@@ -492,7 +511,10 @@ class Record:
         self.path = results / f"gpu-check-{label}.json"
         self.contents: dict[str, Any] = {"gpu": gpu, "steps": {}}
         if self.path.exists():
-            self.contents = json.loads(self.path.read_text(encoding="utf-8"))
+            try:
+                self.contents = json.loads(self.path.read_text(encoding="utf-8"))
+            except ValueError:
+                print(f"{self.path} cannot be read; its results are left out.")
 
     def add(self, model: str, step: str, rows: Sequence[Row], seconds: float, **more: Any) -> None:
         """Put the results of a step in the place of its former ones, and write the files."""
@@ -507,8 +529,11 @@ class Record:
         }
         self.contents["steps"][f"{model} {step}"] = entry
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.contents, indent=2) + "\n", encoding="utf-8")
-        self.path.with_suffix(".md").write_text(in_markdown(self.contents), encoding="utf-8")
+        texts = {".json": json.dumps(self.contents, indent=2) + "\n", ".md": in_markdown(self.contents)}
+        for suffix, text in texts.items():  # whole or as before, whenever this may be ended
+            beside = self.path.with_suffix(f"{suffix}.part")
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(self.path.with_suffix(suffix))
 
     def backend(self, model: str) -> str | None:
         """What the step `load` found for a model; None where it found nothing, or has not been done."""

@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,7 @@ def summary(runs: Sequence[Run], baseline: Sequence[Run], frames: int) -> dict[s
     result: dict[str, Any] = {
         "ms_per_frame": stages | {"all": spread([1000 * run.total / frames for run in runs])},
         "runs_seconds": [run.total for run in runs],
+        "runs_seconds_of_the_model": [run.model for run in runs],
     }
     if baseline:
         ratios = [theirs.total / ours.total for ours, theirs in zip(runs, baseline, strict=False)]
@@ -198,7 +200,7 @@ def record_of(
         row: dict[str, Any] = {"title": BACKENDS[name].title}
         rows[name] = row
         if reason := absent.get(name) or found[name].get("failed"):
-            row["absent"] = reason
+            row |= {"absent": reason, "failed": name not in absent}
             continue
         row |= {key: value for key, value in found[name].items() if key != "runs"}
         row |= summary(found[name]["runs"], baseline, job.frames)
@@ -246,7 +248,8 @@ def report(record: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     for row in record["backends"].values():
         if "absent" in row:
-            console.print(f"{row['title']}: absent, as {row['absent']}", soft_wrap=True, markup=False)
+            verdict = "failed" if row.get("failed") else "absent"
+            console.print(f"{row['title']}: {verdict}, as {row['absent']}", soft_wrap=True, markup=False)
 
     if bounds := record.get("roofline"):
         machine = (
@@ -357,11 +360,14 @@ def choose_backends(wanted: Sequence[str] | None, engines: Path) -> tuple[list[s
 
 
 def write(record: Mapping[str, Any], results: Path, name: str) -> None:
-    """The record, and its chart where anything was measured."""
+    """The record, and its chart where anything was measured and can be drawn."""
     results.mkdir(parents=True, exist_ok=True)
     (results / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
     if any("ms_per_frame" in row for row in record["backends"].values()):
-        draw(record, results / f"{name}.png")
+        if find_spec("matplotlib"):
+            draw(record, results / f"{name}.png")
+        else:
+            print("matplotlib is not installed: there is no chart.")
 
 
 def main() -> None:

@@ -218,6 +218,13 @@ def peak_memory() -> Memory:
     return Memory(host, gpu)
 
 
+def _leave_the_gpu_to_the_others() -> None:
+    """Give back what PyTorch keeps for its next run: only the models of all backends need fit onto the GPU together."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
 def _serve(connection: Connection, backend: str, job: Job) -> None:
     """The process: open the backend, then answer requests until the other end is closed."""
     try:
@@ -233,6 +240,7 @@ def _serve(connection: Connection, backend: str, job: Job) -> None:
                 except EOFError:
                     return
                 answer = run_clip(engines, job, Path(folder), *arguments) if request == "run" else peak_memory()
+                _leave_the_gpu_to_the_others()
                 connection.send((True, answer))
     except Exception as error:
         first_line = (str(error).strip() or repr(error)).split("\n", 1)[0]

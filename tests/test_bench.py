@@ -261,7 +261,7 @@ def test_the_process_of_onnx_runtime_holds_nothing_of_the_others():
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT / "bench")!r})
-import latency, scaling
+import gpu_check, latency, scaling
 from backends import BACKENDS
 from worker import Job, run_clip
 engines = Path({str(BUNDLED)!r})

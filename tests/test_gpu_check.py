@@ -133,18 +133,19 @@ def test_what_is_not_a_number_is_missed(bundled):
 
 
 def latency_record(**milliseconds):
-    """A record of bench/latency.py with these milliseconds a frame for the model, and 2 for reading and writing."""
+    """A record of bench/latency.py with these milliseconds a frame for the model in all of three rounds, or in each."""
 
     def row(ms):
-        stages = {name: {"median": 1.0} for name in ("read", "write")} | {"all": {"median": ms + 2}}
-        return {"ms_per_frame": stages}
+        rounds = [ms] * 3 if isinstance(ms, float) else ms
+        stages = {name: {"median": 1.0} for name in ("read", "write")} | {"all": {"median": sorted(rounds)[1] + 2}}
+        return {"ms_per_frame": stages, gpu_check.MODEL_SECONDS: [each / 8 for each in rounds]}
 
     titles = {"tensorrt": "TensorRT", EAGER: "PyTorch eager", "compile": "torch.compile"}
     rows = {
-        name: {"title": titles[name]} | (row(ms) if ms else {"absent": "it ran out of memory"})
+        name: {"title": titles[name]} | (row(ms) if ms else {"absent": "it ran out of memory", "failed": True})
         for name, ms in milliseconds.items()
     }
-    return {"job": {"frames": 110, "width": 1024, "height": 576, "window": 110, "steps": 5}, "backends": rows}
+    return {"job": {"frames": 125, "width": 1024, "height": 576, "window": 110, "steps": 5}, "backends": rows}
 
 
 @pytest.mark.parametrize(
@@ -163,6 +164,40 @@ def test_speed_ups_are_held_against_their_targets(eager, compiled, expected):
     over = [rows[f"speed-up over {name}"] for name in ("PyTorch eager", "torch.compile")]
     assert tuple(row.status for row in over) == expected
     assert [row.target for row in over] == [">= 2", ">= 1.3"]
+
+
+def test_a_speed_up_is_that_of_runs_of_the_same_round():
+    """The machine slows down: a quotient of medians would be 2."""
+    record = latency_record(tensorrt=[10.0, 20.0, 40.0], eager=[30.0, 60.0, 40.0])
+    rows = {row.what: row for row in gpu_check.latency_rows(record, "tensorrt", {})}
+    assert rows["speed-up over PyTorch eager"].value == "3.00x"
+    assert rows["time of TensorRT"].value == "20.0 ms/frame"
+
+
+def test_a_backend_that_fails_is_not_one_that_is_not_installed():
+    record = latency_record(tensorrt=10.0, eager=None, compile=None)
+    record["backends"]["compile"]["failed"] = False
+    rows = {row.what: row for row in gpu_check.latency_rows(record, "tensorrt", {})}
+    assert rows["time of PyTorch eager"].status == FAILED
+    assert rows["time of torch.compile"].status == SKIPPED
+
+
+def test_a_record_that_was_cut_off_is_left_out(tmp_path, capsys):
+    (tmp_path / "gpu-check-X.json").write_text('{"gpu": "X", "steps": {')
+    record = gpu_check.Record(tmp_path, "X", "X")
+    assert "gpu-check-X.json cannot be read" in capsys.readouterr().out
+    record.add("nano", "load", [], 1.0)
+    assert json.loads((tmp_path / "gpu-check-X.json").read_text())["steps"].keys() == {"nano load"}
+    assert sorted(path.suffix for path in tmp_path.iterdir() if path.is_file()) == [".json", ".md"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+def test_an_export_that_is_killed_is_told_with_its_signal(monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(Path("dying").absolute()))
+    Path("dying").write_text("#!/bin/sh\necho tracing\nkill -9 $$\n")
+    Path("dying").chmod(0o755)
+    with pytest.raises(StepFailed, match="was ended by SIGKILL; the last it said was: tracing"):
+        gpu_check._dc_export(lambda line: None, "onnx")
 
 
 def test_without_an_engine_there_is_no_speed_up():
