@@ -105,6 +105,15 @@ def tables(record: dict) -> str:
     return "\n".join(lines)
 
 
+def with_tables(card: str, tables: str) -> str:
+    """The model card with these tables in the place of those that it has."""
+    marked = r"(<!-- figures -->\n).*?(<!-- end of figures -->)"
+    card, count = re.subn(marked, lambda match: f"{match[1]}\n{tables}\n\n{match[2]}", card, flags=re.DOTALL)
+    if count != 1:
+        raise SystemExit(f"{CARD} has no place for figures.")
+    return card
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -153,9 +162,7 @@ def main() -> None:
     print(tables(record))
     if not arguments.no_write:
         RESULT.write_text(json.dumps(record, indent=2) + "\n")
-        marked = r"(<!-- figures -->\n).*?(\n<!-- end of figures -->)"
-        card = re.sub(marked, lambda match: match[1] + tables(record) + match[2], CARD.read_text(), flags=re.DOTALL)
-        CARD.write_text(card)
+        CARD.write_text(with_tables(CARD.read_text(), tables(record)))
 
 
 if __name__ == "__main__":
