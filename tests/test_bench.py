@@ -320,7 +320,7 @@ def test_what_was_measured_is_written_printed_and_drawn():
     console = Console(file=io.StringIO(), width=160)
     latency.report(record, console)
     printed = console.file.getvalue()
-    assert "torch.compile: absent, as it ran out of memory" in printed
+    assert "torch.compile: failed, as it ran out of memory" in printed
     assert "TensorRT: absent, as it is not installed" in printed
     assert "2.00 [2.00, 2.00]" in printed
     assert "smallest and largest in brackets" in " ".join(printed.split())
