@@ -13,8 +13,6 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# A shell has what it starts in the background ignore Ctrl-C, and the processes that tests interrupt would inherit that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
@@ -22,6 +20,9 @@ from dc_export import export_onnx
 from dc_rt import DepthCrafter
 from dc_rt.engine.discovery import BUNDLED
 from depthcrafter import DepthCrafterPipeline, load_pipeline, make_checkpoint
+
+# A shell has what it starts in the background ignore Ctrl-C, and the processes that tests interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
