@@ -23,7 +23,7 @@ from onnx_ir.passes.common import NameFixPass
 PIECES = 8
 # Slices of frames and of whole transformers cost layers, and so are for the levels of large latents, by what divides
 # the number of their pixels: below, the tensors that wait for the way up take far more than layers do.
-LARGEST, LARGE = 64, 16
+LARGE = 16
 # Head sizes for which TensorRT-RTX has a fused attention kernel, in half precision only.
 FUSED_HEAD_SIZES = (64, 80)
 
@@ -33,14 +33,14 @@ def prepare_for_tensorrt(model: ir.Model, low_memory: bool = False) -> None:
 
     Args:
         model: changed in place.
-        low_memory: slice the VAE over frames too, which costs time: in the graph more copies, at the build more layers.
+        low_memory: slice over frames too, which costs time: in the graph more copies, at the build more layers.
     """
     decompose_attention(model)
     blend_residuals(model)
     normalize_over_frames(model)
     split_feed_forwards(model)
     if low_memory:
-        slice_vae_over_frames(model)
+        slice_spatial_layers(model)
     slice_temporal_transformers(model)
     slice_feed_forwards(model)
     NameFixPass()(model)
@@ -75,7 +75,7 @@ def decompose_attention(model: ir.Model) -> None:
 
         pieces = _pieces(query, 2)
         scaled.shape = query.shape
-        attended = attend(scaled) if pieces == 1 else _in_slices(at, scaled, 2, pieces, attend)
+        attended = attend(scaled) if pieces == 1 else _in_slices(at, [scaled], 2, pieces, attend)
         _substitute(node, attended)
         _remove(model, node)
 
@@ -147,15 +147,14 @@ def split_feed_forwards(model: ir.Model) -> None:
         _remove(model, split, add, matmul)
 
 
-def slice_vae_over_frames(model: ir.Model) -> None:
-    """Run in slices of the frames what mixes none: the whole VAE encoder, the spatial residual blocks of the decoder.
+def slice_spatial_layers(model: ir.Model) -> None:
+    """Run what mixes no frames in slices of the frames: residual blocks and the spatial parts of transformers.
 
-    The denoiser is left as it is: in slices of the frames it takes as much memory as in slices of the pixels alone.
+    A graph that mixes none at all and has convolutions, the VAE encoder, is sliced as a whole.
     """
-    if _nodes(model, "Gelu") or not _nodes(model, "GroupNormalization"):
-        return
+    normalizations = _nodes(model, "GroupNormalization")
     blocks = [name for name in model.graph.initializers if name.endswith("spatial_res_block.conv2.weight")]
-    if not blocks:
+    if normalizations and not blocks:
         _slice_all(model)
     for name in blocks:
         second = _user(model, name)
@@ -163,7 +162,12 @@ def slice_vae_over_frames(model: ir.Model) -> None:
         source = _present(_upstream(first, "GroupNormalization").inputs[0])
         if _pixel_divisor(source) >= LARGE:
             (add,) = second.outputs[0].consumers()
-            slice_over_frames(model, [_before_upsampling(source)], add.outputs[0])
+            slice_over_frames(model, _upsampled_from(source), add.outputs[0])
+    for gelu, inner in _feed_forwards(model):
+        if _pixel_axis(inner) == 1:
+            source = _present(_upstream(gelu, "GroupNormalization").inputs[0])
+            if _pixel_divisor(source) >= LARGE:
+                slice_over_frames(model, [source], _residual_sum(inner))
 
 
 def _slice_all(model: ir.Model) -> None:
@@ -176,11 +180,51 @@ def _slice_all(model: ir.Model) -> None:
 
 
 def slice_temporal_transformers(model: ir.Model) -> None:
-    """Run each temporal transformer in slices of the pixels: it mixes the frames of a pixel only."""
-    sources = [source for _, source in _feed_forwards(model) if _pixel_axis(source) == 0]
-    large = [source for source in sources if _pixel_divisor(source) >= LARGE]
-    for first, second in zip(large[::2], large[1::2], strict=True):
-        slice_region(model, first, _residual_sum(second), 0, _pieces(first, 0))
+    """Run the temporal part of each transformer in slices of the pixels, as it mixes the frames of a pixel only.
+
+    From the spatial part's result to the last projection, so that neither what is transposed for the temporal part nor
+    what is transposed back exists as a whole.
+    """
+    temporal = [node for node, source in _feed_forwards(model) if _pixel_axis(source) == 0]
+    for gelu in temporal[::2]:
+        source = _present(_upstream(gelu, "LayerNormalization").inputs[0])
+        if _pixel_divisor(source) < LARGE:
+            continue
+        spatial = _residual_sum_before(source)
+        (weighted,) = [node for node in spatial.consumers() if node.op_type == "Mul"]
+        (blend,) = weighted.outputs[0].consumers()
+        (projection,) = blend.outputs[0].consumers()
+        (biased,) = projection.outputs[0].consumers()
+        residual, total = _add_before_transposing(biased.outputs[0])
+        slice_region(model, [spatial, residual], total, 1, _pieces(spatial, 1))
+
+
+def _add_before_transposing(projected: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Let a transformer's residual connection be added as [T,h*w,C], before the result becomes [T,C,h,w] again.
+
+    The sum is then what the last slice ends with. An addition alone TensorRT may do again for each user, and the result
+    of a transformer has two, one of them far away: both summands would wait for it.
+
+    Args:
+        projected: [T,h*w,C], what the last projection gives.
+
+    Returns:
+        The residual and the sum, [T,h*w,C].
+    """
+    (reshape,) = projected.consumers()
+    (transpose,) = reshape.outputs[0].consumers()
+    (add,) = transpose.outputs[0].consumers()
+    (x,) = [_present(value) for value in add.inputs if value is not transpose.outputs[0]]
+    at = _Writer(add.graph, reshape)
+    channels = at.constant(np.array([0, -1, _shape(projected)[2]]))
+    residual = at("Reshape", at("Transpose", x, perm=[0, 2, 3, 1]), channels)
+    total = at("Add", projected, residual)
+    for value in (residual, total):
+        value.shape, value.type = projected.shape, projected.type
+    reshape.replace_input_with(0, total)
+    add.outputs[0].replace_all_uses_with(transpose.outputs[0], replace_graph_outputs=True)
+    add.graph.remove(add, safe=True)
+    return residual, total
 
 
 def slice_feed_forwards(model: ir.Model) -> None:
@@ -188,7 +232,7 @@ def slice_feed_forwards(model: ir.Model) -> None:
     for _, source in _feed_forwards(model):
         axis = _pixel_axis(source)
         if axis is not None:
-            slice_region(model, source, _residual_sum(source), axis, _pieces(source, axis))
+            slice_region(model, [source], _residual_sum(source), axis, _pieces(source, axis))
 
 
 def _feed_forwards(model: ir.Model) -> list[tuple[ir.Node, ir.Value]]:
@@ -198,26 +242,26 @@ def _feed_forwards(model: ir.Model) -> list[tuple[ir.Node, ir.Value]]:
     return [(gelu, source) for gelu, source in zip(gelus, sources, strict=True) if source.shape is not None]
 
 
-def slice_region(model: ir.Model, source: ir.Value, sink: ir.Value, axis: int, pieces: int) -> None:
-    """Compute `sink` from `source` in equal `pieces` of `axis`, which both have and no node between them mixes.
+def slice_region(model: ir.Model, sources: Sequence[ir.Value], sink: ir.Value, axis: int, pieces: int) -> None:
+    """Compute `sink` from `sources` in equal `pieces` of `axis`, which all have and no node between them mixes.
 
-    What comes in from beside `source` is shared by all pieces, so it must not have the axis.
+    What comes in from beside `sources` is shared by all pieces, so it must not have the axis.
     """
-    nodes = _nodes_between([source], sink)
+    nodes = _nodes_between(sources, sink)
     for node in nodes:
         if node.op_type == "Reshape":
             _make_relative(model, node)
     last = _producer(sink)
     at = _Writer(model.graph, last)
 
-    def compute(part: ir.Value) -> ir.Value:
-        values = {source: part}
+    def compute(*parts: ir.Value) -> ir.Value:
+        values = dict(zip(sources, parts, strict=True))
         for node in nodes:
             copy = at.copy(node, [values.get(value, value) if value else None for value in node.inputs])
             values.update(zip(node.outputs, copy.outputs, strict=True))
         return values[sink]
 
-    result = _in_slices(at, source, axis, pieces, compute)
+    result = _in_slices(at, sources, axis, pieces, compute)
     _substitute(last, result)
     _remove(model, *reversed(nodes))
 
@@ -228,7 +272,7 @@ def slice_over_frames(model: ir.Model, sources: Sequence[ir.Value], sink: ir.Val
     Slices are of one size, an eighth of the frames rounded up, so that TensorRT knows the largest from the profile.
     Past the last frame there is that one again, and the results are cut off.
     """
-    pieces = PIECES if _pixel_divisor(sink) >= LARGEST else PIECES // 2
+    pieces = PIECES
     nodes = _nodes_between(sources, sink)
     for node in nodes:
         if node.op_type == "Reshape":
@@ -240,8 +284,9 @@ def slice_over_frames(model: ir.Model, sources: Sequence[ir.Value], sink: ir.Val
     inside = {output for node in nodes for output in node.outputs}
     inputs = dict.fromkeys(value for node in nodes for value in node.inputs if value is not None)
     cut = [value for value in inputs if value not in inside and value.shape and _shape(value)[0] == frames]
-    parts = []
+    parts: list[ir.Value] = []
     for index in _frame_indices(at, sources[0], pieces):
+        index = _after(at, parts[-1], index) if parts else index
         values = {value: at("Gather", value, index, axis=0) for value in cut}
         for node in nodes:
             copy = at.copy(node, [values.get(value, value) if value else None for value in node.inputs])
@@ -321,18 +366,34 @@ def _constant(graph: ir.Graph, array: NDArray[np.generic]) -> ir.Value:
 
 
 def _in_slices(
-    at: _Writer, source: ir.Value, axis: int, pieces: int, compute: Callable[[ir.Value], ir.Value]
+    at: _Writer, sources: Sequence[ir.Value], axis: int, pieces: int, compute: Callable[..., ir.Value]
 ) -> ir.Value:
-    """`compute` on equal slices of `source`, joined again.
+    """`compute` on equal slices of `sources`, joined again.
 
     The slices get an axis of their own to be taken from: TensorRT knows its size, and so the size of a slice.
     """
-    cut = at("Reshape", source, _target(at, source, axis, [pieces, -1]))
-    parts = []
+    cut = [at("Reshape", source, _target(at, source, axis, [pieces, -1])) for source in sources]
+    parts: list[ir.Value] = []
     for piece in range(pieces):
-        part = compute(at("Gather", cut, at.constant(np.array(piece)), axis=axis))
+        index = at.constant(np.array(piece))
+        if parts:
+            index = _after(at, parts[-1], index)
+        part = compute(*(at("Gather", whole, index, axis=axis) for whole in cut))
         parts.append(at("Unsqueeze", part, at.constant(np.array([axis]))))
-    return at("Reshape", at("Concat", *parts, axis=axis), _target(at, source, axis, [-1]))
+    return at("Reshape", at("Concat", *parts, axis=axis), _target(at, sources[0], axis, [-1]))
+
+
+def _after(at: _Writer, part: ir.Value, index: ir.Value) -> ir.Value:
+    """`index`, which cannot be known before `part` is.
+
+    Where nothing says which slice comes first, TensorRT may cut them all at once and hold them together. No number is
+    greater than infinity, but TensorRT does not know it.
+    """
+    flat = at("Reshape", part, at.constant(np.array([-1])))
+    zero = at.constant(np.array(0))
+    first = at("Cast", at("Gather", flat, zero, axis=0), to=ir.DataType.FLOAT)
+    never = at("Greater", first, at.constant(np.array(np.inf, np.float32)))
+    return at("Add", index, at("Cast", never, to=ir.DataType.INT64))
 
 
 def _target(at: _Writer, source: ir.Value, axis: int, sizes: list[int]) -> ir.Value:
@@ -348,7 +409,10 @@ def _target(at: _Writer, source: ir.Value, axis: int, sizes: list[int]) -> ir.Va
 
 
 def _make_relative(model: ir.Model, reshape: ir.Node) -> None:
-    """Let a reshape say no size that it can take over from its input, so that it does for a slice as for the whole."""
+    """Let a reshape say no size that it can take over from its input, so that it does for a slice as for the whole.
+
+    Where several are left, the first of pixels is left to the reshape, and the others are as they were.
+    """
     if reshape.outputs[0].shape is None or _present(reshape.inputs[0]).shape is None:
         return  # written here, and so already
     before, after = _shape(_present(reshape.inputs[0])), _shape(reshape.outputs[0])
@@ -358,8 +422,11 @@ def _make_relative(model: ir.Model, reshape: ir.Node) -> None:
     relative = at.constant(np.array(target))
     if target.count(-1) > 1:
         absolute = _present(reshape.inputs[1])
+        left = next(axis for axis, size in enumerate(target) if size == -1 and _divisor(after[axis]) > 1)
         parts = [
-            at("Gather", absolute, at.constant(np.array([axis]))) if size == -1 else at.constant(np.array([size]))
+            at("Gather", absolute, at.constant(np.array([axis])))
+            if size == -1 and axis != left
+            else at.constant(np.array([size]))
             for axis, size in enumerate(target)
         ]
         relative = at("Concat", *parts, axis=0)
@@ -431,6 +498,15 @@ def _upstream(node: ir.Node, op_type: str) -> ir.Node:
     raise ValueError(f"there is no {op_type} before {node.name}")
 
 
+def _residual_sum_before(source: ir.Value) -> ir.Value:
+    """The spatial part's result, [T,h*w,C], of what the temporal part takes, [h*w,T,C]."""
+    value = source
+    while _producer(value).op_type != "Add":
+        value = _present(_producer(value).inputs[0])
+    (result,) = [x for x in _producer(value).inputs if x is not None and _pixel_axis(x) == 1]
+    return result
+
+
 def _residual_sum(source: ir.Value) -> ir.Value:
     """What a residual connection around a layer that takes `source` ends in."""
     (add,) = [node for node in source.consumers() if node.op_type == "Add"]
@@ -469,6 +545,13 @@ def _array(value: ir.Value) -> NDArray[np.generic]:
     assert value.const_value is not None
     array: NDArray[np.generic] = value.const_value.numpy()
     return array
+
+
+def _upsampled_from(source: ir.Value) -> list[ir.Value]:
+    """What a residual block takes: the tensors before a concatenation and an upsampling, where there are such."""
+    node = source.producer()
+    values = [_present(value) for value in node.inputs] if node and node.op_type == "Concat" else [source]
+    return [_before_upsampling(value) for value in values]
 
 
 def _before_upsampling(value: ir.Value) -> ir.Value:
