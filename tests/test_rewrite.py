@@ -1,6 +1,7 @@
 """Graphs rewritten for TensorRT: the same results as those exported, whatever the shape, in the precision they have."""
 
 import re
+from collections import defaultdict
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ import torch
 from dc_export import export_onnx
 from dc_export.graphs import GRAPH_SPECS, Denoiser, VaeDecoder, VaeEncoder
 from dc_export.onnx import _save, _tidy, _trace
-from dc_export.rewrite import prepare_for_tensorrt
+from dc_export.rewrite import PIECES, prepare_for_tensorrt
 from dc_export.sizes import check_tensor_sizes, largest_shapes
 from dc_rt import UserError
 from dc_rt.engine import GRAPHS, Manifest, Profile, Range
@@ -70,9 +71,10 @@ def outputs(path, inputs):
     return output
 
 
-def test_a_rewritten_denoiser_is_the_exported_one_at_every_number_of_frames(engines, rewritten):
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_a_rewritten_denoiser_is_the_exported_one_at_every_number_of_frames(engines, rewritten, low_memory):
     plain = onnxruntime.InferenceSession(engines / "denoiser.onnx")
-    sliced = onnxruntime.InferenceSession(rewritten("denoiser", False))
+    sliced = onnxruntime.InferenceSession(rewritten("denoiser", low_memory))
     # Not smaller than 128: of a lowest level of one or two pixels, a group's norm is a sign, and rounding decides it.
     for frames, height, width in [(1, 128, 128), (3, 128, 192), (8, 192, 128), (17, 128, 128), (70, 128, 128)]:
         inputs = denoiser_inputs(frames, height, width)
@@ -111,6 +113,32 @@ def test_the_vae_has_no_layer_of_all_frames_in_a_graph_of_low_memory(rewritten):
     assert set(frames_convolved("vae_encoder", True)) == {1}
     assert 1 not in frames_convolved("vae_decoder", False)
     assert frames_convolved("vae_decoder", True).count(1) >= 8 * 2  # of each block, in each slice
+
+
+def test_a_slice_is_cut_only_when_the_one_before_is_done(rewritten):
+    """Or TensorRT may cut all slices first and hold them together: the denoiser takes a third more."""
+    nodes = onnx.load(rewritten("denoiser", True)).graph.node
+    users = defaultdict(list)
+    for node in nodes:
+        for name in node.input:
+            users[name].append(node)
+    unsqueezed = {node.output[0]: node.input[0] for node in nodes if node.op_type == "Unsqueeze"}
+    sizes = {node.input[1] for node in nodes if node.op_type == "Reshape"}
+    joined = [
+        node.input
+        for node in nodes
+        if node.op_type == "Concat" and len(node.input) == PIECES and node.output[0] not in sizes
+    ]
+    assert len(joined) > 10
+
+    def cut_after(name, ways):
+        """Whether there is a cut behind `name`, the index of which is computed by `ways`."""
+        return not ways or any(user.op_type == ways[0] and cut_after(user.output[0], ways[1:]) for user in users[name])
+
+    for parts in joined:
+        for part in parts[:-1]:
+            ways = ["Reshape", "Gather", "Cast", "Greater", "Cast", "Add", "Gather"]
+            assert cut_after(unsqueezed.get(part, part), ways)
 
 
 def test_no_inner_tensor_of_a_feed_forward_has_all_pixels(rewritten):
