@@ -103,8 +103,8 @@ def tables(record: dict) -> str:
         f"| {fixed['rmse']:.3f} |",
         "",
         f"Flicker, mean change of what stands still before a still camera, {record['clips']} clips: "
-        f"{record['flicker']:.5f} in windows; frame by frame {record['flicker_frame_by_frame']:.5f} with the same noise "
-        f"for every frame (windows: {record['flicker'] / record['flicker_frame_by_frame']:.2f} of it), "
+        f"{record['flicker']:.5f} in windows; frame by frame {record['flicker_frame_by_frame']:.5f} with the same "
+        f"noise for every frame (windows: {record['flicker'] / record['flicker_frame_by_frame']:.2f} of it), "
         f"{record['flicker_frame_by_frame_own_noise']:.5f} with noise of its own for each "
         f"({record['flicker'] / record['flicker_frame_by_frame_own_noise']:.2f} of it).",
         "",
