@@ -96,7 +96,7 @@ def _load(
 ) -> M:
     """Load in the wanted precision from the first of `variants` that exists."""
     failure: Exception | None = None
-    for variant in variants:
+    for variant in _on_disk(Path(source, subfolder or ""), variants):
         options: dict[str, Any] = {"subfolder": subfolder} if subfolder else {}
         if variant:
             options["variant"] = variant
@@ -111,6 +111,16 @@ def _load(
         f"No {model_class.__name__} in safetensors could be loaded from {where} ({_first_line(failure)}); "
         "give a folder in the Hugging Face layout or a hub id that this machine can reach."
     ) from failure
+
+
+def _on_disk(folder: Path, variants: tuple[str | None, ...]) -> tuple[str | None, ...]:
+    """Those of `variants` that a folder has; all where there is no such folder, as with a hub id.
+
+    Asked for one that is not there, diffusers prints an error before it raises one.
+    """
+    files = [path.name for path in folder.glob("*.safetensors")]
+    there = {"fp16" if ".fp16" in name else None for name in files}
+    return tuple(variant for variant in variants if variant in there) or variants
 
 
 def _found(source: Source, load: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,6 +1,8 @@
 import dataclasses
 import json
+import logging
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -93,10 +95,17 @@ def test_half_precision_is_loaded_from_either_variant(tmp_path, checkpoint):
     base, unet = make_checkpoint(tmp_path, half, seed=1)
     assert (base / "vae/diffusion_pytorch_model.fp16.safetensors").is_file()
     assert (base / "image_encoder/model.fp16.safetensors").is_file()
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    diffusers.utils.logging.add_handler(handler)
     for folders in ((base, unet), checkpoint):
         for dtype in (torch.float16, torch.float32):
             pipeline = load_pipeline(*folders, dtype=dtype)
             assert {pipeline.unet.dtype, pipeline.vae.dtype, pipeline.image_encoder.dtype} == {dtype}
+    # Asked for a variant that is not there, diffusers prints an error before it raises one.
+    diffusers.utils.logging.remove_handler(handler)
+    assert not [record for record in records if record.levelno >= logging.ERROR]
 
 
 def test_half_precision_depth_is_near_full_precision(checkpoint, reference):

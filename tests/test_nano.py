@@ -59,8 +59,11 @@ def test_an_interrupted_stage_ends_with_the_same_weights(tmp_path):
 def test_training_writes_a_checkpoint_that_the_reference_loads(tmp_path):
     recipe = Recipe(
         vae_steps=2,
+        vae_decoder_steps=2,
         image_encoder_steps=2,
         unet_steps=2,
+        unet_own_steps=2,
+        unet_last_steps=2,
         unet_frames=4,
         pixel_clips=2,
         clips=2,
@@ -73,7 +76,8 @@ def test_training_writes_a_checkpoint_that_the_reference_loads(tmp_path):
     assert np.isfinite(depth).all()
     with (tmp_path / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["stage"] for row in rows] == ["vae", "image_encoder", "unet"]
+    stages = ["vae", "vae_decoder", "image_encoder", "unet", "unet_own", "unet_last"]
+    assert [row["stage"] for row in rows] == stages
     assert float(rows[-1]["validation"]) > 0
     assert (tmp_path / "curve.png").stat().st_size > 1000
     # Run again, all stages are done, and nothing is trained twice.

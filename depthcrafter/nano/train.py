@@ -1,8 +1,8 @@
-"""Train nano: the VAE, then the image encoder, then the UNet.
+"""Train nano: the VAE, then its decoder once more, then the image encoder, then the UNet, in two stages.
 
     python -m depthcrafter.nano.train checkpoints/nano
 
-About two hours on one CPU core; a GPU is used when there is one. The same seed on the same machine gives
+About four hours on one CPU core; a GPU is used when there is one. The same seed on the same machine gives
 the same weights. An interrupted training goes on where it was when the command is run again. The curves are written
 to log.csv and curve.png in the folder.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from dc_rt.schedule import RHO, SIGMA_MAX, SIGMA_MIN
+from dc_rt.schedule import RHO, SIGMA_MAX, SIGMA_MIN, karras_sigmas
 from depthcrafter.layout import (
     CONFIGS,
     build_image_encoder,
@@ -44,6 +45,13 @@ SAVE_EVERY = 200
 LOG_EVERY = 20
 # Of the logarithm of 0.2 plus a scene's disparity.
 COARSE_MEAN, COARSE_SPREAD = -0.72, 0.54
+# How much wrong changes from frame to frame weigh against wrong frames.
+CHANGE = 8.0
+# The noise levels at which the state that the UNet itself comes to matters: above, noise hides it; below, it is final.
+OWN_SIGMAS = 0.3, 50.0
+# The last stage of the UNet looks most at the noise levels of so many steps, in these parts: where the picture is all
+# but done, noise must be told from it exactly, or it flickers.
+LAST_STEPS, LAST_PARTS = 5, (0.2, 0.1, 0.2, 0.5, 0.0)
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,11 @@ class Recipe:
 
     seed: int = 0
     vae_steps: int = 1800
+    vae_decoder_steps: int = 500
     image_encoder_steps: int = 800
     unet_steps: int = 4500
+    unet_own_steps: int = 4500
+    unet_last_steps: int = 1600
     # Frames of 128x192 that the UNet sees a step.
     unet_frames: int = 32
     pixel_clips: int = 1600
@@ -251,6 +262,51 @@ def train_vae(vae: AutoencoderKLTemporalDecoder, recipe: Recipe, folder: Path, d
         vae.quant_conv.bias[4:] = 2 * math.log(noise_level / scaling)
 
 
+def train_vae_decoder(vae: AutoencoderKLTemporalDecoder, recipe: Recipe, folder: Path, device: torch.device) -> None:
+    """Let the decoder be steady: what stands still in the latents stands still in the disparity.
+
+    The first and the last frame of a chunk lack a neighbour, and a decoder that never saw a still chunk shows it. Half
+    of the chunks are one frame over and over. The latents' noise is mostly the same for all frames, as the UNet's
+    errors are. The encoder stays as it is.
+    """
+    _, disparity = rendered(recipe.pixels(), folder / "cache")
+    scaling: float = vae.config.scaling_factor
+
+    def loss(rng: np.random.Generator, generator: torch.Generator, progress: float) -> torch.Tensor:
+        half = progress < 0.7
+        num_frames = int(rng.choice([1, 4, 8], p=[0.1, 0.3, 0.6]))
+        way = _to_and_fro(rng, disparity.shape[1], num_frames)
+        if rng.random() < 0.5:
+            way[:] = way[0]
+        chunk = rng.integers(len(disparity)), way
+        grey = _pixels(disparity[chunk], rng.random() < 0.5, half, device).expand(-1, 3, -1, -1) * 2 - 1
+        with _half(device):
+            with torch.no_grad():
+                latents = vae.encode(grey.contiguous()).latent_dist.mode().float()
+            common, own = (
+                torch.randn((n, *latents.shape[1:]), generator=generator).to(device) for n in (1, num_frames)
+            )
+            latents = latents + (0.1 * rng.random() * common + 0.02 * own) / scaling
+            output = vae.decode(latents, num_frames=num_frames).sample.float()
+        error = _sharp_error(output, grey).mean()
+        if num_frames > 1:
+            error += CHANGE * (output - grey).diff(dim=0).abs().mean()
+        return error
+
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    Stage(
+        "vae_decoder",
+        vae.decoder,
+        loss,
+        steps=recipe.vae_decoder_steps,
+        learning_rate=5e-4,
+        seed=recipe.seed + 3,
+        folder=folder,
+    ).run()
+
+
 def train_image_encoder(
     encoder: CLIPVisionModelWithProjection,
     vae: AutoencoderKLTemporalDecoder,
@@ -290,6 +346,11 @@ def train_unet(
     them towards its start, where all of the picture is made. The first of the latents' channels, in which the VAE was
     taught to tell the disparity, counts three times. Clips are read forwards and backwards, and to and
     fro for windows that are longer than they are, up to the 110 frames of a full window.
+
+    That is the first stage. In the second, noise is added not to the true latents but to those that the UNet predicts
+    from noise alone: what it meets when it samples. Its own guess tells it nothing new about the clip, so that it
+    ceases to read a picture into the noise, which differs from frame to frame. And its changes from frame to frame are
+    compared with the true ones.
     """
     buckets = [encoded(bucket, pipeline, folder / "cache", recipe.seed) for bucket in recipe.buckets()]
     validation = encoded(recipe.validation(), pipeline, folder / "cache", recipe.seed)
@@ -300,36 +361,63 @@ def train_unet(
         # The image latents come unscaled.
         unet.conv_in.weight[:, 4:] *= pipeline.vae.config.scaling_factor
 
+    def denoise(
+        noisy: torch.Tensor, sigma: torch.Tensor, image_latents: torch.Tensor, embeddings: torch.Tensor
+    ) -> torch.Tensor:
+        """D, [B,T,4,h,w], of latents with noise of levels sigma, [B,1,1,1,1]."""
+        spread = (sigma**2 + 1).sqrt()
+        with _half(device):
+            v = unet(
+                torch.cat([noisy / spread, image_latents], dim=2),
+                sigma.flatten().log() / 4,
+                embeddings,
+                added_time_ids.expand(len(noisy), -1),
+                return_dict=False,
+            )[0].float()
+        denoised: torch.Tensor = noisy / spread**2 - v * sigma / spread
+        return denoised
+
     def d_loss(
         clips: EncodedClips,
         index: tuple[NDArray[np.intp], NDArray[np.intp]],
         sigma: torch.Tensor,
         keep: torch.Tensor,
         generator: torch.Generator,
+        own: bool = False,
     ) -> torch.Tensor:
-        """Squared error of D, [B], weighted as v is, but for noise too faint to matter."""
+        """Squared error of D, [B]: in the first stage weighted as v is, but for noise too faint to matter; in the
+        second, `own`, weighted evenly, with that of its changes."""
         latents, image_latents, embeddings = (
             torch.from_numpy(array[index].astype(np.float32)).to(device)
             for array in (clips.depth_latents, clips.image_latents, clips.embeddings)
         )
+        image_latents = image_latents * keep.to(device).view(-1, 1, 1, 1, 1)
+        embeddings = embeddings * keep.to(device).view(-1, 1, 1)
         sigma = sigma.to(device).view(-1, 1, 1, 1, 1)
         noise = torch.randn(latents.shape, generator=generator).to(device)
-        noisy = latents + sigma * noise
-        spread = (sigma**2 + 1).sqrt()
-        condition = image_latents * keep.to(device).view(-1, 1, 1, 1, 1)
-        with _half(device):
-            v = unet(
-                torch.cat([noisy / spread, condition], dim=2),
-                sigma.flatten().log() / 4,
-                embeddings * keep.to(device).view(-1, 1, 1),
-                added_time_ids.expand(len(noisy), -1),
-                return_dict=False,
-            )[0].float()
-        denoised = noisy / spread**2 - v * sigma / spread
-        error = weights * (denoised - latents).square()
-        return (error * spread**2 / (sigma**2 + 0.05**2)).mean((1, 2, 3, 4))
+        if not own:
+            error = weights * (denoise(latents + sigma * noise, sigma, image_latents, embeddings) - latents).square()
+            return (error * (sigma**2 + 1) / (sigma**2 + 0.05**2)).mean((1, 2, 3, 4))
 
-    def loss(rng: np.random.Generator, generator: torch.Generator, progress: float) -> torch.Tensor:
+        start = latents.clone()
+        chosen = ((sigma > OWN_SIGMAS[0]) & (sigma < OWN_SIGMAS[1])).flatten()
+        if chosen.any():
+            first = torch.full_like(sigma[chosen], SIGMA_MAX)
+            with torch.no_grad():
+                start[chosen] = denoise(first * noise[chosen], first, image_latents[chosen], embeddings[chosen])
+        error = denoise(start + sigma * noise, sigma, image_latents, embeddings) - latents
+        loss = (weights * error.square()).mean((1, 2, 3, 4))
+        if error.shape[1] > 1:
+            loss = loss + CHANGE * (weights * error.diff(dim=1).square()).mean((1, 2, 3, 4))
+        return loss
+
+    def loss(
+        rng: np.random.Generator,
+        generator: torch.Generator,
+        progress: float,
+        own: bool = False,
+        last: bool = False,
+    ) -> torch.Tensor:
         large = rng.random() < (0.1 if progress < 0.7 else 0.35)
         clips = buckets[1] if large else buckets[0]
         most = recipe.unet_frames if not large else recipe.unet_frames * 2 // 5
@@ -337,7 +425,12 @@ def train_unet(
         index = _windows(rng, clips, max(1, most // num_frames), num_frames)
         sigma = torch.from_numpy(_noise_levels(rng.random(len(index[0])) ** 2)).float()
         keep = torch.from_numpy(rng.random(len(index[0])) > 0.05).float()
-        return d_loss(clips, index, sigma, keep, generator).mean()
+        if last:
+            few = torch.from_numpy(
+                rng.choice(karras_sigmas(LAST_STEPS)[:LAST_STEPS], size=len(sigma), p=LAST_PARTS)
+            ).float()
+            sigma = torch.where(torch.from_numpy(rng.random(len(sigma)) < 0.6), few, sigma)
+        return d_loss(clips, index, sigma, keep, generator, own).mean()
 
     def validate(_: nn.Module) -> float:
         """Squared error of the first step's D: what one step would give."""
@@ -348,16 +441,22 @@ def train_unet(
             errors.append(d_loss(validation, index, torch.tensor([SIGMA_MAX]), torch.ones(1), generator))
         return float(torch.cat(errors).mean())
 
-    Stage(
-        "unet",
-        unet,
-        loss,
-        steps=recipe.unet_steps,
-        learning_rate=1e-3,
-        seed=recipe.seed + 2,
-        folder=folder,
-        validate=validate,
-    ).run()
+    for name, steps, learning_rate, seed, stage_loss in (
+        ("unet", recipe.unet_steps, 1e-3, recipe.seed + 2, loss),
+        ("unet_own", recipe.unet_own_steps, 8e-4, recipe.seed + 4, functools.partial(loss, own=True)),
+        ("unet_last", recipe.unet_last_steps, 4e-4, recipe.seed + 5, functools.partial(loss, own=True, last=True)),
+    ):
+        unet.requires_grad_(True)
+        Stage(
+            name,
+            unet,
+            stage_loss,
+            steps=steps,
+            learning_rate=learning_rate,
+            seed=seed,
+            folder=folder,
+            validate=validate,
+        ).run()
 
 
 def main() -> None:
@@ -381,6 +480,7 @@ def train(folder: Path, recipe: Recipe, device: torch.device) -> None:
     vae, encoder = build_vae(config).to(device), build_image_encoder(config).to(device)
     unet = build_unet(config).to(device)
     train_vae(vae, recipe, folder, device)
+    train_vae_decoder(vae, recipe, folder, device)
     train_image_encoder(encoder, vae, recipe, folder, device)
     train_unet(unet, _pipeline(vae, encoder, unet), recipe, folder, device)
     save_network(unet, folder, "unet", config)
