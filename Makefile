@@ -38,7 +38,7 @@ help:  ## Show this list.
 install: $(VENV)/.installed  ## Make .venv with the runtime: no PyTorch.
 
 demo: $(VENV)/.installed  ## Estimate the depth of a clip with the bundled engines.
-	$(VENV)/bin/dc-rt infer $(DEMO_CLIP) --save-folder demo_output
+	$(VENV)/bin/dc-rt infer $(DEMO_CLIP) --engines runtime/dc_rt/bundled --save-folder demo_output
 	$(VENV)/bin/python examples/show.py demo_output/demo examples/demo_disparity.mkv
 	@echo "Look at demo_output/demo_sheet.png and demo_side_by_side.mp4: the input, the depth found, the true depth."
 
