@@ -41,15 +41,19 @@ def predict(
 ) -> Float:
     """Depth of a clip, normalised over it, as a run writes it: float32 [T,H,W]."""
     depth = np.stack(list(model(frames, steps=steps, window_size=window, overlap=overlap, noise=Noise(42))))
-    normalised: Float = (depth - depth.min()) / max(np.ptp(depth), 1e-6)
-    return normalised
+    return normalised(depth)
 
 
 def one_by_one(model: DepthCrafter, frames: NDArray[np.uint8]) -> Float:
     """As `predict` with a window of 1, but with other noise for every frame."""
     depth = np.stack([next(iter(model(frame[None], noise=Noise(t)))) for t, frame in enumerate(frames)])
-    normalised: Float = (depth - depth.min()) / max(np.ptp(depth), 1e-6)
-    return normalised
+    return normalised(depth)
+
+
+def normalised(depth: Float) -> Float:
+    """Depth of a clip, [T,H,W], from 0 to 1 over all of it."""
+    result: Float = (depth - depth.min()) / max(np.ptp(depth), 1e-6)
+    return result
 
 
 def accuracy(model: DepthCrafter, clips: Sequence[Clip], steps: int) -> dict[str, float]:

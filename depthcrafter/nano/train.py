@@ -1,4 +1,4 @@
-"""Train nano: the VAE, then its decoder once more, then the image encoder, then the UNet, in two stages.
+"""Train nano: the VAE, then its decoder once more, then the image encoder, then the UNet, in three stages.
 
     python -m depthcrafter.nano.train checkpoints/nano
 
@@ -350,7 +350,7 @@ def train_unet(
     That is the first stage. In the second, noise is added not to the true latents but to those that the UNet predicts
     from noise alone: what it meets when it samples. Its own guess tells it nothing new about the clip, so that it
     ceases to read a picture into the noise, which differs from frame to frame. And its changes from frame to frame are
-    compared with the true ones.
+    compared with the true ones. The third is the second at the noise levels that a run of a few steps has.
     """
     buckets = [encoded(bucket, pipeline, folder / "cache", recipe.seed) for bucket in recipe.buckets()]
     validation = encoded(recipe.validation(), pipeline, folder / "cache", recipe.seed)

@@ -182,12 +182,11 @@ def _slice_all(model: ir.Model) -> None:
 def slice_temporal_transformers(model: ir.Model) -> None:
     """Run the temporal part of each transformer in slices of the pixels, as it mixes the frames of a pixel only.
 
-    From the spatial part's result to the last projection, so that neither what is transposed for the temporal part nor
-    what is transposed back exists as a whole.
+    From the spatial part's result to the sum with the residual, so that neither what is transposed for the temporal
+    part nor what is transposed back exists as a whole.
     """
-    temporal = [node for node, source in _feed_forwards(model) if _pixel_axis(source) == 0]
-    for gelu in temporal[::2]:
-        source = _present(_upstream(gelu, "LayerNormalization").inputs[0])
+    temporal = [source for _, source in _feed_forwards(model) if _pixel_axis(source) == 0]
+    for source in temporal[::2]:
         if _pixel_divisor(source) < LARGE:
             continue
         spatial = _residual_sum_before(source)
@@ -272,7 +271,6 @@ def slice_over_frames(model: ir.Model, sources: Sequence[ir.Value], sink: ir.Val
     Slices are of one size, an eighth of the frames rounded up, so that TensorRT knows the largest from the profile.
     Past the last frame there is that one again, and the results are cut off.
     """
-    pieces = PIECES
     nodes = _nodes_between(sources, sink)
     for node in nodes:
         if node.op_type == "Reshape":
@@ -285,7 +283,7 @@ def slice_over_frames(model: ir.Model, sources: Sequence[ir.Value], sink: ir.Val
     inputs = dict.fromkeys(value for node in nodes for value in node.inputs if value is not None)
     cut = [value for value in inputs if value not in inside and value.shape and _shape(value)[0] == frames]
     parts: list[ir.Value] = []
-    for index in _frame_indices(at, sources[0], pieces):
+    for index in _frame_indices(at, sources[0], PIECES):
         index = _after(at, parts[-1], index) if parts else index
         values = {value: at("Gather", value, index, axis=0) for value in cut}
         for node in nodes:
