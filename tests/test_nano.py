@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,8 +16,17 @@ from dc_rt.engine.discovery import BUNDLED
 from dc_rt.media import read_frames
 from dc_rt.noise import Noise
 from depthcrafter import load_pipeline
+from depthcrafter.nano.data import EncodedClips
 from depthcrafter.nano.scenes import make_clip
-from depthcrafter.nano.train import Recipe, Stage, train
+from depthcrafter.nano.train import (
+    COARSE_MEAN,
+    COARSE_SPREAD,
+    Recipe,
+    Stage,
+    _relative_error,
+    _windows,
+    train,
+)
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -56,6 +66,74 @@ def test_an_interrupted_stage_ends_with_the_same_weights(tmp_path):
     assert straight.model.bias.item() == pytest.approx(-1, abs=0.1)
 
 
+TWO_PARTS = """
+import sys
+from pathlib import Path
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from depthcrafter.nano.train import Stage
+
+if sys.argv[2] == "together":
+    dist.init_process_group("gloo")
+torch.manual_seed(0)
+model = nn.Linear(3, 1)
+
+def loss(rng, generator, progress):
+    x = torch.randn((int(rng.integers(1, 5)), 3), generator=generator)
+    return (model(x) - x.sum(1, keepdim=True)).square().mean()
+
+Stage("line", model, loss, steps=200, learning_rate=0.05, seed=0, folder=Path(sys.argv[1]), parts=2).run()
+if not dist.is_initialized() or dist.get_rank() == 0:
+    torch.save(model.state_dict(), Path(sys.argv[1]) / "line.pt")
+"""
+
+
+def test_two_processes_end_with_the_weights_of_one(tmp_path):
+    script = tmp_path / "two_parts.py"
+    script.write_text(TWO_PARTS)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    weights, logs = [], []
+    for name, command in (("alone", []), ("together", torchrun)):
+        folder = tmp_path / name
+        folder.mkdir()
+        subprocess.run([sys.executable, *command, script, folder, name], check=True, timeout=120)
+        weights.append(torch.load(folder / "line.pt"))
+        with (folder / "log.csv").open() as file:
+            logs.append([(row["step"], row["loss"]) for row in csv.DictReader(file)])
+    for key in weights[0]:
+        assert torch.equal(weights[0][key], weights[1][key])
+    assert logs[0] == logs[1]
+    assert float(logs[0][-1][1]) < 0.1
+
+
+def test_windows_of_a_pair_share_frames():
+    index, way = _windows(np.random.default_rng(0), _clips(5, 16), 4, 8, 2)
+    assert index.shape == (4, 1)
+    assert way.shape == (4, 8)
+    for first, second in ((0, 1), (2, 3)):
+        assert index[first] == index[second]
+        assert (way[first, -2:] == way[second, :2]).all()
+        assert not (way[first] == way[second]).all()
+
+
+def test_the_relative_error_forgives_scale_and_shift_but_nothing_else():
+    disparity = torch.rand((2, 3, 4, 6), generator=torch.Generator().manual_seed(0))
+
+    def latents(told: torch.Tensor) -> torch.Tensor:
+        channel = ((told + 0.2).log() - COARSE_MEAN) / COARSE_SPREAD
+        return torch.stack([channel, *[torch.zeros_like(channel)] * 3], dim=2)
+
+    assert _relative_error(latents(0.4 * disparity + 0.3), latents(disparity)) < 0.01
+    assert _relative_error(latents(1 - disparity), latents(disparity)) > 0.2
+
+
+def _clips(count: int, num_frames: int) -> EncodedClips:
+    latents = np.zeros((count, num_frames, 4, 2, 3), np.float16)
+    return EncodedClips(latents, latents, np.zeros((count, num_frames, 8), np.float16))
+
+
 def test_training_writes_a_checkpoint_that_the_reference_loads(tmp_path):
     recipe = Recipe(
         vae_steps=2,
@@ -64,11 +142,15 @@ def test_training_writes_a_checkpoint_that_the_reference_loads(tmp_path):
         unet_steps=2,
         unet_own_steps=2,
         unet_last_steps=2,
+        unet_wide_steps=2,
         unet_frames=4,
         pixel_clips=2,
         clips=2,
         large_clips=1,
         clip_frames=4,
+        wide_clips=2,
+        long_clips=2,
+        large_wide_clips=1,
     )
     train(tmp_path, recipe, torch.device("cpu"))
     depth = load_pipeline(tmp_path, tmp_path / "unet")(make_clip(0, 2, 128, 128).frames, steps=1)
@@ -76,7 +158,7 @@ def test_training_writes_a_checkpoint_that_the_reference_loads(tmp_path):
     assert np.isfinite(depth).all()
     with (tmp_path / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
-    stages = ["vae", "vae_decoder", "image_encoder", "unet", "unet_own", "unet_last"]
+    stages = ["vae", "vae_decoder", "image_encoder", "unet", "unet_own", "unet_last", "unet_wide"]
     assert [row["stage"] for row in rows] == stages
     assert float(rows[-1]["validation"]) > 0
     assert (tmp_path / "curve.png").stat().st_size > 1000

@@ -72,8 +72,11 @@ def encoded(bucket: Bucket, pipeline: DepthCrafterPipeline, cache: Path, seed: i
     paths = [cache / f"{bucket.name}-{name}.npy" for name in names]
     if not all(path.exists() for path in paths):
         generator = torch.Generator().manual_seed(seed)
+        # On a CPU, convolutions in bfloat16 take half as long where channels come last.
+        pipeline.vae.encoder.to(memory_format=torch.channels_last)
         with torch.autocast(pipeline.device.type, dtype=torch.bfloat16):
             columns = list(zip(*(_encode(clip, pipeline, generator) for clip in bucket.clips()), strict=True))
+        pipeline.vae.encoder.to(memory_format=torch.contiguous_format)
         for path, column in zip(paths, columns, strict=True):
             _save(path, np.stack(column))
     return EncodedClips(*(np.load(path, mmap_mode="r") for path in paths))

@@ -1,25 +1,30 @@
-"""Train nano: the VAE, then its decoder once more, then the image encoder, then the UNet, in three stages.
+"""Train nano: the VAE, then its decoder once more, then the image encoder, then the UNet, in four stages.
 
     python -m depthcrafter.nano.train checkpoints/nano
+    torchrun --nproc-per-node 2 -m depthcrafter.nano.train checkpoints/nano
 
-About four hours on one CPU core; a GPU is used when there is one. The same seed on the same machine gives
-the same weights. An interrupted training goes on where it was when the command is run again. The curves are written
-to log.csv and curve.png in the folder.
+About seven hours on one CPU core; a GPU is used when there is one. Two processes halve the last stage's time and share
+one GPU or none. The same seed on the same machine gives the same weights. An interrupted training goes on where it was
+when the command is run again. The curves are written to log.csv and curve.png in the folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import functools
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from diffusers import AutoencoderKLTemporalDecoder
 from diffusers.models.attention_processor import Attention
 from numpy.typing import NDArray
@@ -49,7 +54,20 @@ COARSE_MEAN, COARSE_SPREAD = -0.72, 0.54
 CHANGE = 8.0
 # The noise levels at which the state that the UNet itself comes to matters: above, noise hides it; below, it is final.
 OWN_SIGMAS = 0.3, 50.0
-# The last stage of the UNet looks most at the noise levels of so many steps, in these parts: where the picture is all
+# The fourth stage of the UNet: how much wrong changes and the disagreement of windows that share frames weigh against
+# wrong frames, and wrong relative depth against wrong latents; and how often it has the noise of a run's steps.
+WIDE_CHANGE, SEAM, RELATIVE = 2.0, 4.0, 1.0
+# How often it looks at one frame of a great many rooms, at long clips, and at clips of the demonstration's size; and
+# how many frames of them a window has. Windows of two frames are left out: on a CPU, PyTorch 2.13's gradient of a
+# temporal convolution over two frames in bfloat16 is wrong, and at times not a number.
+WIDE_LEVELS = 0.4, 0.05, 0.15, 0.4, 0.0
+WIDE_PARTS = 0.55, 0.33, 0.12
+WIDE_FRAMES = (
+    ([1, 4], [0.75, 0.25]),
+    ([4, 8, 16, 32, 110], [0.3, 0.36, 0.26, 0.06, 0.02]),
+    ([1, 6], [0.4, 0.6]),
+)
+# The third stage of the UNet looks most at the noise levels of so many steps, in these parts: where the picture is all
 # but done, noise must be told from it exactly, or it flickers.
 LAST_STEPS, LAST_PARTS = 5, (0.2, 0.1, 0.2, 0.5, 0.0)
 
@@ -65,12 +83,16 @@ class Recipe:
     unet_steps: int = 4500
     unet_own_steps: int = 4500
     unet_last_steps: int = 1600
+    unet_wide_steps: int = 5600
     # Frames of 128x192 that the UNet sees a step.
     unet_frames: int = 32
     pixel_clips: int = 1600
     clips: int = 1600
     large_clips: int = 60
     clip_frames: int = 8
+    wide_clips: int = 12_000
+    long_clips: int = 500
+    large_wide_clips: int = 200
 
     def pixels(self) -> Bucket:
         """What the VAE and the image encoder are trained on."""
@@ -83,19 +105,32 @@ class Recipe:
             Bucket("large", TRAINING_SEEDS + self.clips, self.large_clips, self.clip_frames, 192, 320),
         ]
 
+    def wide_buckets(self) -> list[Bucket]:
+        """What the UNet's last stage is trained on: rooms that the others never saw, as `WIDE_PARTS` has them."""
+        return [
+            Bucket("wide", TRAINING_SEEDS + 2_000, self.wide_clips, 1, 128, 192),
+            Bucket("long", TRAINING_SEEDS + 14_000, self.long_clips, 2 * self.clip_frames, 128, 192),
+            Bucket("large-wide", TRAINING_SEEDS + 15_000, self.large_wide_clips, 4, 192, 320),
+        ]
+
     def validation(self) -> Bucket:
         """What the UNet's curve is measured on."""
         return Bucket("validation", VALIDATION_SEEDS, min(16, self.clips), self.clip_frames, 128, 192)
 
 
 class Stage:
-    """The loop that all three trainings share: AdamW with warm-up and cosine, an average of the weights, saved states.
+    """The loop that all trainings share: AdamW with warm-up and cosine, an average of the weights, saved states.
+
+    A step may have several parts, whose gradients are averaged. Where there are several processes, each takes its
+    share of them; the weights end the same, but for the order in which more than two gradients are added.
 
     Args:
         name: of the files and in the log.
         model: trained in place; ends as the exponential average of itself.
-        loss: the loss of a step; draws what it needs from the generators of that step, so that a resumed training
-            sees what an uninterrupted one would have seen.
+        loss: the loss of a part of a step; draws what it needs from the generators of that step, so that a resumed
+            training sees what an uninterrupted one would have seen. The first generator is the same for all parts of
+            a step, so that what it decides, sizes, keeps processes in step; the second is the part's own.
+        parts: of a step.
         validate: a figure for the log, of the averaged weights, every `SAVE_EVERY` steps.
     """
 
@@ -110,12 +145,15 @@ class Stage:
         seed: int,
         folder: Path,
         validate: Callable[[nn.Module], float] | None = None,
+        parts: int = 1,
     ) -> None:
         self.name, self.model, self.loss, self.validate = name, model, loss, validate
-        self.steps, self.learning_rate, self.seed = steps, learning_rate, seed
+        self.steps, self.learning_rate, self.seed, self.parts = steps, learning_rate, seed, parts
         self.state, self.log = folder / "state" / f"{name}.pt", folder / "log.csv"
         self.average = {key: value.clone() for key, value in model.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
         self.step = 0
 
     def run(self) -> None:
@@ -132,10 +170,12 @@ class Stage:
             if done or self.step % LOG_EVERY == 0:
                 checked = done or self.step % SAVE_EVERY == 0
                 figure = self._validate() if self.validate and checked else None
-                self._write_log(float(np.mean(losses)), figure, time.monotonic() - began)
+                loss = float(_summed([torch.tensor(np.mean(losses))])[0])
                 losses = []
-                if checked:
-                    self._save()
+                if _rank() == 0:
+                    self._write_log(loss, figure, time.monotonic() - began)
+                    if checked:
+                        self._save()
         self.model.load_state_dict(self.average)
         self.model.eval().requires_grad_(False)
 
@@ -144,11 +184,19 @@ class Stage:
         rate = self.learning_rate * min(1.0, (self.step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * progress))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        rng = np.random.default_rng([self.seed, self.step])
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        loss = self.loss(rng, generator, progress)
+        total = 0.0
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        for part in range(_rank(), self.parts, _processes()):
+            rng = np.random.default_rng([self.seed, self.step])
+            generator = torch.Generator().manual_seed(int(rng.integers(2**62)) + part)
+            loss = self.loss(rng, generator, progress) / self.parts
+            loss.backward()
+            total += float(loss.detach())
+        if _processes() > 1:
+            trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+            gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in trained]
+            for parameter, gradient in zip(trained, _summed(gradients), strict=True):
+                parameter.grad = gradient
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         # A short memory at first, so that the average soon forgets the start.
@@ -156,7 +204,7 @@ class Stage:
         with torch.no_grad():
             for key, value in self.model.state_dict().items():
                 self.average[key].lerp_(value, 1 - decay)
-        return float(loss.detach())
+        return total
 
     def _validate(self) -> float:
         assert self.validate is not None
@@ -210,7 +258,7 @@ def train_vae(vae: AutoencoderKLTemporalDecoder, recipe: Recipe, folder: Path, d
     latents' spread makes the decoder forgive the UNet's small errors, and a penalty on the latents' moments keeps their
     spread at 1 / scaling_factor.
     """
-    frames, disparity = rendered(recipe.pixels(), folder / "cache")
+    frames, disparity = _rendered(recipe, folder)
     scaling: float = vae.config.scaling_factor
     noise_level = 0.1
     with torch.random.fork_rng():
@@ -269,7 +317,7 @@ def train_vae_decoder(vae: AutoencoderKLTemporalDecoder, recipe: Recipe, folder:
     of the chunks are one frame over and over. The latents' noise is mostly the same for all frames, as the UNet's
     errors are. The encoder stays as it is.
     """
-    _, disparity = rendered(recipe.pixels(), folder / "cache")
+    _, disparity = _rendered(recipe, folder)
     scaling: float = vae.config.scaling_factor
 
     def loss(rng: np.random.Generator, generator: torch.Generator, progress: float) -> torch.Tensor:
@@ -315,7 +363,7 @@ def train_image_encoder(
     device: torch.device,
 ) -> None:
     """Make the embedding tell a frame's coarse disparity, through a linear layer that is then thrown away."""
-    frames, disparity = rendered(recipe.pixels(), folder / "cache")
+    frames, disparity = _rendered(recipe, folder)
     rows, columns = 6, 8
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
@@ -351,9 +399,18 @@ def train_unet(
     from noise alone: what it meets when it samples. Its own guess tells it nothing new about the clip, so that it
     ceases to read a picture into the noise, which differs from frame to frame. And its changes from frame to frame are
     compared with the true ones. The third is the second at the noise levels that a run of a few steps has.
+
+    The fourth goes on from there, from weights rounded to float16 as they are published, with rooms that the UNet never
+    saw, so many that most are seen a few times only. Windows come in pairs that share a quarter of their frames, each
+    with noise of its own, and their disagreement on these counts. So does the relative error of the disparity that the
+    first channel tells, once aligned as the evaluation aligns it.
     """
-    buckets = [encoded(bucket, pipeline, folder / "cache", recipe.seed) for bucket in recipe.buckets()]
-    validation = encoded(recipe.validation(), pipeline, folder / "cache", recipe.seed)
+    with _first_then_others():
+        buckets, wide_buckets = (
+            [encoded(bucket, pipeline, folder / "cache", recipe.seed) for bucket in some]
+            for some in (recipe.buckets(), recipe.wide_buckets())
+        )
+        validation = encoded(recipe.validation(), pipeline, folder / "cache", recipe.seed)
     added_time_ids = torch.tensor([ADDED_TIME_IDS], device=device)
     weights = torch.tensor([3.0, 1.0, 1.0, 1.0], device=device).view(4, 1, 1) / 1.5
     unet.set_attn_processor(_PlainAttention())
@@ -387,6 +444,41 @@ def train_unet(
     ) -> torch.Tensor:
         """Squared error of D, [B]: in the first stage weighted as v is, but for noise too faint to matter; in the
         second, `own`, weighted evenly, with that of its changes."""
+        if own:
+            error, _ = own_error(clips, index, sigma, keep, generator)
+            loss = (weights * error.square()).mean((1, 2, 3, 4))
+            if error.shape[1] > 1:
+                loss = loss + CHANGE * (weights * error.diff(dim=1).square()).mean((1, 2, 3, 4))
+            return loss
+        latents, image_latents, embeddings, sigma, noise = drawn(clips, index, sigma, keep, generator)
+        error = weights * (denoise(latents + sigma * noise, sigma, image_latents, embeddings) - latents).square()
+        return (error * (sigma**2 + 1) / (sigma**2 + 0.05**2)).mean((1, 2, 3, 4))
+
+    def own_error(
+        clips: EncodedClips,
+        index: tuple[NDArray[np.intp], NDArray[np.intp]],
+        sigma: torch.Tensor,
+        keep: torch.Tensor,
+        generator: torch.Generator,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Error of D and the true latents, each [B,T,4,h,w], where noise is added to the UNet's own first guess."""
+        latents, image_latents, embeddings, sigma, noise = drawn(clips, index, sigma, keep, generator)
+        start = latents.clone()
+        chosen = ((sigma > OWN_SIGMAS[0]) & (sigma < OWN_SIGMAS[1])).flatten()
+        if chosen.any():
+            first = torch.full_like(sigma[chosen], SIGMA_MAX)
+            with torch.no_grad():
+                start[chosen] = denoise(first * noise[chosen], first, image_latents[chosen], embeddings[chosen])
+        return denoise(start + sigma * noise, sigma, image_latents, embeddings) - latents, latents
+
+    def drawn(
+        clips: EncodedClips,
+        index: tuple[NDArray[np.intp], NDArray[np.intp]],
+        sigma: torch.Tensor,
+        keep: torch.Tensor,
+        generator: torch.Generator,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """True latents, image latents, embeddings, noise levels [B,1,1,1,1] and noise."""
         latents, image_latents, embeddings = (
             torch.from_numpy(array[index].astype(np.float32)).to(device)
             for array in (clips.depth_latents, clips.image_latents, clips.embeddings)
@@ -395,21 +487,7 @@ def train_unet(
         embeddings = embeddings * keep.to(device).view(-1, 1, 1)
         sigma = sigma.to(device).view(-1, 1, 1, 1, 1)
         noise = torch.randn(latents.shape, generator=generator).to(device)
-        if not own:
-            error = weights * (denoise(latents + sigma * noise, sigma, image_latents, embeddings) - latents).square()
-            return (error * (sigma**2 + 1) / (sigma**2 + 0.05**2)).mean((1, 2, 3, 4))
-
-        start = latents.clone()
-        chosen = ((sigma > OWN_SIGMAS[0]) & (sigma < OWN_SIGMAS[1])).flatten()
-        if chosen.any():
-            first = torch.full_like(sigma[chosen], SIGMA_MAX)
-            with torch.no_grad():
-                start[chosen] = denoise(first * noise[chosen], first, image_latents[chosen], embeddings[chosen])
-        error = denoise(start + sigma * noise, sigma, image_latents, embeddings) - latents
-        loss = (weights * error.square()).mean((1, 2, 3, 4))
-        if error.shape[1] > 1:
-            loss = loss + CHANGE * (weights * error.diff(dim=1).square()).mean((1, 2, 3, 4))
-        return loss
+        return latents, image_latents, embeddings, sigma, noise
 
     def loss(
         rng: np.random.Generator,
@@ -432,6 +510,34 @@ def train_unet(
             sigma = torch.where(torch.from_numpy(rng.random(len(sigma)) < 0.6), few, sigma)
         return d_loss(clips, index, sigma, keep, generator, own).mean()
 
+    def wide_loss(rng: np.random.Generator, generator: torch.Generator, progress: float) -> torch.Tensor:
+        kind = int(rng.choice(3, p=WIDE_PARTS))
+        lengths, chances = WIDE_FRAMES[kind]
+        clips, num_frames = wide_buckets[kind], int(rng.choice(lengths, p=chances))
+        most = recipe.unet_frames // 2 if kind < 2 else recipe.unet_frames // 5
+        paired = kind == 1 and num_frames <= 16
+        batch = max(2 if paired else 1, most // num_frames)
+        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        index = _windows(rng, clips, batch, num_frames, num_frames // 4 if paired else None)
+        levels = rng.choice(karras_sigmas(LAST_STEPS)[:LAST_STEPS], size=batch, p=WIDE_LEVELS)
+        sigma = torch.from_numpy(
+            np.where(rng.random(batch) < 0.6, levels, _noise_levels(rng.random(batch) ** 2))
+        ).float()
+        keep = torch.from_numpy(rng.random(batch) > 0.05).float()
+        if paired:
+            # Two windows that meet are as far in their denoising, but for their noise.
+            sigma, keep = (values[::2].repeat_interleave(2) for values in (sigma, keep))
+        error, latents = own_error(clips, index, sigma, keep, generator)
+        error_told = _relative_error(latents + error, latents)
+        loss = (weights * error.square()).mean() + RELATIVE * error_told
+        if num_frames > 1:
+            loss = loss + WIDE_CHANGE * (weights * error.diff(dim=1).square()).mean()
+        if paired:
+            shared = num_frames // 4
+            apart = error[0::2, -shared:] - error[1::2, :shared]
+            loss = loss + SEAM * (weights * apart.square()).mean()
+        return loss
+
     def validate(_: nn.Module) -> float:
         """Squared error of the first step's D: what one step would give."""
         generator = torch.Generator().manual_seed(0)
@@ -441,11 +547,14 @@ def train_unet(
             errors.append(d_loss(validation, index, torch.tensor([SIGMA_MAX]), torch.ones(1), generator))
         return float(torch.cat(errors).mean())
 
-    for name, steps, learning_rate, seed, stage_loss in (
-        ("unet", recipe.unet_steps, 1e-3, recipe.seed + 2, loss),
-        ("unet_own", recipe.unet_own_steps, 8e-4, recipe.seed + 4, functools.partial(loss, own=True)),
-        ("unet_last", recipe.unet_last_steps, 4e-4, recipe.seed + 5, functools.partial(loss, own=True, last=True)),
+    for name, steps, learning_rate, seed, stage_loss, parts in (
+        ("unet", recipe.unet_steps, 1e-3, recipe.seed + 2, loss, 1),
+        ("unet_own", recipe.unet_own_steps, 8e-4, recipe.seed + 4, functools.partial(loss, own=True), 1),
+        ("unet_last", recipe.unet_last_steps, 4e-4, recipe.seed + 5, functools.partial(loss, own=True, last=True), 1),
+        ("unet_wide", recipe.unet_wide_steps, 6e-4, recipe.seed + 6, wide_loss, 2),
     ):
+        if stage_loss is wide_loss:
+            _round_to_half(unet)
         unet.requires_grad_(True)
         Stage(
             name,
@@ -456,6 +565,7 @@ def train_unet(
             seed=seed,
             folder=folder,
             validate=validate,
+            parts=parts,
         ).run()
 
 
@@ -469,7 +579,12 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     arguments = parser.parse_args()
     recipe = Recipe(**{name: getattr(arguments, name) for name in vars(defaults)})
+    if "WORLD_SIZE" in os.environ:
+        # Gradients are small: they may well travel through the processor's memory.
+        dist.init_process_group("gloo", timeout=timedelta(hours=3))
     train(arguments.folder, recipe, torch.device(arguments.device))
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def train(folder: Path, recipe: Recipe, device: torch.device) -> None:
@@ -482,7 +597,11 @@ def train(folder: Path, recipe: Recipe, device: torch.device) -> None:
     train_vae(vae, recipe, folder, device)
     train_vae_decoder(vae, recipe, folder, device)
     train_image_encoder(encoder, vae, recipe, folder, device)
+    for network in (vae, encoder):
+        _round_to_half(network)
     train_unet(unet, _pipeline(vae, encoder, unet), recipe, folder, device)
+    if _rank() > 0:
+        return
     save_network(unet, folder, "unet", config)
     save_network(vae, folder, "vae", config)
     save_network(encoder, folder, "image_encoder", config)
@@ -520,6 +639,46 @@ def _pipeline(
     return DepthCrafterPipeline(
         vae=vae, image_encoder=encoder, unet=unet, scheduler=build_scheduler(), feature_extractor=CLIPImageProcessor()
     )
+
+
+def _rendered(recipe: Recipe, folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+    with _first_then_others():
+        return rendered(recipe.pixels(), folder / "cache")
+
+
+def _round_to_half(network: nn.Module) -> None:
+    """Make the weights those of the checkpoint, which are float16."""
+    with torch.no_grad():
+        for value in network.state_dict().values():
+            value.copy_(value.half())
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _processes() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextlib.contextmanager
+def _first_then_others() -> Iterator[None]:
+    """The first process does what is within, and the others after it: they find what it wrote."""
+    if _rank() > 0:
+        dist.barrier()
+    yield
+    if _rank() == 0 and dist.is_initialized():
+        dist.barrier()
+
+
+def _summed(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The sum of all processes' tensors, in every process."""
+    if _processes() == 1:
+        return tensors
+    flat = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
+    dist.all_reduce(flat)
+    parts = flat.to(tensors[0].device).split([tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def _half(device: torch.device) -> torch.autocast:
@@ -580,16 +739,38 @@ def _coarse(disparity: torch.Tensor) -> torch.Tensor:
     return ((F.avg_pool2d(disparity, 8) + 0.2).log() - COARSE_MEAN) / COARSE_SPREAD
 
 
+def _relative_error(latents: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Mean relative error of the depth that the first channel of latents [B,T,4,h,w] tells, after one scale and one
+    shift a window, least squares in disparity. 0.2 plus a scene's disparity is nearly in proportion to 1 / depth."""
+    told, true = (
+        ((part[:, :, 0].clamp(-4, 4) * COARSE_SPREAD + COARSE_MEAN).exp()).flatten(1) for part in (latents, truth)
+    )
+    told_mean, true_mean = told.mean(1, keepdim=True), true.mean(1, keepdim=True)
+    covariance = ((told - told_mean) * (true - true_mean)).mean(1, keepdim=True)
+    scale = covariance / ((told - told_mean).square().mean(1, keepdim=True) + 1e-4)
+    aligned = (scale * (told - told_mean) + true_mean).clamp(min=0.1)
+    return (true / aligned - 1).abs().mean()
+
+
 def _windows(
-    rng: np.random.Generator, clips: EncodedClips, batch: int, num_frames: int
+    rng: np.random.Generator, clips: EncodedClips, batch: int, num_frames: int, shared: int | None = None
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Index of clips [B,1] and of their frames [B,T]."""
-    way = np.stack([_to_and_fro(rng, clips.embeddings.shape[1], num_frames) for _ in range(batch)])
-    return rng.integers(len(clips.embeddings), size=(batch, 1)), way
+    """Index of clips [B,1] and of their frames [B,T]; with `shared`, every second window begins with so many of the
+    frames that the one before ends with."""
+    windows = batch if shared is None else batch // 2
+    length = num_frames if shared is None else 2 * num_frames - shared
+    way = np.stack([_to_and_fro(rng, clips.embeddings.shape[1], length) for _ in range(windows)])
+    chosen = rng.integers(len(clips.embeddings), size=(windows, 1))
+    if shared is None:
+        return chosen, way
+    pairs = np.stack([way[:, :num_frames], way[:, -num_frames:]], axis=1)
+    return chosen.repeat(2, axis=0), pairs.reshape(2 * windows, num_frames)
 
 
 def _to_and_fro(rng: np.random.Generator, length: int, num_frames: int) -> NDArray[np.intp]:
     """Index [num_frames] of a clip's frames: from any, in either direction, one or two at a time, to and fro."""
+    if length == 1:
+        return np.zeros(num_frames, np.intp)
     way = (rng.integers(2 * length) + rng.choice([-2, -1, 1, 2]) * np.arange(num_frames)) % (2 * length - 2)
     index: NDArray[np.intp] = np.minimum(way, 2 * length - 2 - way)
     return index
