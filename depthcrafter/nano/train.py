@@ -83,7 +83,7 @@ class Recipe:
     unet_steps: int = 4500
     unet_own_steps: int = 4500
     unet_last_steps: int = 1600
-    unet_wide_steps: int = 5600
+    unet_wide_steps: int = 7000
     # Frames of 128x192 that the UNet sees a step.
     unet_frames: int = 32
     pixel_clips: int = 1600
