@@ -16,17 +16,12 @@ from dc_rt.engine.discovery import BUNDLED
 from dc_rt.media import read_frames
 from dc_rt.noise import Noise
 from depthcrafter import load_pipeline
-from depthcrafter.nano.data import EncodedClips
+from depthcrafter.nano.data import COARSE_MEAN, COARSE_SPREAD, EncodedClips
+from depthcrafter.nano.recipe import Recipe
 from depthcrafter.nano.scenes import make_clip
-from depthcrafter.nano.train import (
-    COARSE_MEAN,
-    COARSE_SPREAD,
-    Recipe,
-    Stage,
-    _relative_error,
-    _windows,
-    train,
-)
+from depthcrafter.nano.stage import Stage
+from depthcrafter.nano.train import train
+from depthcrafter.nano.train_unet import relative_error, windows
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -73,7 +68,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
-from depthcrafter.nano.train import Stage
+from depthcrafter.nano.stage import Stage
 
 if sys.argv[2] == "together":
     dist.init_process_group("gloo")
@@ -109,7 +104,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
 
 
 def test_windows_of_a_pair_share_frames():
-    index, way = _windows(np.random.default_rng(0), _clips(5, 16), 4, 8, 2)
+    index, way = windows(np.random.default_rng(0), _clips(5, 16), 4, 8, 2)
     assert index.shape == (4, 1)
     assert way.shape == (4, 8)
     for first, second in ((0, 1), (2, 3)):
@@ -118,15 +113,15 @@ def test_windows_of_a_pair_share_frames():
         assert not (way[first] == way[second]).all()
 
 
-def test_the_relative_error_forgives_scale_and_shift_but_nothing_else():
+def test_therelative_error_forgives_scale_and_shift_but_nothing_else():
     disparity = torch.rand((2, 3, 4, 6), generator=torch.Generator().manual_seed(0))
 
     def latents(told: torch.Tensor) -> torch.Tensor:
         channel = ((told + 0.2).log() - COARSE_MEAN) / COARSE_SPREAD
         return torch.stack([channel, *[torch.zeros_like(channel)] * 3], dim=2)
 
-    assert _relative_error(latents(0.4 * disparity + 0.3), latents(disparity)) < 0.01
-    assert _relative_error(latents(1 - disparity), latents(disparity)) > 0.2
+    assert relative_error(latents(0.4 * disparity + 0.3), latents(disparity)) < 0.01
+    assert relative_error(latents(1 - disparity), latents(disparity)) > 0.2
 
 
 def _clips(count: int, num_frames: int) -> EncodedClips:

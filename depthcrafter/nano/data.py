@@ -17,6 +17,8 @@ from depthcrafter.pipeline import NOISE_AUGMENTATION, DepthCrafterPipeline
 # Seeds of training scenes count up from here; those that are held out, for validation and for evaluation, lie below.
 TRAINING_SEEDS = 1_000_000
 VALIDATION_SEEDS = 500_000
+# Of the logarithm of 0.2 plus a scene's disparity.
+COARSE_MEAN, COARSE_SPREAD = -0.72, 0.54
 # Encoded together; frames are independent of one another in both encoders.
 ENCODE_CHUNK = 16
 
@@ -80,6 +82,15 @@ def encoded(bucket: Bucket, pipeline: DepthCrafterPipeline, cache: Path, seed: i
         for path, column in zip(paths, columns, strict=True):
             _save(path, np.stack(column))
     return EncodedClips(*(np.load(path, mmap_mode="r") for path in paths))
+
+
+def to_and_fro(rng: np.random.Generator, length: int, num_frames: int) -> NDArray[np.intp]:
+    """Index [num_frames] of a clip's frames: from any, in either direction, one or two at a time, to and fro."""
+    if length == 1:
+        return np.zeros(num_frames, np.intp)
+    way = (rng.integers(2 * length) + rng.choice([-2, -1, 1, 2]) * np.arange(num_frames)) % (2 * length - 2)
+    index: NDArray[np.intp] = np.minimum(way, 2 * length - 2 - way)
+    return index
 
 
 def _encode(clip: Clip, pipeline: DepthCrafterPipeline, generator: torch.Generator) -> tuple[NDArray[np.float16], ...]:
