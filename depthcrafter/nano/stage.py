@@ -147,7 +147,7 @@ class Stage:
 
 
 def rank() -> int:
-    return dist.getrank() if dist.is_initialized() else 0
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def _processes() -> int:
