@@ -1,7 +1,6 @@
 """nano, the trained model that is bundled: its training, its checkpoint, its engines and what they are worth."""
 
 import csv
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from dc_rt.engine.discovery import BUNDLED
 from dc_rt.media import read_frames
 from dc_rt.noise import Noise
 from depthcrafter import load_pipeline
-from depthcrafter.nano.data import COARSE_MEAN, COARSE_SPREAD, EncodedClips
+from depthcrafter.nano.data import EncodedClips, coarse
 from depthcrafter.nano.recipe import Recipe
 from depthcrafter.nano.scenes import make_clip
 from depthcrafter.nano.stage import Stage
@@ -53,7 +52,13 @@ def test_an_interrupted_stage_ends_with_the_same_weights(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         stage(tmp_path / "interrupted", fail_at=250).run()
     resumed = stage(tmp_path / "interrupted")
+    taken = []
+    resumed.validate = lambda: taken.append(resumed.step) or 0.0
     resumed.run()
+    assert taken == [400]
+    logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("straight", "interrupted")]
+    steps, again = ([row.split(",")[1] for row in log] for log in logs)
+    assert steps == again
 
     for ours, theirs in zip(resumed.model.parameters(), straight.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -76,7 +81,10 @@ torch.manual_seed(0)
 model = nn.Linear(3, 1)
 
 def loss(rng, generator, progress):
-    x = torch.randn((int(rng.integers(1, 5)), 3), generator=generator)
+    size = int(rng.integers(1, 5))
+    x = torch.randn((size, 3), generator=generator)
+    with Path(sys.argv[1], "draws.txt").open("a") as file:
+        file.write(f"{progress} {size} {x.sum()}\\n")
     return (model(x) - x.sum(1, keepdim=True)).square().mean()
 
 Stage("line", model, loss, steps=200, learning_rate=0.05, seed=0, folder=Path(sys.argv[1]), parts=2).run()
@@ -89,7 +97,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
     script = tmp_path / "two_parts.py"
     script.write_text(TWO_PARTS)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    weights, logs = [], []
+    weights, logs, draws = [], [], []
     for name, command in (("alone", []), ("together", torchrun)):
         folder = tmp_path / name
         folder.mkdir()
@@ -97,6 +105,11 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
         weights.append(torch.load(folder / "line.pt"))
         with (folder / "log.csv").open() as file:
             logs.append([(row["step"], row["loss"]) for row in csv.DictReader(file)])
+        draws.append(sorted((folder / "draws.txt").read_text().splitlines()))
+    # Both parts of every step, neither twice, of one size, with contents of their own.
+    assert draws[0] == draws[1]
+    assert len(set(draws[0])) == 400
+    assert len({line.rsplit(" ", 1)[0] for line in draws[0]}) == 200
     for key in weights[0]:
         assert torch.equal(weights[0][key], weights[1][key])
     assert logs[0] == logs[1]
@@ -113,15 +126,25 @@ def test_windows_of_a_pair_share_frames():
         assert not (way[first] == way[second]).all()
 
 
-def test_the_relative_error_forgives_scale_and_shift_but_nothing_else():
+def test_the_relative_error_forgives_a_windows_scale_and_shift():
     disparity = torch.rand((2, 3, 4, 6), generator=torch.Generator().manual_seed(0))
+    scale, shift = (torch.tensor(values).view(2, 1, 1, 1) for values in ([0.4, 0.7], [0.3, 0.1]))
 
     def latents(told: torch.Tensor) -> torch.Tensor:
-        channel = ((told + 0.2).log() - COARSE_MEAN) / COARSE_SPREAD
-        return torch.stack([channel, *[torch.zeros_like(channel)] * 3], dim=2)
+        return torch.stack([coarse(told), *[torch.zeros_like(told)] * 3], dim=2)
 
-    assert relative_error(latents(0.4 * disparity + 0.3), latents(disparity)) < 0.01
+    assert relative_error(latents(scale * disparity + shift), latents(disparity)) < 0.01
     assert relative_error(latents(disparity.flip(-1)), latents(disparity)) > 0.2
+    wrong = disparity.clone()
+    wrong[:, :, :2] += 0.3
+    assert 0.02 < relative_error(latents(wrong), latents(disparity)) < 0.5
+
+
+def test_a_recipe_whose_buckets_would_share_rooms_is_refused():
+    with pytest.raises(ValueError, match="'wide' run into the seeds of 'long': at most 12000 fit"):
+        Recipe(wide_clips=12_001)
+    with pytest.raises(ValueError, match="'large' run into the seeds of 'wide': at most 50 fit"):
+        Recipe(clips=1_950)
 
 
 def _clips(count: int, num_frames: int) -> EncodedClips:
@@ -158,7 +181,7 @@ def test_training_writes_a_checkpoint_that_the_reference_loads(tmp_path):
     assert float(rows[-1]["validation"]) > 0
     assert (tmp_path / "curve.png").stat().st_size > 1000
     # Run again, all stages are done, and nothing is trained twice.
-    train(tmp_path, dataclasses.replace(recipe), torch.device("cpu"))
+    train(tmp_path, recipe, torch.device("cpu"))
     with (tmp_path / "log.csv").open() as file:
         assert list(csv.DictReader(file)) == rows
 

@@ -17,8 +17,8 @@ from depthcrafter.pipeline import NOISE_AUGMENTATION, DepthCrafterPipeline
 # Seeds of training scenes count up from here; those that are held out, for validation and for evaluation, lie below.
 TRAINING_SEEDS = 1_000_000
 VALIDATION_SEEDS = 500_000
-# Of the logarithm of 0.2 plus a scene's disparity.
-COARSE_MEAN, COARSE_SPREAD = -0.72, 0.54
+# Of the logarithm of a scene's disparity plus this: their sum is nearly in proportion to 1 / depth.
+FAR, COARSE_MEAN, COARSE_SPREAD = 0.2, -0.72, 0.54
 # Encoded together; frames are independent of one another in both encoders.
 ENCODE_CHUNK = 16
 
@@ -33,6 +33,11 @@ class Bucket:
     num_frames: int
     height: int
     width: int
+
+    @property
+    def stem(self) -> str:
+        """Names the bucket's files: other clips have another."""
+        return f"{self.name}-{self.first_seed}-{self.num_clips}x{self.num_frames}-{self.width}x{self.height}"
 
     def clips(self) -> Iterator[Clip]:
         """The clips, in the order of their seeds."""
@@ -59,7 +64,7 @@ class EncodedClips:
 
 def rendered(bucket: Bucket, cache: Path) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     """Frames uint8 [n,T,H,W,3] and disparity float16 [n,T,H,W] of a bucket, from `cache` if they are there."""
-    paths = [cache / f"{bucket.name}-{kind}.npy" for kind in ("frames", "disparity")]
+    paths = [cache / f"{bucket.stem}-{kind}.npy" for kind in ("frames", "disparity")]
     if not all(path.exists() for path in paths):
         clips = list(bucket.clips())
         _save(paths[0], np.stack([clip.frames for clip in clips]))
@@ -71,7 +76,7 @@ def rendered(bucket: Bucket, cache: Path) -> tuple[NDArray[np.uint8], NDArray[np
 def encoded(bucket: Bucket, pipeline: DepthCrafterPipeline, cache: Path, seed: int) -> EncodedClips:
     """The clips of a bucket through the pipeline's VAE and CLIP in bfloat16, from `cache` if they are there."""
     names = ("image_latents", "depth_latents", "embeddings")
-    paths = [cache / f"{bucket.name}-{name}.npy" for name in names]
+    paths = [cache / f"{bucket.stem}-{name}.npy" for name in names]
     if not all(path.exists() for path in paths):
         generator = torch.Generator().manual_seed(seed)
         # On a CPU, convolutions in bfloat16 take half as long where channels come last.
@@ -82,6 +87,17 @@ def encoded(bucket: Bucket, pipeline: DepthCrafterPipeline, cache: Path, seed: i
         for path, column in zip(paths, columns, strict=True):
             _save(path, np.stack(column))
     return EncodedClips(*(np.load(path, mmap_mode="r") for path in paths))
+
+
+def coarse(disparity: torch.Tensor) -> torch.Tensor:
+    """What the first of the latents' channels tells: the logarithm of disparity, where errors in depth count alike near
+    and far, with about a mean of 0 and a spread of 1 over the training set."""
+    return ((disparity + FAR).log() - COARSE_MEAN) / COARSE_SPREAD
+
+
+def near(coarse: torch.Tensor) -> torch.Tensor:
+    """What `coarse` took the logarithm of: disparity plus `FAR`."""
+    return (coarse * COARSE_SPREAD + COARSE_MEAN).exp()
 
 
 def to_and_fro(rng: np.random.Generator, length: int, num_frames: int) -> NDArray[np.intp]:

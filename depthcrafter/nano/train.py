@@ -3,9 +3,9 @@
     python -m depthcrafter.nano.train checkpoints/nano
     torchrun --nproc-per-node 2 -m depthcrafter.nano.train checkpoints/nano
 
-About seven hours on one CPU core; a GPU is used when there is one. Two processes halve the last stage's time and share
-one GPU or none. The same seed on the same machine gives the same weights. An interrupted training goes on where it was
-when the command is run again. The curves are written to log.csv and curve.png in the folder.
+About seven hours on one CPU core; a GPU is used when there is one. Two processes halve the last stage's time, on two
+cores. The same seed on the same machine gives the same weights. An interrupted training goes on where it was when the
+command is run again. The curves are written to log.csv and curve.png in the folder.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from depthcrafter.layout import (
     save_network,
     save_rest,
 )
-from depthcrafter.nano.data import COARSE_MEAN, COARSE_SPREAD, rendered, to_and_fro
+from depthcrafter.nano.data import coarse, rendered, to_and_fro
 from depthcrafter.nano.recipe import Recipe
-from depthcrafter.nano.stage import Stage, first_then_others, in_bfloat16, rank
-from depthcrafter.nano.train_unet import round_to_half, train_unet
+from depthcrafter.nano.stage import Stage, first_then_others, in_bfloat16, rank, round_to_half
+from depthcrafter.nano.train_unet import train_unet
 from depthcrafter.pipeline import DepthCrafterPipeline
 from depthcrafter.unet import DepthCrafterUNet
 
@@ -287,9 +287,8 @@ def _pixels(array: NDArray[np.generic], mirror: bool, half: bool, device: torch.
 
 
 def _coarse(disparity: torch.Tensor) -> torch.Tensor:
-    """What the first of the latents' channels tells: the logarithm of disparity [n,1,H,W], where errors in depth count
-    alike near and far, at latent resolution, with about a mean of 0 and a spread of 1 over the training set."""
-    return ((F.avg_pool2d(disparity, 8) + 0.2).log() - COARSE_MEAN) / COARSE_SPREAD
+    """`coarse` of disparity [n,1,H,W] at latent resolution, [n,1,H/8,W/8]."""
+    return coarse(F.avg_pool2d(disparity, 8))
 
 
 if __name__ == "__main__":

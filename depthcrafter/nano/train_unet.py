@@ -14,34 +14,50 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dc_rt.schedule import RHO, SIGMA_MAX, SIGMA_MIN, karras_sigmas
-from depthcrafter.nano.data import COARSE_MEAN, COARSE_SPREAD, EncodedClips, encoded, to_and_fro
+from depthcrafter.nano.data import EncodedClips, encoded, near, to_and_fro
 from depthcrafter.nano.recipe import Recipe
-from depthcrafter.nano.stage import Stage, first_then_others, in_bfloat16
+from depthcrafter.nano.stage import Stage, first_then_others, in_bfloat16, round_to_half
 from depthcrafter.pipeline import ADDED_TIME_IDS, DepthCrafterPipeline
 from depthcrafter.unet import DepthCrafterUNet
 
+# Of clips [B,1] and of their frames [B,T].
 Index = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 # How much wrong changes from frame to frame weigh against wrong frames.
 CHANGE = 8.0
 # The noise levels at which the state that the UNet itself comes to matters: above, noise hides it; below, it is final.
 OWN_SIGMAS = 0.3, 50.0
-# The fourth stage of the UNet: how much wrong changes and the disagreement of windows that share frames weigh against
-# wrong frames, and wrong relative depth against wrong latents; and how often it has the noise of a run's steps.
-WIDE_CHANGE, SEAM, RELATIVE = 2.0, 4.0, 1.0
-# How often it looks at one frame of a great many rooms, at long clips, and at clips of the demonstration's size; and
-# how many frames of them a window has. Windows of two frames are left out: on a CPU, PyTorch 2.13's gradient of a
-# temporal convolution over two frames in bfloat16 is wrong, and at times not a number.
-WIDE_LEVELS = 0.4, 0.05, 0.15, 0.4, 0.0
-WIDE_PARTS = 0.55, 0.33, 0.12
-WIDE_FRAMES = (
-    ([1, 4], [0.75, 0.25]),
-    ([4, 8, 16, 32, 110], [0.3, 0.36, 0.26, 0.06, 0.02]),
-    ([1, 6], [0.4, 0.6]),
-)
-# The third stage of the UNet looks most at the noise levels of so many steps, in these parts: where the picture is all
-# but done, noise must be told from it exactly, or it flickers.
+# The third stage looks most at the noise levels of a run of so many steps, in these parts: where the picture is all but
+# done, noise must be told from it exactly, or it flickers.
 LAST_STEPS, LAST_PARTS = 5, (0.2, 0.1, 0.2, 0.5, 0.0)
+# The same for the fourth, and how much there wrong changes and the disagreement of windows that share frames weigh
+# against wrong frames, and wrong relative depth against wrong latents.
+WIDE_PARTS = 0.4, 0.05, 0.15, 0.4, 0.0
+WIDE_CHANGE, SEAM, RELATIVE = 2.0, 4.0, 1.0
+# What processes share of a step of the fourth.
+PARTS = 2
+
+
+@dataclass(frozen=True)
+class _Diet:
+    """Windows of one of `Recipe.wide_buckets`: their share, how many frames they have and how often, and up to how many
+    frames they come in pairs that share a quarter of them."""
+
+    share: float
+    lengths: tuple[int, ...]
+    chances: tuple[float, ...]
+    paired: int = 0
+    # A frame's pixels over those of 128x192.
+    size: float = 1.0
+
+
+# In the buckets' order. Windows of two frames are left out: on a CPU, PyTorch 2.13's gradient of a temporal convolution
+# over two frames in bfloat16 is wrong, and at times not a number.
+WIDE = (
+    _Diet(0.55, (1, 4), (0.75, 0.25)),
+    _Diet(0.33, (4, 8, 16, 32, 110), (0.3, 0.36, 0.26, 0.06, 0.02), paired=16),
+    _Diet(0.12, (1, 6), (0.4, 0.6), size=2.5),
+)
 
 
 def train_unet(
@@ -60,9 +76,9 @@ def train_unet(
     compared with the true ones. The third is the second at the noise levels that a run of a few steps has.
 
     The fourth goes on from there, from weights rounded to float16 as they are published, with rooms that the UNet never
-    saw, so many that most are seen a few times only. Windows come in pairs that share a quarter of their frames, each
-    with noise of its own, and their disagreement on these counts. So does the relative error of the depth that the
-    first channel tells, once aligned as the evaluation aligns it.
+    saw, far more of them. Short windows of long clips come in pairs that share a quarter of their frames, each with
+    noise of its own, and their disagreement on these counts. So does the relative error of the depth that the first
+    channel tells, once aligned as the evaluation aligns it.
     """
     unet.set_attn_processor(_PlainAttention())
     with torch.no_grad():
@@ -74,7 +90,7 @@ def train_unet(
         ("unet", losses.first, recipe.unet_steps, 1e-3, recipe.seed + 2, 1),
         ("unet_own", losses.own, recipe.unet_own_steps, 8e-4, recipe.seed + 4, 1),
         ("unet_last", last, recipe.unet_last_steps, 4e-4, recipe.seed + 5, 1),
-        ("unet_wide", losses.wide, recipe.unet_wide_steps, 6e-4, recipe.seed + 6, 2),
+        ("unet_wide", losses.wide, recipe.unet_wide_steps, 6e-4, recipe.seed + 6, PARTS),
     ):
         if name == "unet_wide":
             round_to_half(unet)
@@ -127,32 +143,36 @@ class _Losses:
         self._weights = torch.tensor([3.0, 1.0, 1.0, 1.0], device=device).view(4, 1, 1) / 1.5
 
     def first(self, rng: np.random.Generator, generator: torch.Generator, progress: float) -> torch.Tensor:
+        """The first stage's."""
         clips, index, sigma, keep = self._draw(rng, progress)
-        return self._first_step(self._batch(clips, index, sigma, keep, generator)).mean()
+        return self._v_error(self._batch(clips, index, sigma, keep, generator)).mean()
 
     def own(
         self, rng: np.random.Generator, generator: torch.Generator, progress: float, last: bool = False
     ) -> torch.Tensor:
+        """The second stage's and, `last`, the third's."""
         clips, index, sigma, keep = self._draw(rng, progress)
         if last:
-            sigma = _few_levels(rng, LAST_PARTS, sigma)
+            levels = _levels_of_a_run(rng, LAST_PARTS, len(sigma))
+            sigma = torch.where(torch.from_numpy(rng.random(len(sigma)) < 0.6), levels, sigma)
         error = self._own_error(self._batch(clips, index, sigma, keep, generator))
         return self._squared(error) + CHANGE * self._squared_change(error)
 
     def wide(self, rng: np.random.Generator, generator: torch.Generator, progress: float) -> torch.Tensor:
-        kind = int(rng.choice(3, p=WIDE_PARTS))
-        lengths, chances = WIDE_FRAMES[kind]
-        clips, num_frames = self._wide[kind], int(rng.choice(lengths, p=chances))
-        most = self._recipe.unet_frames // (5 if kind == 2 else 2)
-        paired = kind == 1 and num_frames <= 16
-        size = max(2 if paired else 1, most // num_frames)
+        """The fourth stage's."""
+        kind = int(rng.choice(len(WIDE), p=[diet.share for diet in WIDE]))
+        diet, clips = WIDE[kind], self._wide[kind]
+        num_frames = int(rng.choice(diet.lengths, p=diet.chances))
+        paired = num_frames <= diet.paired
+        size = int(self._recipe.unet_frames / PARTS / diet.size) // num_frames
+        size = max(2, size - size % 2) if paired else max(1, size)
         # From here on, a part of a step draws for itself.
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         shared = num_frames // 4
         index = windows(rng, clips, size, num_frames, shared if paired else None)
-        levels = rng.choice(karras_sigmas(LAST_STEPS)[:LAST_STEPS], size=size, p=WIDE_LEVELS)
-        usual = rng.random(size) < 0.6
-        sigma = torch.from_numpy(np.where(usual, levels, _noise_levels(rng.random(size) ** 2))).float()
+        levels = _levels_of_a_run(rng, WIDE_PARTS, size)
+        of_a_run = torch.from_numpy(rng.random(size) < 0.6)
+        sigma = torch.where(of_a_run, levels, torch.from_numpy(_noise_levels(rng.random(size) ** 2)).float())
         keep = torch.from_numpy(rng.random(size) > 0.05).float()
         if paired:
             # Two windows that meet are as far in their denoising, but for their noise.
@@ -165,14 +185,14 @@ class _Losses:
             loss = loss + SEAM * self._squared(error[0::2, -shared:] - error[1::2, :shared])
         return loss
 
-    def validate(self, _: nn.Module) -> float:
+    def validate(self) -> float:
         """Squared error of the first step's D: what one step would give."""
         generator = torch.Generator().manual_seed(0)
         errors = []
         for clip in range(len(self._validation.embeddings)):
             index = np.array([[clip]]), np.arange(self._recipe.clip_frames)[None]
             batch = self._batch(self._validation, index, torch.tensor([SIGMA_MAX]), torch.ones(1), generator)
-            errors.append(self._first_step(batch))
+            errors.append(self._v_error(batch))
         return float(torch.cat(errors).mean())
 
     def _draw(
@@ -214,14 +234,14 @@ class _Losses:
         denoised: torch.Tensor = noisy / spread**2 - v * sigma / spread
         return denoised
 
-    def _first_step(self, batch: _Batch) -> torch.Tensor:
+    def _v_error(self, batch: _Batch) -> torch.Tensor:
         """Squared error of D, [B], weighted as v is, but for noise too faint to matter."""
         error = self._denoise(batch.latents + batch.sigma * batch.noise, batch) - batch.latents
         weighted = self._weights * error.square() * (batch.sigma**2 + 1) / (batch.sigma**2 + 0.05**2)
         return weighted.mean((1, 2, 3, 4))
 
     def _own_error(self, batch: _Batch) -> torch.Tensor:
-        """Error of D, [B,T,4,h,w], where noise is added to the UNet's own first guess."""
+        """Error of D, [B,T,4,h,w], where noise of levels within `OWN_SIGMAS` is added to the UNet's own first guess."""
         start = batch.latents.clone()
         chosen = ((batch.sigma > OWN_SIGMAS[0]) & (batch.sigma < OWN_SIGMAS[1])).flatten()
         if chosen.any():
@@ -237,13 +257,6 @@ class _Losses:
     def _squared_change(self, error: torch.Tensor) -> torch.Tensor | float:
         """Of errors' changes from frame to frame; 0 where there is one frame."""
         return self._squared(error.diff(dim=1)) if error.shape[1] > 1 else 0.0
-
-
-def round_to_half(network: nn.Module) -> None:
-    """Make the weights those of the checkpoint, which are float16."""
-    with torch.no_grad():
-        for value in network.state_dict().values():
-            value.copy_(value.half())
 
 
 class _PlainAttention:
@@ -271,11 +284,12 @@ class _PlainAttention:
 
 
 def relative_error(latents: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Mean relative error of the depth that the first channel of latents [B,T,4,h,w] tells, after one scale and one
-    shift a window, least squares in disparity. 0.2 plus a scene's disparity is nearly in proportion to 1 / depth."""
-    told, true = (
-        ((part[:, :, 0].clamp(-4, 4) * COARSE_SPREAD + COARSE_MEAN).exp()).flatten(1) for part in (latents, truth)
-    )
+    """Mean relative error of the depth that latents [B,T,4,h,w] tell in their first channel, [].
+
+    Scale and shift are fitted a window, least squares in disparity, as the evaluation fits them a clip. What `coarse`
+    takes the logarithm of is nearly in proportion to 1 / depth.
+    """
+    told, true = (near(part[:, :, 0].clamp(-4, 4)).flatten(1) for part in (latents, truth))
     told_mean, true_mean = told.mean(1, keepdim=True), true.mean(1, keepdim=True)
     covariance = ((told - told_mean) * (true - true_mean)).mean(1, keepdim=True)
     scale = covariance / ((told - told_mean).square().mean(1, keepdim=True) + 1e-4)
@@ -286,22 +300,30 @@ def relative_error(latents: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 def windows(
     rng: np.random.Generator, clips: EncodedClips, batch: int, num_frames: int, shared: int | None = None
 ) -> Index:
-    """Index of clips [B,1] and of their frames [B,T]; with `shared`, every second window begins with so many of the
-    frames that the one before ends with."""
-    windows = batch if shared is None else batch // 2
-    length = num_frames if shared is None else 2 * num_frames - shared
-    way = np.stack([to_and_fro(rng, clips.embeddings.shape[1], length) for _ in range(windows)])
-    chosen = rng.integers(len(clips.embeddings), size=(windows, 1))
+    """Index of windows of clips.
+
+    Args:
+        rng: draws the clips and where in them the windows begin.
+        clips: n of them.
+        batch: B; even, with `shared`.
+        num_frames: T.
+        shared: every second window begins with so many of the frames that the one before ends with.
+
+    Returns:
+        Index of clips [B,1] and of their frames [B,T].
+    """
+    count, length = (batch, num_frames) if shared is None else (batch // 2, 2 * num_frames - shared)
+    way = np.stack([to_and_fro(rng, clips.embeddings.shape[1], length) for _ in range(count)])
+    chosen = rng.integers(len(clips.embeddings), size=(count, 1))
     if shared is None:
         return chosen, way
     pairs = np.stack([way[:, :num_frames], way[:, -num_frames:]], axis=1)
-    return chosen.repeat(2, axis=0), pairs.reshape(2 * windows, num_frames)
+    return chosen.repeat(2, axis=0), pairs.reshape(batch, num_frames)
 
 
-def _few_levels(rng: np.random.Generator, parts: tuple[float, ...], sigma: torch.Tensor) -> torch.Tensor:
-    """Noise levels [B], most of them those of a run of `LAST_STEPS` steps, in these parts."""
-    few = torch.from_numpy(rng.choice(karras_sigmas(LAST_STEPS)[:LAST_STEPS], size=len(sigma), p=parts)).float()
-    return torch.where(torch.from_numpy(rng.random(len(sigma)) < 0.6), few, sigma)
+def _levels_of_a_run(rng: np.random.Generator, parts: tuple[float, ...], size: int) -> torch.Tensor:
+    """Noise levels [size] of a run of `LAST_STEPS` steps, in these parts."""
+    return torch.from_numpy(rng.choice(karras_sigmas(LAST_STEPS)[:LAST_STEPS], size=size, p=parts)).float()
 
 
 def _noise_levels(ramp: NDArray[np.float64]) -> NDArray[np.float64]:
