@@ -74,7 +74,7 @@ bundled: $(DEV)/.installed  ## Export the bundled engine set anew.
 examples: $(DEV)/.installed  ## Make the example clips and their true disparity anew.
 	$(DEV)/bin/python examples/make_examples.py examples
 
-train-nano: $(DEV)/.installed  ## Train nano anew in checkpoints/nano: about four hours on one core.
+train-nano: $(DEV)/.installed  ## Train nano anew in checkpoints/nano: about seven hours on one core.
 	$(DEV)/bin/python -m depthcrafter.nano.train checkpoints/nano
 
 install-gpu: $(GPU_VENV)/.installed  ## Put onnxruntime-gpu in the place of onnxruntime in .venv, or GPU_VENV=.venv-dev: both are one module.
