@@ -235,8 +235,10 @@ def draw_curves(log: Path, path: Path) -> None:
     with log.open() as file:
         rows = list(csv.DictReader(file))
     stages = list(dict.fromkeys(row["stage"] for row in rows))
-    figure, panels = plt.subplots(1, len(stages), figsize=(4 * len(stages), 3), layout="constrained", squeeze=False)
-    for axes, stage in zip(panels[0], stages, strict=True):
+    columns = min(4, len(stages))
+    figure = plt.figure(figsize=(4 * columns, 3 * math.ceil(len(stages) / columns)), layout="constrained")
+    for number, stage in enumerate(stages, start=1):
+        axes = figure.add_subplot(math.ceil(len(stages) / columns), columns, number)
         mine = [row for row in rows if row["stage"] == stage]
         axes.semilogy([int(row["step"]) for row in mine], [float(row["loss"]) for row in mine], label="training")
         checked = [row for row in mine if row["validation"]]
