@@ -77,6 +77,8 @@ SPEED_TARGETS = {EAGER: 2.0, "compile": 1.3}
 
 # What graphs are made by: they are exported anew when any of it has changed.
 EXPORTER = ("export/dc_export/*.py", "depthcrafter/*.py", "engines/profiles.toml")
+# Those whose versions change what is exported.
+EXPORTER_PACKAGES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnx-ir")
 NANO = "runtime/dc_rt/bundled/checkpoint/*/*"
 
 PASSED, MISSED, FAILED, SKIPPED, MEASURED = "passed", "missed", "failed", "skipped", "measured"
@@ -180,7 +182,8 @@ def build_step(check: Check, folder: Path, given: bool, tell: Callable[[str], No
 
 def sources_hash(check: Check) -> str:
     """Of all that the graphs are made from and by. Not their times: a copied checkout has new ones."""
-    digest = hashlib.sha256(json.dumps([check.source, check.profile]).encode())
+    packages = versions(EXPORTER_PACKAGES)
+    digest = hashlib.sha256(json.dumps([check.source, check.profile, packages]).encode())
     patterns = (*EXPORTER, NANO) if check.source == "nano" else EXPORTER
     for path in sorted(path for pattern in patterns for path in ROOT.glob(pattern)):
         digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())

@@ -7,7 +7,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -42,10 +42,10 @@ def in_words(machine: dict[str, str | int]) -> str:
     return f"{machine['gpu']}; {words}" if "gpu" in machine else words
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of what does the work, as far as it is installed."""
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Of Python and of packages, as far as they are installed: if nothing else is asked, of what does the work."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in packages:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return found

@@ -228,13 +228,16 @@ def test_a_process_that_dies_is_a_step_that_fails():
         gpu_check.apart(dies)
 
 
-def test_graphs_are_exported_anew_when_what_makes_them_has_changed(tmp_path):
+def test_graphs_are_exported_anew_when_what_makes_them_has_changed(tmp_path, monkeypatch):
     check = gpu_check.DRY_CHECKS["nano"]
     folder = shutil.copytree(BUNDLED, tmp_path / "set")
     assert not gpu_check.is_up_to_date(check, folder)
     gpu_check.stamp_file(folder).write_text(gpu_check.sources_hash(check))
     assert gpu_check.is_up_to_date(check, folder)
     assert not gpu_check.is_up_to_date(dataclasses.replace(check, profile="1024x576"), folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(gpu_check, "versions", lambda packages: dict.fromkeys(packages, "0.1"))
+        assert not gpu_check.is_up_to_date(check, folder)
     (folder / "denoiser.onnx").unlink()
     assert not gpu_check.is_up_to_date(check, folder)
 
