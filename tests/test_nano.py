@@ -90,6 +90,9 @@ def loss(rng, generator, progress):
 Stage("line", model, loss, steps=200, learning_rate=0.05, seed=0, folder=Path(sys.argv[1]), parts=2).run()
 if not dist.is_initialized() or dist.get_rank() == 0:
     torch.save(model.state_dict(), Path(sys.argv[1]) / "line.pt")
+# Else its threads may end the process while Python does.
+if dist.is_initialized():
+    dist.destroy_process_group()
 """
 
 
