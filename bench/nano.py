@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dc_export.onnx import export_onnx
 from dc_rt import DepthCrafter
 from dc_rt.engine.discovery import BUNDLED
+from dc_rt.job import Options
 from dc_rt.noise import Noise
 from depthcrafter.nano.data import TRAINING_SEEDS
 from depthcrafter.nano.scenes import Clip, make_clip
@@ -34,13 +35,18 @@ MAX_DEPTH = 30.0
 STILL_FRAMES = 16
 # Clips of so many windows, of these lengths and overlaps: a run's defaults, and short ones.
 WINDOWS = 3
-SEAMS = ((110, 25), (16, 4))
+RUN = Options()
+SEAMS = ((RUN.window_size, RUN.overlap), (16, 4))
 
 Float = NDArray[np.floating]
 
 
 def predict(
-    model: DepthCrafter, frames: NDArray[np.uint8], steps: int = 5, window: int = 110, overlap: int = 25
+    model: DepthCrafter,
+    frames: NDArray[np.uint8],
+    steps: int = RUN.num_denoising_steps,
+    window: int = RUN.window_size,
+    overlap: int = RUN.overlap,
 ) -> Float:
     """Depth of a clip, normalised over it, as a run writes it: float32 [T,H,W]."""
     depth = np.stack(list(model(frames, steps=steps, window_size=window, overlap=overlap, noise=Noise(42))))

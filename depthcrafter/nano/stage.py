@@ -76,10 +76,10 @@ class Stage:
             done = self.step == self.steps
             if done or self.step % LOG_EVERY == 0:
                 checked = done or self.step % SAVE_EVERY == 0
-                figure = self._validate() if self.validate and checked else None
                 loss = float(self._summed([torch.tensor(np.mean(losses))])[0])
                 losses = []
                 if rank() == 0:
+                    figure = self._validate() if self.validate and checked else None
                     self._write_log(loss, figure, time.monotonic() - began)
                     if checked:
                         self._save()

@@ -236,9 +236,10 @@ def draw_curves(log: Path, path: Path) -> None:
         rows = list(csv.DictReader(file))
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     columns = min(4, len(stages))
-    figure = plt.figure(figsize=(4 * columns, 3 * math.ceil(len(stages) / columns)), layout="constrained")
+    lines = math.ceil(len(stages) / columns)
+    figure = plt.figure(figsize=(4 * columns, 3 * lines), layout="constrained")
     for number, stage in enumerate(stages, start=1):
-        axes = figure.add_subplot(math.ceil(len(stages) / columns), columns, number)
+        axes = figure.add_subplot(lines, columns, number)
         mine = [row for row in rows if row["stage"] == stage]
         axes.semilogy([int(row["step"]) for row in mine], [float(row["loss"]) for row in mine], label="training")
         checked = [row for row in mine if row["validation"]]

@@ -34,8 +34,8 @@ LAST_STEPS, LAST_PARTS = 5, (0.2, 0.1, 0.2, 0.5, 0.0)
 # against wrong frames, and wrong relative depth against wrong latents.
 WIDE_PARTS = 0.4, 0.05, 0.15, 0.4, 0.0
 WIDE_CHANGE, SEAM, RELATIVE = 2.0, 4.0, 1.0
-# What processes share of a step of the fourth.
-PARTS = 2
+# How many parts a step of the fourth has, which processes may share.
+PARTS_OF_A_STEP = 2
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def train_unet(
         ("unet", losses.first, recipe.unet_steps, 1e-3, recipe.seed + 2, 1),
         ("unet_own", losses.own, recipe.unet_own_steps, 8e-4, recipe.seed + 4, 1),
         ("unet_last", last, recipe.unet_last_steps, 4e-4, recipe.seed + 5, 1),
-        ("unet_wide", losses.wide, recipe.unet_wide_steps, 6e-4, recipe.seed + 6, PARTS),
+        ("unet_wide", losses.wide, recipe.unet_wide_steps, 6e-4, recipe.seed + 6, PARTS_OF_A_STEP),
     ):
         if name == "unet_wide":
             round_to_half(unet)
@@ -164,7 +164,7 @@ class _Losses:
         diet, clips = WIDE[kind], self._wide[kind]
         num_frames = int(rng.choice(diet.lengths, p=diet.chances))
         paired = num_frames <= diet.paired
-        size = int(self._recipe.unet_frames / PARTS / diet.size) // num_frames
+        size = int(self._recipe.unet_frames / PARTS_OF_A_STEP / diet.size) // num_frames
         size = max(2, size - size % 2) if paired else max(1, size)
         # From here on, a part of a step draws for itself.
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
@@ -172,7 +172,7 @@ class _Losses:
         index = windows(rng, clips, size, num_frames, shared if paired else None)
         levels = _levels_of_a_run(rng, WIDE_PARTS, size)
         of_a_run = torch.from_numpy(rng.random(size) < 0.6)
-        sigma = torch.where(of_a_run, levels, torch.from_numpy(_noise_levels(rng.random(size) ** 2)).float())
+        sigma = torch.where(of_a_run, levels, _noise_levels(rng, size))
         keep = torch.from_numpy(rng.random(size) > 0.05).float()
         if paired:
             # Two windows that meet are as far in their denoising, but for their noise.
@@ -204,7 +204,7 @@ class _Losses:
         most = self._recipe.unet_frames if not large else self._recipe.unet_frames * 2 // 5
         num_frames = int(rng.choice([1, 4, 8, 16, most, 110], p=[0.12, 0.25, 0.35, 0.15, 0.1, 0.03]))
         index = windows(rng, clips, max(1, most // num_frames), num_frames)
-        sigma = torch.from_numpy(_noise_levels(rng.random(len(index[0])) ** 2)).float()
+        sigma = _noise_levels(rng, len(index[0]))
         keep = torch.from_numpy(rng.random(len(index[0])) > 0.05).float()
         return clips, index, sigma, keep
 
@@ -326,8 +326,7 @@ def _levels_of_a_run(rng: np.random.Generator, parts: tuple[float, ...], size: i
     return torch.from_numpy(rng.choice(karras_sigmas(LAST_STEPS)[:LAST_STEPS], size=size, p=parts)).float()
 
 
-def _noise_levels(ramp: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sigma at positions in [0,1] of the schedule: equation 5 of Karras et al. (2022)."""
+def _noise_levels(rng: np.random.Generator, size: int) -> torch.Tensor:
+    """Noise levels [size] of the whole schedule, equation 5 of Karras et al. (2022), most of them near its start."""
     high, low = SIGMA_MAX ** (1 / RHO), SIGMA_MIN ** (1 / RHO)
-    sigmas: NDArray[np.float64] = (high + ramp * (low - high)) ** RHO
-    return sigmas
+    return torch.from_numpy((high + rng.random(size) ** 2 * (low - high)) ** RHO).float()
