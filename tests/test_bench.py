@@ -16,11 +16,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 
 import installed
 import latency
+import nano
 import parity
 import readme_table
 import scaling
 from backends import BACKENDS, EAGER, Backend, wrap
 from dc_rt.engine.discovery import BUNDLED
+from depthcrafter.nano.scenes import Clip
 from flops import Cost, count, count_model
 from media_helpers import moving_gradient, write_clip
 from worker import STAGES, Job, Run, clip_frames, run_clip
@@ -479,3 +481,27 @@ def test_every_script_explains_itself(script, monkeypatch, capsys):
         script.main()
     assert ended.value.code == 0
     assert script.__doc__.splitlines()[0] in " ".join(capsys.readouterr().out.split())
+
+
+def changing(steps):
+    """Depth [T,2,3] that changes everywhere by these from frame to frame."""
+    return np.cumsum([0.0, *steps])[:, None, None] * np.ones((2, 3))
+
+
+def test_a_seam_is_what_changes_more_where_windows_meet():
+    # Three windows of 6 frames that share 2 begin at frames 0, 4 and 8, and share 4, 5 and 8, 9.
+    steps = np.ones(13)
+    assert nano.seam([changing(steps)], 6, 2) == pytest.approx(1)
+    steps[[3, 4, 5, 7, 8, 9]] = 3
+    assert nano.seam([changing(steps)], 6, 2) == pytest.approx(3)
+    assert nano.seam([changing(np.ones(13)), changing(steps)], 6, 2) == pytest.approx(2)
+
+
+def test_flicker_counts_what_stands_still_alone():
+    truth = np.ones((3, 2, 3), np.float32)
+    truth[1:, 0] = 2  # the upper row moves once
+    found = changing([0.1, 0.3])
+    found[1:, 0] += 5
+    clip = Clip(np.zeros((3, 2, 3, 3), np.uint8), truth)
+    # The lower row's 0.1, and both rows' 0.3.
+    assert nano.flicker([found], [clip]) == pytest.approx((0.1 + 2 * 0.3) / 3)
