@@ -156,14 +156,16 @@ def _run_video(run: Callable[..., list[Path]], plan: Plan, options: Options, sav
     began = time.perf_counter()
     try:
         with _progress(plan, options) as progress:
-            results = _interruptible(partial(run, plan=plan, progress=progress.add))
+            results = _interruptible(
+                partial(run, plan=plan, progress=progress.add, tell=lambda line: _say(f"  {line}"))
+            )
     except OSError as error:
         kept = "; what was done is kept, and the same command goes on from there" if is_begun(save_folder, plan) else ""
         raise UserError(f"The results cannot be written ({error}){kept}.") from error
     except KeyboardInterrupt:
         _stop(plan, save_folder)
     seconds = time.perf_counter() - began
-    _say(f"{plan.num_frames} frames in {seconds:.1f} s, {1000 * seconds / plan.num_frames:.0f} ms/frame")
+    _say(f"{progress.num_written} frames in {seconds:.1f} s, {1000 * seconds / progress.num_written:.0f} ms/frame")
     for result in results:
         _say(f"  {result}")
 
@@ -224,6 +226,7 @@ class _Progress(AbstractContextManager["_Progress"]):
         self._total = plan.denoiser_frames(options) + 2 * plan.num_frames
         self._done = 0
         self._finished_frames = self._resumed = 0
+        self.num_written = 0
         self._began = time.perf_counter()
 
     def add(self, stage: str, frames: int, seconds: float) -> None:
@@ -236,6 +239,8 @@ class _Progress(AbstractContextManager["_Progress"]):
             self._done += frames
         if stage == "vae_decoder":
             self._finished_frames += frames
+        if stage == "write":
+            self.num_written += frames
         self._show()
 
     def _status(self) -> tuple[float, str]:

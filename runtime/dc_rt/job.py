@@ -16,13 +16,14 @@ import platform
 import shutil
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -37,6 +38,7 @@ from dc_rt.media import (
     Mp4Writer,
     NpzWriter,
     PngWriter,
+    Timeline,
     VideoInfo,
     frame_stride,
     inferno,
@@ -44,6 +46,7 @@ from dc_rt.media import (
     output_size,
     probe,
     read_frames,
+    read_numbered,
     to_uint8,
 )
 from dc_rt.noise import Noise
@@ -56,6 +59,9 @@ from dc_rt.windows import check_window, plan_windows
 # Frames between the model and the threads beside it: enough to even out, little beside a window.
 READ_AHEAD = 16
 WRITE_BEHIND = 16
+
+Tell = Callable[[str], None]
+"""Is given a sentence to show."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,18 @@ class Plan:
 
     @property
     def fps(self) -> Fraction:
-        """Frame rate of the results: they last as long as the source, whatever the stride."""
-        return self.source.fps / self.stride
+        """Frame rate of the results, on average where it is variable."""
+        return self.timeline.fps
+
+    @property
+    def timeline(self) -> Timeline:
+        """When the frames of the results are shown: when those of the source are, whatever the stride."""
+        return self.source.timeline.every(self.stride, self.num_frames)
+
+    @property
+    def sample_aspect_ratio(self) -> Fraction:
+        """How wide a pixel of the results is to its height, so that they lie exactly over the source."""
+        return self.source.aspect * self.height / self.width
 
     def denoiser_frames(self, options: Options) -> int:
         """Frames that go through the denoiser in all: every window's, every step, twice with guidance."""
@@ -153,6 +169,7 @@ def run_job(
     options: Options,
     progress: Progress | None = None,
     *,
+    tell: Tell | None = None,
     restart: bool = False,
     keep_spool: bool = False,
 ) -> list[Path]:
@@ -162,6 +179,7 @@ def run_job(
     an earlier run did ("resumed").
 
     Args:
+        tell: is given what is to be said of the video once all of it was read, such as what could not be decoded.
         restart: throw away what an earlier run did.
         keep_spool: leave the spool, with the depth before normalisation, beside the results.
 
@@ -186,10 +204,15 @@ def run_job(
             if not spool.progress.complete:
                 _check_space(save_folder, plan, options, spool)
                 _run_model(model, plan, options, spool, clock)
+            damage = Damage(**(spool.progress.notes or {}).get("damage", {}))
+            for sentence in damage.describe():
+                if tell:
+                    tell(sentence)
             staging = _empty_folder(folder / "results")
-            damage = _write_results(staging, plan, options, spool, clock)
+            numbers = _write_results(staging, plan, options, spool, clock)
             record = _record(model, plan, options, spool, damage, clock)
-            (staging / f"{plan.name}.json").write_text(json.dumps(record, indent=2) + "\n")
+            times = plan.timeline.seconds(numbers)
+            (staging / f"{plan.name}.json").write_text(_as_json(record, times=times))
             results = _move_into_place(staging, save_folder)
             if not keep_spool:
                 spool.delete()
@@ -220,7 +243,10 @@ def spool_folder(save_folder: Path, plan: Plan) -> Path:
 def _run_model(model: DepthCrafter, plan: Plan, options: Options, spool: Spool, clock: _Clock) -> None:
     """The first pass: depth into the spool, committed after every window."""
     start = spool.state.next_frame if spool.state else 0
-    frames = read_frames(plan.source.path, plan.height, plan.width, plan.stride, plan.num_frames, start)
+    damage = Damage()
+    frames = read_frames(plan.source, plan.height, plan.width, plan.stride, plan.num_frames, start, damage)
+    if spool.state is None:
+        frames = _refuse_hopeless(frames, options.window_size, damage, plan)
 
     def append(depth: NDArray[np.float32]) -> None:
         with clock.measure("write", frames=0):
@@ -228,7 +254,7 @@ def _run_model(model: DepthCrafter, plan: Plan, options: Options, spool: Spool, 
 
     def commit(state: WindowState | None) -> None:
         with clock.measure("write", frames=0):
-            spool.commit(state, clock.notes())
+            spool.commit(state, clock.notes() | {"damage": vars(damage)})
 
     with ahead(clock.timed("read", iter(frames)), READ_AHEAD) as read, Behind(WRITE_BEHIND) as writer:
         depths = model(
@@ -250,6 +276,21 @@ def _run_model(model: DepthCrafter, plan: Plan, options: Options, spool: Spool, 
         raise UserError(f"No frame of {plan.source.path} could be decoded; copy or download it again.")
 
 
+def _refuse_hopeless(
+    frames: Iterator[NDArray[np.uint8]], window_size: int, damage: Damage, plan: Plan
+) -> Iterator[NDArray[np.uint8]]:
+    """The frames, once those of the first window are read: raises `UserError` if most of them cannot be decoded."""
+    window = deque(islice(frames, window_size))
+    if damage.is_hopeless:
+        raise UserError(
+            f"Most of the first {damage.num_frames} frames of {plan.source.path} cannot be decoded ({damage.num_lost} "
+            f"are lost, {damage.num_patched} damaged): it is damaged, or encrypted; copy or download it again."
+        )
+    while window:
+        yield window.popleft()
+    yield from frames
+
+
 class _Writer(Protocol):
     """Any writer of `dc_rt.media`."""
 
@@ -260,44 +301,46 @@ class _Writer(Protocol):
     ) -> None: ...
 
 
-def _write_results(staging: Path, plan: Plan, options: Options, spool: Spool, clock: _Clock) -> Damage:
-    """The second pass: all results, a frame at a time, each file in a thread of its own.
+def _write_results(staging: Path, plan: Plan, options: Options, spool: Spool, clock: _Clock) -> list[int]:
+    """The second pass: all results, a frame at a time, each file in a thread of its own; gives the frames' numbers.
 
     The input is read again, which costs less than to keep it.
     """
-    size = (plan.height, plan.width)
-    damage = Damage()
+    size, aspect = (plan.height, plan.width), plan.sample_aspect_ratio
+    numbers: list[int] = []
     with ExitStack() as stack:
 
-        def behind(writer: _Writer) -> Callable[[NDArray[Any]], None]:
+        def behind(writer: _Writer) -> Callable[..., None]:
             opened = stack.enter_context(writer)
             return partial(stack.enter_context(Behind(WRITE_BEHIND)).submit, opened.write)
 
-        stack.enter_context(Behind(1)).submit(_write_input, staging, plan, spool.num_frames, damage)
-        write_grey = behind(Mp4Writer(staging / f"{plan.name}_depth.mp4", plan.fps, *size))
-        write_colour = behind(Mp4Writer(staging / f"{plan.name}_vis.mp4", plan.fps, *size))
+        def video(kind: str) -> Callable[..., None]:
+            path = staging / f"{plan.name}_{kind}.mp4"
+            return behind(Mp4Writer(path, plan.timeline, *size, sample_aspect_ratio=aspect))
+
+        write_input, write_grey, write_colour = map(video, ("input", "depth", "vis"))
         write_depth = []
         if options.save_npz:
             write_depth.append(behind(NpzWriter(staging / f"{plan.name}.npz", (spool.num_frames, *size))))
         if options.save_exr:
-            write_depth.append(behind(ExrWriter(staging / plan.name)))
+            write_depth.append(behind(ExrWriter(staging / plan.name, aspect)))
         if options.save_png:
-            write_depth.append(behind(PngWriter(staging / plan.name)))
-        for depth in spool.normalised():
+            write_depth.append(behind(PngWriter(staging / plan.name, aspect)))
+        read = stack.enter_context(ahead(read_numbered(plan.source, *size, plan.stride, plan.num_frames), READ_AHEAD))
+        for (number, frame), depth in zip(read, spool.normalised(), strict=False):
             with clock.measure("write", frames=1):
-                write_grey(to_uint8(depth))
-                write_colour(inferno(depth))
+                write_input(frame, number)
+                write_grey(to_uint8(depth), number)
+                write_colour(inferno(depth), number)
                 for write in write_depth:
                     write(depth)
-    return damage
-
-
-def _write_input(staging: Path, plan: Plan, num_frames: int, damage: Damage) -> None:
-    """The frames as they were given to the model, and in `damage` what could not be decoded."""
-    size = (plan.height, plan.width)
-    with Mp4Writer(staging / f"{plan.name}_input.mp4", plan.fps, *size) as video:
-        for frame in read_frames(plan.source.path, *size, plan.stride, num_frames, damage=damage):
-            video.write(frame)
+            numbers.append(number)
+        if len(numbers) != spool.num_frames or next(read, None) is not None:
+            raise UserError(
+                f"{plan.source.path} has other frames than when its depth was estimated; has it changed? "
+                "Start over with --restart."
+            )
+    return numbers
 
 
 def _record(
@@ -321,8 +364,9 @@ def _record(
             "height": plan.source.height,
             "width": plan.source.width,
             "fps": float(plan.source.fps),
-            "notes": list(plan.source.notes),
+            "notes": [*plan.source.notes, *damage.describe()],
             "decode_errors": damage.num_errors,
+            "frames_lost": damage.num_lost,
             "frames_patched": damage.num_patched,
             "frames_missing": plan.num_frames - spool.num_frames,
         },
@@ -331,6 +375,9 @@ def _record(
             "height": plan.height,
             "width": plan.width,
             "fps": float(plan.fps),
+            "variable_frame_rate": not plan.timeline.is_constant,
+            "seconds": float(plan.timeline.duration),
+            "sample_aspect_ratio": f"{plan.sample_aspect_ratio.numerator}:{plan.sample_aspect_ratio.denominator}",
             "stride": plan.stride,
             "depth_min": spool.range[0],
             "depth_max": spool.range[1],
@@ -346,6 +393,12 @@ def _record(
         "machine": {"system": platform.platform(), "processor": platform.machine()},
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _as_json(record: Mapping[str, Any], **long: list[float]) -> str:
+    """JSON to be read by people too: `long` values take a line each, not one a number."""
+    lines = [f"  {json.dumps(key)}: {json.dumps(values)}" for key, values in long.items()]
+    return ",\n".join([json.dumps(record, indent=2).removesuffix("\n}"), *lines]) + "\n}\n"
 
 
 def _versions() -> dict[str, str]:

@@ -1,9 +1,11 @@
 """Pixels in and out of files: videos and folders of images in; MP4, NPZ, EXR and PNG out."""
 
 from dc_rt.media.colormap import inferno, to_uint8
-from dc_rt.media.read import IMAGE_FOLDER_FPS, Damage, VideoInfo, probe, read_frames
+from dc_rt.media.decode import Damage
+from dc_rt.media.read import IMAGE_FOLDER_FPS, VideoInfo, probe, read_frames, read_numbered
 from dc_rt.media.read_images import IMAGE_SUFFIXES, list_images
 from dc_rt.media.sizes import DATASET_SIZES, frame_stride, output_size
+from dc_rt.media.timeline import Timeline
 from dc_rt.media.write import ExrWriter, Mp4Writer, NpzWriter, PngWriter
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "Mp4Writer",
     "NpzWriter",
     "PngWriter",
+    "Timeline",
     "VideoInfo",
     "frame_stride",
     "inferno",
@@ -22,5 +25,6 @@ __all__ = [
     "output_size",
     "probe",
     "read_frames",
+    "read_numbered",
     "to_uint8",
 ]

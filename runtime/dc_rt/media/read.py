@@ -1,19 +1,16 @@
-"""Videos in: what one holds, and its frames, from a video file or a folder of images."""
+"""Videos in: what one holds, and its frames as they are shown, from a video file or a folder of images."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import dropwhile
 from pathlib import Path
 
-import av
 import numpy as np
 from av.container import InputContainer
-from av.packet import Packet
+from av.format import Flags
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
@@ -21,39 +18,71 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from dc_rt.errors import UserError
-from dc_rt.media.read_images import common_size, decode_images, list_images
+from dc_rt.media.container import (
+    MAX_PIXELS,
+    encrypted,
+    is_hidden,
+    is_of_kind,
+    open_video,
+    read_packets,
+    video_stream,
+    video_streams,
+)
+from dc_rt.media.decode import Damage, decoded_frames, numbered_frames
+from dc_rt.media.orientation import Orientation
+from dc_rt.media.read_images import ALPHA, decode_images, is_transparent, list_images, look_through
+from dc_rt.media.timeline import Timeline, timeline_of, unevenness
 from dc_rt.media.truncation import ends_early
 
 # Images carry no frame rate.
 IMAGE_FOLDER_FPS = Fraction(24)
 
-MAX_PIXELS = 16384 * 8192
-
-_TIMED_FRAMES = 10_000  # enough to tell an uneven frame rate
-_HOPELESS = 20  # unreadable packets in a row after which the rest of a file is given up
+# What bare streams are taken at that state no rate; FFmpeg's own choice.
+_BARE_STREAM_FPS = Fraction(25)
+_TRIAL_PACKETS = 24  # that are decoded to see whether each is a frame, and how frames are told
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ISO/IEC 23091-2, transfer characteristics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VideoInfo:
-    """A video that can be read: height and width in pixels as stored, frames a second, frames counted."""
+    """A video that can be read, as a player shows it.
+
+    Attributes:
+        path: the file or the folder.
+        height, width: in square pixels, turned as it is shown: what is stored with wide pixels is wider here.
+        aspect: width to height as shown, exactly.
+        timeline: when the frames are shown that should be there.
+        stamps: what `numbered_frames` tells frames by.
+        notes: what is to be said of it.
+    """
 
     path: Path
     height: int
     width: int
-    fps: Fraction
-    num_frames: int
+    aspect: Fraction
+    timeline: Timeline
+    stamps: NDArray[np.int64] | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that should be there; decoding has the last word."""
+        return len(self.timeline)
+
+    @property
+    def fps(self) -> Fraction:
+        """Frames a second, on average where the rate is variable."""
+        return self.timeline.fps
 
 
 def probe(path: str | Path) -> VideoInfo:
     """Look a video file, or a folder of images, through before any work is done on it.
 
-    A file is read to its end without decoding more than the first frame: frames are counted, since containers' own
-    counts are missing or wrong often enough, and a missing end is found now. MPEG program and transport streams and
-    bare streams do not tell that their end is missing.
-    Raises `UserError` for what is not there, is no video, is empty, has no video stream or no frame, is cut short,
-    or cannot be decoded.
+    A file is read to its end, and its first frames are decoded: frames are counted, since containers' own counts and
+    rates are missing or wrong often enough, and a missing end is found now. MPEG program and transport streams and bare
+    streams do not tell that their end is missing.
+    Raises `UserError` for what is not there, is no video, is empty, is encrypted, has no video stream or no frame, is
+    cut short, or cannot be decoded.
     """
     path = Path(path)
     try:
@@ -62,16 +91,8 @@ def probe(path: str | Path) -> VideoInfo:
         raise UserError(f"{path} cannot be read: {error.strerror}; check the name and the permissions.") from error
 
 
-@dataclass
-class Damage:
-    """What a decoder could not make of a video: packets it refused, and frames that it had to patch."""
-
-    num_errors: int = 0
-    num_patched: int = 0
-
-
 def read_frames(
-    path: str | Path,
+    video: str | Path | VideoInfo,
     height: int,
     width: int,
     stride: int = 1,
@@ -79,62 +100,290 @@ def read_frames(
     start: int = 0,
     damage: Damage | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Frames 0, stride, 2*stride, ... of a video file or a folder of images: the first `limit` of them, less `start`.
+    """The frames that `read_numbered` gives, without their numbers."""
+    with closing(read_numbered(video, height, width, stride, limit, start, damage)) as frames:
+        for _, frame in frames:
+            yield frame
 
-    Yields uint8 [height,width,3] RGB, turned as the file asks for. One frame is held at a time, and the file is closed
-    when the iterator is exhausted or closed, or fails. What cannot be decoded is left out and counted in `damage`.
-    Raises `UserError` if the file cannot be opened.
+
+def read_numbered(
+    video: str | Path | VideoInfo,
+    height: int,
+    width: int,
+    stride: int = 1,
+    limit: int | None = None,
+    start: int = 0,
+    damage: Damage | None = None,
+) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
+    """Frames 0, stride, 2*stride, ... of a video file or a folder of images: the first `limit` of them.
+
+    Args:
+        video: its path, or what `probe` found out about it.
+        height, width: the size to give frames in.
+        stride, limit: which frames to give; None for all.
+        start: how many of those that can be decoded to leave out at the beginning.
+        damage: is kept up to date with what cannot be decoded. Such a frame is left out; no other takes its place.
+
+    Yields:
+        n and frame n * stride: uint8 [height,width,3] RGB, turned and mirrored as it is shown. One frame is held at a
+        time, and the file is closed when the iterator is exhausted or closed, or fails.
+
+    Raises:
+        UserError: what cannot be opened; and all that `probe` raises, for a path.
     """
-    path = Path(path)
-    first, stop = start * stride, None if limit is None else limit * stride
-    if path.is_dir():
-        frames = decode_images(list_images(path)[first:stop:stride])
-    else:
-        # Frames before the first are decoded too: seeking is not exact in every container.
-        frames = _decode_video(path, range(first, sys.maxsize if stop is None else stop, stride), damage or Damage())
+    source = video if isinstance(video, VideoInfo) else probe(video)
+    count = len(range(0, source.num_frames, stride))
+    count = count if limit is None else min(count, limit)
     reformatter = VideoReformatter()  # one for all frames: making its tables takes longer than converting a small frame
-    with closing(frames):
-        for frame in frames:
-            yield _to_rgb(frame, height, width, reformatter)
+    given = 0
+    if count == 0:
+        return
+    with closing(_stored_frames(source, stride, count, damage or Damage())) as frames:
+        for number, frame in frames:
+            given += 1
+            if given > start:
+                yield number, _to_rgb(frame, height, width, reformatter)
+
+
+def _stored_frames(
+    source: VideoInfo, stride: int, count: int, damage: Damage
+) -> Generator[tuple[int, VideoFrame], None, None]:
+    """n and frame n * stride as it is stored, for n below `count`."""
+    if source.path.is_dir():
+        with closing(decode_images(list_images(source.path)[: count * stride : stride])) as images:
+            yield from enumerate(images)
+        return
+    # Frames in between are decoded too: seeking is not exact in every container.
+    with closing(numbered_frames(source.path, source.stamps, source.num_frames, damage)) as frames:
+        for number, frame in frames:
+            if number > (count - 1) * stride:
+                return
+            if number % stride == 0:
+                yield number // stride, frame
+            if number == (count - 1) * stride:
+                return
 
 
 def _to_rgb(frame: VideoFrame, height: int, width: int, reformatter: VideoReformatter) -> NDArray[np.uint8]:
     """The frame as it is shown, uint8 [height,width,3]."""
-    quarter_turns = round(frame.rotation / 90)
-    if quarter_turns % 2:
-        height, width = width, height
+    orientation = Orientation.of(frame)
+    stored_height, stored_width = orientation.shown_size(height, width)
     # Bilinear, straight to RGB in one pass, is nearest to what the original's reader (decord) does.
-    rgb = reformatter.reformat(frame, width, height, format="rgb24", interpolation="BILINEAR").to_ndarray()
-    return np.ascontiguousarray(np.rot90(rgb, quarter_turns)).astype(np.uint8, copy=False)
+    rgb = reformatter.reformat(
+        frame, stored_width, stored_height, format="rgb24", interpolation="BILINEAR"
+    ).to_ndarray()
+    return np.ascontiguousarray(orientation.apply(rgb.astype(np.uint8, copy=False)))
 
 
 def _probe_folder(folder: Path) -> VideoInfo:
     images = list_images(folder)
-    height, width = common_size(images)
-    return VideoInfo(folder, height, width, IMAGE_FOLDER_FPS, len(images))
+    height, width, aspect, notes = look_through(images)
+    return VideoInfo(folder, height, width, aspect, Timeline.even(len(images), IMAGE_FOLDER_FPS), None, notes)
 
 
 def _probe_file(path: Path) -> VideoInfo:
     _check_whole_file(path)
-    num_frames, fps, timing = _count_frames(path)
-    with closing(_decode_video(path, range(sys.maxsize), Damage())) as frames:
-        first = next(frames, None)
-    if first is None:
-        raise UserError(f"No frame of {path} can be decoded; convert it to H.264 first.")
-    height, width = first.height, first.width
-    if round(first.rotation / 90) % 2:
-        height, width = width, height
-    return VideoInfo(path, height, width, fps, num_frames, (*_notes(first), *timing))
+    packets = _scan(path)
+    trial = _try(path)
+    first = trial.first or _first_frame(path)
+    stamps, timeline = _time(path, packets, trial)
+    orientation = Orientation.of(first)
+    aspect = Fraction(first.width, first.height) * packets.pixel_aspect
+    height, width = orientation.shown_size(first.height, max(round(first.height * aspect), 1))
+    notes = (*packets.notes, *_notes(first, orientation, packets.pixel_aspect), *_timing(timeline))
+    return VideoInfo(path, height, width, 1 / aspect if orientation.transposed else aspect, timeline, stamps, notes)
 
 
-def _notes(frame: VideoFrame) -> Iterator[str]:
-    """What a player would do to such frames and this reader does not."""
+@dataclass(frozen=True)
+class _Packets:
+    """What the packets of a video say of its frames, hidden ones and those before the first keyframe left out.
+
+    Attributes:
+        shown: time stamps of presentation, in decoding order; None where there are none.
+        decoded: likewise, of decoding.
+        num_tried: how many of them are among the first `_TRIAL_PACKETS`.
+        last_duration: ticks that the last frame is shown for; 0 where the file does not say.
+        tick: seconds.
+        rates: what the file says of its rate.
+        pixel_aspect: width to height of a stored pixel.
+        notes: what is to be said of the file.
+    """
+
+    shown: list[int | None]
+    decoded: list[int | None]
+    num_tried: int
+    last_duration: int
+    tick: Fraction
+    rates: tuple[Fraction | None, ...]
+    pixel_aspect: Fraction
+    notes: tuple[str, ...]
+
+
+def _scan(path: Path) -> _Packets:
+    """Read a file to its end, decoding nothing."""
+    shown: list[int | None] = []
+    decoded: list[int | None] = []
+    durations: list[int] = []
+    num_packets = num_tried = 0
+    last_is_corrupt = False
+    with open_video(path) as container:
+        stream = video_stream(container, path)
+        codec = stream.codec_context
+        if codec.height * codec.width > MAX_PIXELS:
+            raise UserError(
+                f"The pictures of {path} have {codec.width}x{codec.height} pixels, and at most {MAX_PIXELS:,} are "
+                "read; make them smaller first."
+            )
+        for packet in read_packets(container, stream, all_streams=True):
+            if packet is None or packet.size == 0:
+                continue
+            # A packet that was cut is marked; one amid the file, as in broadcasts, says nothing of the file's end.
+            last_is_corrupt = packet.is_corrupt
+            if packet.stream_index != stream.index or not (num_packets or packet.is_keyframe):
+                continue
+            if packet.has_sidedata("encryption_info"):
+                raise encrypted(path)
+            num_packets += 1
+            # An edit list hides frames that others are predicted from.
+            if not packet.is_discard and not is_hidden(packet, codec.name):
+                shown.append(packet.pts)
+                decoded.append(packet.dts)
+                durations.append(packet.duration or 0)
+                num_tried += num_packets <= _TRIAL_PACKETS
+        if last_is_corrupt:
+            raise _truncated(path)
+        if not shown:
+            raise UserError(
+                f"{path} has a video stream without a frame that can be decoded; record or export it again."
+            )
+        # In ISO media files a sample's duration is the time to the next one to be decoded, whatever is shown when.
+        by_decoding = container.format.name.startswith("mov") or None in shown
+        last = -1 if by_decoding else max(range(len(shown)), key=lambda index: shown[index] or 0)
+        rates = (stream.guessed_rate, stream.base_rate, stream.average_rate)
+        return _Packets(
+            shown,
+            decoded,
+            num_tried,
+            durations[last],
+            stream.time_base or Fraction(1),
+            rates,
+            stream.sample_aspect_ratio or Fraction(1),
+            tuple(_container_notes(container, stream)),
+        )
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What decoding the first packets gives: the first frame, the time stamps of all, and whether all went well."""
+
+    first: VideoFrame | None
+    stamps: list[int | None]
+    is_clean: bool
+
+
+def _try(path: Path) -> _Trial:
+    first = None
+    stamps: list[int | None] = []
+    is_clean = True
+    with closing(decoded_frames(path, one_thread=True, num_packets=_TRIAL_PACKETS)) as frames:
+        for frame in frames:
+            is_clean &= frame is not None and not frame.is_corrupt
+            if frame is not None:
+                first = first or frame
+                stamps.append(frame.pts)
+    return _Trial(first, stamps, is_clean)
+
+
+def _first_frame(path: Path) -> VideoFrame:
+    with closing(decoded_frames(path, one_thread=False)) as frames:
+        for frame in frames:
+            if frame is not None:
+                return frame
+    raise UserError(f"No frame of {path} can be decoded: it is damaged or encrypted; copy or download it again.")
+
+
+def _time(path: Path, packets: _Packets, trial: _Trial) -> tuple[NDArray[np.int64] | None, Timeline]:
+    """What frames are told by, and when they are shown."""
+    stamps = _increasing(packets.shown, sort=True)
+    seen = _increasing(trial.stamps)
+    if stamps is not None and seen is not None and {*trial.stamps} <= {*packets.shown[: packets.num_tried]}:
+        if trial.is_clean:
+            # Frames that refer to some before the first keyframe cannot be had: a recording may start anywhere.
+            stamps = stamps[stamps >= seen[0]]
+            if np.count_nonzero(np.array(packets.shown[: packets.num_tried], np.int64) >= seen[0]) != len(seen):
+                # Not every packet is a frame, as where the two fields of a frame come one by one.
+                stamps = _increasing(_decoded_stamps(path))
+        if stamps is not None:
+            return stamps, timeline_of(stamps, packets.last_duration, packets.tick, packets.rates)
+    # The decoder gives other times than the container, or none: frames are shown one after the other.
+    num_frames = len(packets.shown)
+    if trial.is_clean and len(trial.stamps) != packets.num_tried:
+        num_frames = len(_decoded_stamps(path))
+    for times in (packets.decoded, packets.shown):
+        known = np.array([time for time in times if time is not None], np.int64)
+        if len(known) == num_frames:
+            # Strictly increasing: of two frames with one time, the second is shown a tick later.
+            known = np.maximum.accumulate(np.sort(known) - np.arange(num_frames)) + np.arange(num_frames)
+            return None, timeline_of(known, packets.last_duration, packets.tick, packets.rates)
+    fps = next((rate for rate in packets.rates if rate), _BARE_STREAM_FPS)
+    return None, Timeline.even(num_frames, fps)
+
+
+def _increasing(stamps: Sequence[int | None], *, sort: bool = False) -> NDArray[np.int64] | None:
+    """The stamps, if all are there and each is greater than the one before, in order or put in order; else None."""
+    if not stamps or None in stamps:
+        return None
+    array = np.array(stamps, np.int64)
+    array = np.sort(array) if sort else array
+    return array if np.all(np.diff(array) > 0) else None
+
+
+def _decoded_stamps(path: Path) -> list[int | None]:
+    """The time stamps of all frames that can be decoded, at the cost of decoding them all."""
+    stamps: list[int | None] = []
+    for one_thread in (False, True):
+        with closing(decoded_frames(path, one_thread=one_thread)) as frames:
+            all_frames = [(frame is not None, frame.pts if frame else None) for frame in frames]
+        stamps = [stamp for is_frame, stamp in all_frames if is_frame]
+        if len(stamps) == len(all_frames):
+            break
+    return stamps
+
+
+def _container_notes(container: InputContainer, stream: VideoStream) -> Iterator[str]:
+    """What is to be said of the file."""
+    streams = video_streams(container)
+    if len(streams) > 1:
+        which = "the default" if stream.disposition & Disposition.default else "the first"
+        yield f"{len(streams)} video streams, of which {which} one is read"
+    if is_of_kind(container, Flags.no_timestamps):
+        stated = stream.codec_context.framerate
+        fps = stream.guessed_rate or stream.average_rate or _BARE_STREAM_FPS
+        assumed = "" if stated else "an assumed "
+        yield f"a bare stream, which has no times: taken at {assumed}{float(fps):.4g} frames/s"
+    if stream.metadata.get("alpha_mode") == "1":
+        yield ALPHA
+
+
+def _notes(frame: VideoFrame, orientation: Orientation, pixel_aspect: Fraction) -> Iterator[str]:
+    """What a player would do to such frames and this reader does not, or does differently."""
     if transfer := _HDR_TRANSFERS.get(int(frame.color_trc or 0)):
         yield f"high dynamic range ({transfer}), read without tone mapping"
     if frame.interlaced_frame:
         yield "interlaced, read without deinterlacing"
-    if any(component.is_alpha for component in frame.format.components):
-        yield "transparent, read without its alpha channel"
+    if is_transparent(frame):
+        yield ALPHA
+    if pixel_aspect != 1:
+        yield f"stored with pixels of {pixel_aspect.numerator}:{pixel_aspect.denominator}, read as it is shown"
+    if not orientation.is_exact:
+        yield "turned by an angle that is no multiple of 90 degrees, read at the nearest"
+
+
+def _timing(timeline: Timeline) -> Iterator[str]:
+    """Whether frames come at uneven times, as from a phone or a screen recorder."""
+    if uneven := unevenness(timeline):
+        low, high = uneven
+        yield f"variable frame rate ({low:.0f} to {high:.0f} ms a frame); the results keep its times"
 
 
 def _check_whole_file(path: Path) -> None:
@@ -146,120 +395,6 @@ def _check_whole_file(path: Path) -> None:
         raise UserError(f"{path} is empty (0 bytes); copy or download it again.")
     if ends_early(path):
         raise _truncated(path)
-
-
-def _count_frames(path: Path) -> tuple[int, Fraction, list[str]]:
-    """Number of frames that decoding will give, the frame rate and what is to be said of it, from one pass."""
-    num_frames = 0
-    has_keyframe = last_is_corrupt = False
-    times: list[int] = []
-    with _open(path) as container:
-        stream = _video_stream(container, path)
-        fps = stream.average_rate or stream.guessed_rate or stream.base_rate
-        for packet in _packets(container, None, Damage()):
-            if packet.size == 0:
-                continue
-            # A packet that was cut is marked; one amid the file, as in broadcasts, says nothing of the file's end.
-            last_is_corrupt = packet.is_corrupt
-            if packet.stream_index == stream.index:
-                has_keyframe |= packet.is_keyframe
-                # An edit list hides frames that others are predicted from.
-                num_frames += has_keyframe and not packet.is_discard
-                if packet.pts is not None and len(times) < _TIMED_FRAMES:
-                    times.append(packet.pts)
-        tick = stream.time_base
-    if last_is_corrupt:
-        raise _truncated(path)
-    if num_frames == 0:
-        raise UserError(f"{path} has a video stream without a frame that can be decoded; record or export it again.")
-    if not fps:
-        raise UserError(f"{path} states no frame rate; put it into an MP4 file with the rate that it has.")
-    return num_frames, fps, list(_timing(times, tick))
-
-
-def _timing(times: list[int], tick: Fraction | None) -> Iterator[str]:
-    """Whether frames come at uneven times, as from a phone or a screen recorder."""
-    steps = np.diff(np.sort(np.array(times)))
-    steps = steps[steps > 0]
-    if tick is None or len(steps) == 0:
-        return
-    low, high = (float(1000 * tick * int(step)) for step in (steps.min(), steps.max()))
-    # Containers round times to their ticks, and to milliseconds in Matroska.
-    if high > 1.2 * low and high - low > 2:
-        yield f"variable frame rate ({low:.0f} to {high:.0f} ms a frame), taken at its average"
-
-
-def _decode_video(path: Path, wanted: range, damage: Damage) -> Generator[VideoFrame, None, None]:
-    """The frames of those numbers, in the order they are shown and in the file's own pixel format.
-
-    Frame 0 is the first that can be decoded: a recording of a broadcast may start before its first keyframe.
-    """
-    if not wanted:
-        return
-    with _open(path) as container:
-        stream = _video_stream(container, path)
-        stream.thread_type = "AUTO"
-        # A damaged header can ask for a picture that no memory holds.
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-        packets = dropwhile(lambda packet: not packet.is_keyframe, _packets(container, stream, damage))
-        for number, frame in enumerate(_decode(packets, damage)):
-            if number in wanted:
-                yield frame
-            if number >= wanted[-1]:
-                return
-
-
-def _decode(packets: Iterator[Packet], damage: Damage) -> Iterator[VideoFrame]:
-    for packet in packets:
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            damage.num_errors += 1
-            continue
-        for frame in frames:
-            if isinstance(frame, VideoFrame):
-                damage.num_patched += frame.is_corrupt
-                yield frame
-
-
-def _packets(container: InputContainer, stream: VideoStream | None, damage: Damage) -> Iterator[Packet]:
-    """The packets of one stream or of all, going on after those that cannot be read."""
-    in_a_row = 0
-    while True:
-        try:
-            for packet in container.demux(stream) if stream else container.demux():
-                in_a_row = 0
-                yield packet
-            return
-        except av.FFmpegError:
-            damage.num_errors += 1
-            in_a_row += 1
-            if in_a_row == _HOPELESS:
-                return
-
-
-def _open(path: Path) -> InputContainer:
-    try:
-        # The protocol is named, so that FFmpeg does not take the start of a name such as "take:2.mp4" for one.
-        container = av.open(f"file:{path}", metadata_errors="replace")
-    except av.FFmpegError as error:
-        raise UserError(f"{path} is not a video that can be read; give a video file or a folder of images.") from error
-    # FFmpeg would draw a text file as a terminal does.
-    if container.format.name == "tty":
-        container.close()
-        raise UserError(f"{path} is a text file, not a video; give a video file or a folder of images.")
-    return container
-
-
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The first video stream that is not a cover picture; raises `UserError` without one or a decoder for it."""
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
-        raise UserError(f"{path} has no video stream, only sound or other data; give a file with a picture.")
-    # Older versions of PyAV (18.0 for one) crash on decoding a stream that they have no decoder for.
-    if streams[0].codec_context is None:
-        raise UserError(f"There is no decoder here for {path}; convert it to H.264 first.")
-    return streams[0]
 
 
 def _truncated(path: Path) -> UserError:

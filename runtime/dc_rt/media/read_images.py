@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 from av.video.frame import VideoFrame
 
 from dc_rt.errors import UserError
+from dc_rt.media.container import MAX_PIXELS, open_container
+from dc_rt.media.orientation import Orientation
+
+ALPHA = "transparent, read without its alpha channel"
+
+_FORMATS_OF_PALETTES = ("bgra", "pal8")  # as FFmpeg gives GIF, and PNG with a palette
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
@@ -27,35 +36,95 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(images, key=_natural_key)
 
 
-def common_size(images: list[Path]) -> tuple[int, int]:
-    """Height and width of the images, which all must share it.
+def look_through(images: list[Path]) -> tuple[int, int, Fraction, tuple[str, ...]]:
+    """Height, width and aspect of the images as they are shown, which all must share, and what is to be said of them.
 
     Decodes every image, so that a broken one is found before any work is done; raises `UserError` naming it.
     """
-    sizes = ((image, (frame.height, frame.width)) for image, frame in zip(images, decode_images(images), strict=True))
-    first, size = next(sizes)
-    for image, other in sizes:
-        if other != size:
+    size: tuple[int, int] | None = None
+    aspect = Fraction(1)
+    num_transparent = num_with_more = num_wide = 0
+    for image in images:
+        frame, pixel_aspect, has_more = _decode_image(image)
+        stored = Fraction(frame.width, frame.height) * pixel_aspect
+        orientation = Orientation.of(frame)
+        shown = orientation.shown_size(frame.height, max(round(frame.height * stored), 1))
+        if size is None:
+            size, aspect = shown, 1 / stored if orientation.transposed else stored
+        elif shown != size:
             raise UserError(
-                f"{image} is {other[1]}x{other[0]} pixels where {first.name} is {size[1]}x{size[0]}; "
+                f"{image} is {shown[1]}x{shown[0]} pixels where {images[0].name} is {size[1]}x{size[0]}; "
                 "the images of a folder must be of one size."
             )
-    return size
+        num_transparent += is_transparent(frame)
+        num_with_more += has_more
+        num_wide += pixel_aspect != 1
+    assert size is not None  # `list_images` gives one at least
+    notes = (
+        (num_transparent, ALPHA),
+        (num_with_more, "of several pages or frames, of which the first is read"),
+        (num_wide, "stored with pixels that are not square, read as they are shown"),
+    )
+    of_all = f" of {len(images)} images:" if len(images) > 1 else ""
+    said = tuple(f"{count}{of_all} {note}" if count < len(images) else note for count, note in notes if count)
+    return *size, aspect, said
+
+
+def is_transparent(frame: VideoFrame) -> bool:
+    """Whether a frame has an alpha channel; one with a palette, as in GIF, if it makes use of it."""
+    if not any(component.is_alpha for component in frame.format.components):
+        return False
+    return frame.format.name not in _FORMATS_OF_PALETTES or bool((frame.to_ndarray(format="rgba")[..., 3] < 255).any())
 
 
 def decode_images(images: list[Path]) -> Generator[VideoFrame, None, None]:
     """Each image in turn, in its own pixel format; raises `UserError` naming one that cannot be decoded."""
     for image in images:
-        yield _decode_image(image)
+        yield _decode_image(image)[0]
 
 
-def _decode_image(path: Path) -> VideoFrame:
+def _decode_image(path: Path) -> tuple[VideoFrame, Fraction, bool]:
+    """The picture, the width to height of its pixels, and whether the file has more of them."""
     try:
         # An open file rather than a name: FFmpeg would take "%d" in a name for a pattern.
-        with path.open("rb") as file, av.open(file, "r", metadata_errors="replace") as container:
-            return next(container.decode(video=0))
+        with path.open("rb") as file, open_container(file) as container:
+            stream = container.streams.video[0]
+            codec = stream.codec_context
+            if codec.height * codec.width > MAX_PIXELS:
+                raise UserError(
+                    f"{path} has {codec.width}x{codec.height} pixels, and at most {MAX_PIXELS:,} are read; "
+                    "make it smaller, or take it out of the folder."
+                )
+            frames = container.decode(stream)
+            frame = next(frames)
+            pixel_aspect = codec.sample_aspect_ratio or Fraction(1)
+            # Behind a JPEG there may be another, such as the map of a photo's brightness, which is no picture.
+            has_more = "jpeg" not in container.format.name and (_has_another(frames) or _has_pages(path))
+            return frame, pixel_aspect, has_more
     except (av.FFmpegError, OSError, StopIteration, IndexError) as error:
         raise UserError(f"{path} is not an image that can be read; replace it or take it out of the folder.") from error
+
+
+def _has_another(frames: Iterator[VideoFrame]) -> bool:
+    try:
+        return next(frames, None) is not None
+    except av.FFmpegError:
+        return False
+
+
+def _has_pages(path: Path) -> bool:
+    """Whether a TIFF file has more than one page, of which FFmpeg reads the first (TIFF 6.0, section 2; BigTIFF)."""
+    with path.open("rb") as file:
+        start = file.read(16)
+        order: Literal["little", "big"] = "little" if start[:2] == b"II" else "big"
+        version = int.from_bytes(start[2:4], order)
+        if start[:2] not in (b"II", b"MM") or version not in (42, 43):
+            return False
+        offset, count_size, entry_size = (start[4:8], 2, 12) if version == 42 else (start[8:16], 8, 20)
+        file.seek(int.from_bytes(offset, order))
+        num_entries = int.from_bytes(file.read(count_size), order)
+        file.seek(num_entries * entry_size, os.SEEK_CUR)
+        return any(file.read(len(offset)))
 
 
 def _natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:

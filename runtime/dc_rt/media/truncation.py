@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 # ISO/IEC 14496-12: the boxes that frames need. What else is behind them, or junk that a camera appended, may be cut.
 _FRAME_BOXES = (b"moov", b"moof", b"mdat")
+_INDEX_BOXES = (b"moov", b"meta")  # the second in AVIF and HEIF, which are images
 
 # RFC 8794 and RFC 9559.
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
@@ -38,7 +39,7 @@ def _mp4_ends_early(file: BinaryIO, size: int) -> bool:
         file.seek(offset)
         header = file.read(16)
         kind = header[4:8]
-        has_index |= kind == b"moov"
+        has_index |= kind in _INDEX_BOXES
         length = int.from_bytes(header[:4])
         if length == 1:
             length = int.from_bytes(header[8:])

@@ -19,31 +19,65 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from numpy.typing import NDArray
 
 from dc_rt.errors import UserError
+from dc_rt.media.timeline import Timeline
+
+SQUARE = Fraction(1)
+"""The sample aspect ratio of square pixels: how wide one is to its height."""
+
+# MP4 counts ticks a second in 32 bits, and players in fewer: clocks of a nanosecond are cut down to a microsecond.
+_SHORTEST_TICK = Fraction(1, 1_000_000)
+_LARGEST_FIELD = 65535  # of numbers in H.264's and PNG's headers
+
+
+def fitting(sample_aspect_ratio: Fraction) -> Fraction:
+    """The nearest sample aspect ratio that files can hold, whose numbers have 16 bits."""
+    scale = max(1, -(-sample_aspect_ratio.numerator // _LARGEST_FIELD))
+    return sample_aspect_ratio.limit_denominator(_LARGEST_FIELD // scale)
 
 
 class Mp4Writer:
-    """H.264 in MP4 at a constant frame rate, quality as the original's (crf 18), playable while it downloads."""
+    """H.264 in MP4, quality as the original's (crf 18), playable while it downloads.
 
-    def __init__(self, path: str | Path, fps: Fraction, height: int, width: int, crf: int = 18) -> None:
-        """`height` and `width` must be even, `crf` is 0 (lossless) to 51.
+    Frames are shown at a constant rate, or when a timeline says.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        timing: Fraction | Timeline,
+        height: int,
+        width: int,
+        crf: int = 18,
+        *,
+        sample_aspect_ratio: Fraction = SQUARE,
+    ) -> None:
+        """`height` and `width` must be even, `crf` is 0 (lossless) to 51; `timing` is a frame rate or a timeline.
 
         Raises `UserError` where PyAV was built without libx264.
         """
         if "libx264" not in av.codecs_available:
             raise UserError("This build of PyAV has no H.264 encoder; get one that has with 'pip install -U av'.")
         self._shape = (height, width, 3)
-        self._time_base = 1 / fps
+        self._timeline = timing if isinstance(timing, Timeline) else None
+        fps = timing.fps if isinstance(timing, Timeline) else timing
+        self._tick = max(self._timeline.tick, _SHORTEST_TICK) if self._timeline else 1 / fps
         self._num_frames = 0
+        self._last_time = -1
         self._reformatter = VideoReformatter()
         # The name may end in anything, and "file:" keeps FFmpeg from taking a part of it for a protocol.
         self._container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
         # Without its macroblock tree, whose AVX-512 code gives other bytes for the same frames now and then: a resumed
         # run must end in the very files of one that was not interrupted.
         # "veryfast" takes 0.4 of the default's time for files of the same quality that are 5 % larger.
-        options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0"}
-        self._stream = self._container.add_stream("libx264", rate=fps, options=options)
+        # Without B-frames, since a file of frames that are stored out of order cannot say how long each is shown.
+        options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0:bframes=0"}
+        self._stream = self._container.add_stream(
+            "libx264", rate=fps.limit_denominator(_LARGEST_FIELD), options=options
+        )
         self._stream.height, self._stream.width = height, width
         self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = self._tick
+        self._stream.codec_context.sample_aspect_ratio = fitting(sample_aspect_ratio)
         # Players guess the matrix of an untagged file from its size, and guess differently.
         self._stream.colorspace = Colorspace.ITU709
         self._stream.color_range = ColorRange.MPEG
@@ -51,8 +85,8 @@ class Mp4Writer:
         self._stream.color_trc = ColorTrc.BT709
         self._container.start_encoding()  # opens the file now, not when the encoder gives its first packet
 
-    def write(self, frame: NDArray[np.uint8]) -> None:
-        """Append a frame, uint8 [H,W,3] RGB or [H,W] grey."""
+    def write(self, frame: NDArray[np.uint8], number: int | None = None) -> None:
+        """Append a frame, uint8 [H,W,3] RGB or [H,W] grey: number `number` of the timeline, or the next one."""
         rgb = np.ascontiguousarray(np.broadcast_to(frame if frame.ndim == 3 else frame[..., None], self._shape))
         picture = self._reformatter.reformat(
             av.VideoFrame.from_ndarray(rgb, format="rgb24"),
@@ -60,7 +94,7 @@ class Mp4Writer:
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
         )
-        picture.pts, picture.time_base = self._num_frames, self._time_base
+        picture.pts, picture.time_base = self._time(self._num_frames if number is None else number), self._tick
         self._container.mux(self._stream.encode(picture))
         self._num_frames += 1
 
@@ -72,9 +106,20 @@ class Mp4Writer:
     ) -> None:
         try:
             if kind is None:
-                self._container.mux(self._stream.encode(None))
+                packets = self._stream.encode(None)
+                if packets and self._timeline:  # the others are shown until the next one is
+                    end = round(self._timeline.duration / self._tick)
+                    packets[-1].duration = max(end - self._last_time, 1)
+                self._container.mux(packets)
         finally:
             self._container.close()
+
+    def _time(self, number: int) -> int:
+        if self._timeline is None:
+            return number
+        time = round(int(self._timeline.times[number]) * self._timeline.tick / self._tick)
+        self._last_time = max(time, self._last_time + 1)  # frames that are nearer than a tick
+        return self._last_time
 
 
 class NpzWriter:
@@ -113,16 +158,21 @@ class NpzWriter:
 class ExrWriter:
     """A folder of `frame_0000.exr`, each with a float32 channel `Z`."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, sample_aspect_ratio: Fraction = SQUARE) -> None:
         """Creates the folder."""
         self._folder = _make_folder(folder)
+        self._sample_aspect_ratio = sample_aspect_ratio
         self._num_frames = 0
 
     def write(self, depth: NDArray[np.float32]) -> None:
         """Write the next frame, float32 [H,W], bit for bit."""
         import OpenEXR  # a large library that few runs need
 
-        header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+        header = {
+            "compression": OpenEXR.ZIP_COMPRESSION,
+            "type": OpenEXR.scanlineimage,
+            "pixelAspectRatio": float(self._sample_aspect_ratio),
+        }
         path = self._folder / f"frame_{self._num_frames:04d}.exr"
         try:
             OpenEXR.File(header, {"Z": np.ascontiguousarray(depth, dtype=np.float32)}).write(str(path))
@@ -142,15 +192,16 @@ class ExrWriter:
 class PngWriter:
     """A folder of `frame_0000.png`, 16-bit grey."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, sample_aspect_ratio: Fraction = SQUARE) -> None:
         """Creates the folder."""
         self._folder = _make_folder(folder)
+        self._sample_aspect_ratio = sample_aspect_ratio
         self._num_frames = 0
 
     def write(self, depth: NDArray[np.float32]) -> None:
         """Write the next frame, [H,W] in [0,1], as round(depth * 65535)."""
         path = self._folder / f"frame_{self._num_frames:04d}.png"
-        path.write_bytes(_encode_png(np.round(depth * 65535).astype(np.uint16)))
+        path.write_bytes(_encode_png(np.round(depth * 65535).astype(np.uint16), self._sample_aspect_ratio))
         self._num_frames += 1
 
     def __enter__(self) -> Self:
@@ -168,11 +219,13 @@ def _make_folder(folder: str | Path) -> Path:
     return folder
 
 
-def _encode_png(grey: NDArray[np.uint16]) -> bytes:
+def _encode_png(grey: NDArray[np.uint16], sample_aspect_ratio: Fraction) -> bytes:
     """A PNG file of a 16-bit grey image [H,W]."""
     encoder = av.VideoCodecContext.create("png", "w")
     encoder.height, encoder.width = grey.shape
     encoder.pix_fmt = "gray16be"
     encoder.time_base = Fraction(1)  # asked for, though an image has no time
+    if sample_aspect_ratio != SQUARE:
+        encoder.sample_aspect_ratio = fitting(sample_aspect_ratio)
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(grey), format="gray16be")
     return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])

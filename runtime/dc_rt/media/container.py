@@ -1,0 +1,160 @@
+"""Opening video files: the stream that a player shows, and its packets on one continuous clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+from av.container import InputContainer
+from av.format import Flags
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from dc_rt.errors import UserError
+
+MAX_PIXELS = 16384 * 8192
+
+# PyAV 18 raises an error for metadata that is not Unicode, unless it is told to replace it; 19 does so unasked, and has
+# no such option any more.
+_LENIENT = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+
+_HOPELESS = 20  # unreadable packets in a row after which the rest of a file is given up
+
+# Not pictures to be played: covers of songs, previews of a player's time line, single pictures.
+_NOT_PLAYED = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+
+# Sample entries of ISO media files whose samples are encrypted: common encryption, and Apple's own.
+_ENCRYPTED_TAGS = ("encv", "drmi")
+
+# Seconds, after which a clock that may be set anew is taken to have been, as FFmpeg's own tools do.
+_LONGEST_PAUSE = 10
+
+
+def open_container(source: str | BinaryIO) -> InputContainer:
+    """Open what FFmpeg finds at a URL or in an open file; raises `av.FFmpegError`."""
+    container: InputContainer = av.open(source, "r", **_LENIENT)  # type: ignore[call-overload]
+    return container
+
+
+def open_video(path: Path) -> InputContainer:
+    """Open a video file; raises `UserError` where it is none."""
+    try:
+        # The protocol is named, so that FFmpeg does not take the start of a name such as "take:2.mp4" for one.
+        container = open_container(f"file:{path}")
+    except av.FFmpegError as error:
+        raise UserError(f"{path} is not a video that can be read; give a video file or a folder of images.") from error
+    # FFmpeg would draw a text file as a terminal does.
+    if container.format.name == "tty":
+        container.close()
+        raise UserError(f"{path} is a text file, not a video; give a video file or a folder of images.")
+    return container
+
+
+def is_of_kind(container: InputContainer, kind: Flags) -> bool:
+    """Whether FFmpeg says this of the container's format."""
+    return bool(int(container.format.flags) & int(kind.value))  # type: ignore[call-overload]  # numbers, in truth
+
+
+def video_streams(container: InputContainer) -> list[VideoStream]:
+    """The streams that could be played, the one that a player takes first: the default one, or else the first."""
+    streams = [stream for stream in container.streams.video if not stream.disposition & _NOT_PLAYED]
+    return sorted(streams, key=lambda stream: not stream.disposition & Disposition.default)
+
+
+def video_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The stream that a player shows; raises `UserError` without one, without a decoder or without the key for it."""
+    streams = video_streams(container)
+    if not streams:
+        raise UserError(f"{path} has no video stream, only sound or other data; give a file with a picture.")
+    stream = streams[0]
+    if is_encrypted(stream):
+        raise encrypted(path)
+    # Older versions of PyAV (18.0 for one) crash on decoding a stream that they have no decoder for.
+    if stream.codec_context is None:
+        raise UserError(f"There is no decoder here for {path}; convert it to H.264 first.")
+    return stream
+
+
+def encrypted(path: Path) -> UserError:
+    """What to raise for a file whose pictures are encrypted."""
+    return UserError(f"{path} is encrypted (DRM) and cannot be decoded without its key; give an unprotected copy.")
+
+
+def is_encrypted(stream: VideoStream) -> bool:
+    """Whether the container says that the stream's packets are encrypted."""
+    if "enc_key_id" in stream.metadata:  # Matroska and WebM
+        return True
+    try:
+        return stream.codec_context is not None and stream.codec_context.codec_tag.lower() in _ENCRYPTED_TAGS
+    except UnicodeDecodeError:  # a tag need not be text
+        return False
+
+
+def read_packets(
+    container: InputContainer, stream: VideoStream, *, all_streams: bool = False
+) -> Iterator[Packet | None]:
+    """The packets of a stream, or of all, in the file's order; None for each that cannot be read.
+
+    The stream's packets come on one continuous clock, also where the file's own is set anew in the middle, as it is in
+    a broadcast recording that was joined from several.
+    """
+    clock = _Clock(stream.time_base) if is_of_kind(container, Flags.ts_discont) and stream.time_base else None
+    in_a_row = 0
+    while True:
+        try:
+            for packet in container.demux() if all_streams else container.demux(stream):
+                in_a_row = 0
+                if clock and packet.stream_index == stream.index:
+                    clock.correct(packet)
+                yield packet
+            return
+        except av.FFmpegError:
+            in_a_row += 1
+            if in_a_row == _HOPELESS:
+                return
+            yield None
+
+
+class _Clock:
+    """Takes the jumps out of packets' times."""
+
+    def __init__(self, tick: Fraction) -> None:
+        self._second = round(1 / tick)
+        self._shift = 0
+        self._next: int | None = None
+
+    def correct(self, packet: Packet) -> None:
+        if packet.dts is None:
+            return
+        if self._next is not None:
+            jump = packet.dts + self._shift - self._next
+            if jump < -self._second or jump > _LONGEST_PAUSE * self._second:
+                self._shift -= jump
+        packet.dts += self._shift
+        if packet.pts is not None:
+            packet.pts += self._shift
+        self._next = packet.dts + (packet.duration or 0)
+
+
+def is_hidden(packet: Packet, codec: str) -> bool:
+    """Whether a packet of VP8 or VP9 holds a frame that is decoded for others to refer to, and never shown."""
+    data = memoryview(packet)
+    first = data[0]
+    if codec == "vp8":  # RFC 6386, 9.1: the frame tag
+        return not first & 0b10000
+    # Appendix B and 6.2 of the VP9 specification, for profiles 0 to 2: the frame marker, two bits of profile, one that
+    # is 0, then show_existing_frame, frame_type and show_frame.
+    if codec == "vp9" and first >> 6 == 0b10 and first >> 4 & 0b11 != 0b11 and not _is_superframe(data):
+        return not first & 0b1000 and not first & 0b10
+    return False
+
+
+def _is_superframe(data: memoryview) -> bool:
+    """Whether a packet of VP9 holds several frames, the last of which is shown."""
+    marker = data[-1]
+    size_of_index = 2 + ((marker >> 3 & 0b11) + 1) * ((marker & 0b111) + 1)
+    return marker >> 5 == 0b110 and len(data) >= size_of_index and data[-size_of_index] == marker
