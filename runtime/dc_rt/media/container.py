@@ -15,6 +15,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from dc_rt.errors import UserError
+from dc_rt.media.structure import ENCRYPTED_ENTRIES, says_encrypted
 
 MAX_PIXELS = 16384 * 8192
 
@@ -26,9 +27,6 @@ _HOPELESS = 20  # unreadable packets in a row after which the rest of a file is 
 
 # Not pictures to be played: covers of songs, previews of a player's time line, single pictures.
 _NOT_PLAYED = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-
-# Sample entries of ISO media files whose samples are encrypted: common encryption, and Apple's own.
-_ENCRYPTED_TAGS = ("encv", "drmi")
 
 # Seconds, after which a clock that may be set anew is taken to have been, as FFmpeg's own tools do.
 _LONGEST_PAUSE = 10
@@ -46,6 +44,8 @@ def open_video(path: Path) -> InputContainer:
         # The protocol is named, so that FFmpeg does not take the start of a name such as "take:2.mp4" for one.
         container = open_container(f"file:{path}")
     except av.FFmpegError as error:
+        if says_encrypted(path):
+            raise encrypted(path) from error
         raise UserError(f"{path} is not a video that can be read; give a video file or a folder of images.") from error
     # FFmpeg would draw a text file as a terminal does.
     if container.format.name == "tty":
@@ -60,9 +60,12 @@ def is_of_kind(container: InputContainer, kind: Flags) -> bool:
 
 
 def video_streams(container: InputContainer) -> list[VideoStream]:
-    """The streams that could be played, the one that a player takes first: the default one, or else the first."""
+    """The streams that could be played, the one that a player takes first: the default one, or else the first.
+
+    Of several that the file calls its default, those of a single picture come last: an animated AVIF file has one too.
+    """
     streams = [stream for stream in container.streams.video if not stream.disposition & _NOT_PLAYED]
-    return sorted(streams, key=lambda stream: not stream.disposition & Disposition.default)
+    return sorted(streams, key=lambda stream: (not stream.disposition & Disposition.default, stream.frames == 1))
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
@@ -89,9 +92,17 @@ def is_encrypted(stream: VideoStream) -> bool:
     if "enc_key_id" in stream.metadata:  # Matroska and WebM
         return True
     try:
-        return stream.codec_context is not None and stream.codec_context.codec_tag.lower() in _ENCRYPTED_TAGS
+        return stream.codec_context is not None and stream.codec_context.codec_tag.lower() in ENCRYPTED_ENTRIES
     except UnicodeDecodeError:  # a tag need not be text
         return False
+
+
+def may_start_anywhere(container: InputContainer) -> bool:
+    """Whether the first packets may refer to frames that are not there, as in a recording of a broadcast.
+
+    ISO media files start with what can be decoded, whatever they say of keyframes: what an edit list cuts off is there.
+    """
+    return not container.format.name.startswith("mov")
 
 
 def read_packets(

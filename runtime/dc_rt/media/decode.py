@@ -17,7 +17,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from dc_rt.media.container import MAX_PIXELS, open_video, read_packets, video_stream
+from dc_rt.media.container import MAX_PIXELS, may_start_anywhere, open_video, read_packets, video_stream
 
 
 @dataclass
@@ -52,15 +52,15 @@ class Damage:
 
     def describe(self) -> Iterator[str]:
         """What is to be said of it: nothing where all is well."""
-        if self.num_lost or self.num_patched:
-            lost = f"{self.num_lost} of {self.num_frames} frames cannot be decoded and are left out"
-            patched = f"{self.num_patched} of {self.num_frames} frames are damaged and were patched by the decoder"
-            said = [text for count, text in ((self.num_lost, lost), (self.num_patched, patched)) if count]
-            yield f"damaged: {'; '.join(said)}; the others keep their times"
-        elif self.num_errors:
-            yield f"damaged: {self.num_errors} packets cannot be decoded; no frame is missing"
+        of_all = f"of {self.num_frames} frames"
+        if self.num_lost:
+            yield f"damaged: {self.num_lost} {of_all} could not be decoded; the others keep their times"
+        if self.num_patched:
+            yield f"damaged: {self.num_patched} {of_all} could be decoded in parts alone, and were patched"
+        if self.num_errors and not self.num_lost:
+            yield f"damaged: {self.num_errors} packets could not be decoded; no frame is missing"
         if self.num_surplus:
-            yield f"damaged: {self.num_surplus} frames more than the file announces were left out"
+            yield f"damaged: {self.num_surplus} more than the {self.num_frames} frames announced were left out"
         if self.num_resized:
             yield f"the size changes in the middle: {self.num_resized} frames were scaled to that of the first one"
 
@@ -101,7 +101,7 @@ def decoded_frames(
     """The frames of a video file as its decoder gives them; None for each packet that nothing can be made of.
 
     The first is the first that can be decoded: a recording of a broadcast may start before its first keyframe. With
-    `num_packets` only so many are decoded, from the first keyframe on.
+    `num_packets` only so many are decoded.
     """
     with open_video(path) as container:
         stream = video_stream(container, path)
@@ -112,12 +112,13 @@ def decoded_frames(
         # A damaged header can ask for a picture that no memory holds.
         decoder.options = {"max_pixels": str(MAX_PIXELS)}
         num_decoded = 0
+        from_keyframe = may_start_anywhere(container)
         for packet in read_packets(container, stream):
             if packet is None:
                 yield None
             # Empty packets stand for frames that are shown for longer, in Theora for one; to a decoder they would be
             # the end of the stream.
-            elif packet.size and (num_decoded or packet.is_keyframe):
+            elif packet.size and (num_decoded or packet.is_keyframe or not from_keyframe):
                 num_decoded += 1
                 yield from _decoded(decoder, packet)
                 if num_decoded == num_packets:

@@ -23,6 +23,7 @@ from dc_rt.media.container import (
     encrypted,
     is_hidden,
     is_of_kind,
+    may_start_anywhere,
     open_video,
     read_packets,
     video_stream,
@@ -31,8 +32,8 @@ from dc_rt.media.container import (
 from dc_rt.media.decode import Damage, decoded_frames, numbered_frames
 from dc_rt.media.orientation import Orientation
 from dc_rt.media.read_images import ALPHA, decode_images, is_transparent, list_images, look_through
+from dc_rt.media.structure import ends_early
 from dc_rt.media.timeline import Timeline, timeline_of, unevenness
-from dc_rt.media.truncation import ends_early
 
 # Images carry no frame rate.
 IMAGE_FOLDER_FPS = Fraction(24)
@@ -229,6 +230,7 @@ def _scan(path: Path) -> _Packets:
     with open_video(path) as container:
         stream = video_stream(container, path)
         codec = stream.codec_context
+        from_keyframe = may_start_anywhere(container)
         if codec.height * codec.width > MAX_PIXELS:
             raise UserError(
                 f"The pictures of {path} have {codec.width}x{codec.height} pixels, and at most {MAX_PIXELS:,} are "
@@ -239,7 +241,7 @@ def _scan(path: Path) -> _Packets:
                 continue
             # A packet that was cut is marked; one amid the file, as in broadcasts, says nothing of the file's end.
             last_is_corrupt = packet.is_corrupt
-            if packet.stream_index != stream.index or not (num_packets or packet.is_keyframe):
+            if packet.stream_index != stream.index or not (num_packets or packet.is_keyframe or not from_keyframe):
                 continue
             if packet.has_sidedata("encryption_info"):
                 raise encrypted(path)

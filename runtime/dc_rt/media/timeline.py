@@ -84,7 +84,8 @@ def timeline_of(
         # Of two or three frames, any that are evenly apart would do; not if the last one is shown for another time.
         shown = float(last_duration * tick * fps)
         if numbers is not None and (len(times) > 3 or abs(shown - max(round(shown), 1)) < 0.1 or not last_duration):
-            return Timeline(1 / fps, numbers, int(numbers[-1]) + max(round(last_duration * tick * fps), 1), fps, True)
+            # A last frame that is shown for little more than one is an encoder's remainder.
+            return Timeline(1 / fps, numbers, int(numbers[-1]) + max(int(shown + 0.25), 1), fps, True)
     # What the last frame is shown for, if nothing says so: as long as most of the others.
     end = int(times[-1]) + (last_duration if last_duration > 0 else int(np.median(np.diff(times))))
     return Timeline(tick, times, end, len(times) / (end * tick), False)

@@ -1,17 +1,21 @@
-"""Whether a video file is cut short, by what its container says of its own length.
+"""What a container says of itself where FFmpeg gives no sign: that its end is missing, or that it is encrypted.
 
-FFmpeg plays what is there of a Matroska file whose end is missing, and gives no sign; an MP4 file that lost its index
-it takes for no video at all. Both formats state their lengths up front.
+FFmpeg plays what is there of a Matroska file whose end is missing; an MP4 file that lost its index it takes for no
+video at all, and so it does with some that are encrypted. Both formats state their lengths up front.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 # ISO/IEC 14496-12: the boxes that frames need. What else is behind them, or junk that a camera appended, may be cut.
 _FRAME_BOXES = (b"moov", b"moof", b"mdat")
 _INDEX_BOXES = (b"moov", b"meta")  # the second in AVIF and HEIF, which are images
+# Sample entries of encrypted video: common encryption (ISO/IEC 23001-7), and Apple's own.
+ENCRYPTED_ENTRIES = ("encv", "drmi")
+_LARGEST_INDEX = 1 << 26  # bytes that are searched for these
 
 # RFC 8794 and RFC 9559.
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
@@ -26,29 +30,45 @@ def ends_early(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(8)
         if start[4:] == b"ftyp":
-            return _mp4_ends_early(file, size)
+            kinds = set()
+            for kind, offset, length in _boxes(file, size):
+                if offset + length > size and kind in _FRAME_BOXES:
+                    return True
+                kinds.add(kind)
+            return kinds.isdisjoint(_INDEX_BOXES)
         if start.startswith(_EBML):
             return _matroska_ends_early(file, size)
     return False
 
 
-def _mp4_ends_early(file: BinaryIO, size: int) -> bool:
-    has_index = False
+def says_encrypted(path: Path) -> bool:
+    """Whether the index of an MP4/MOV file names encrypted video; False for all other files."""
+    with path.open("rb") as file:
+        if file.read(8)[4:] != b"ftyp":
+            return False
+        for kind, offset, length in _boxes(file, path.stat().st_size):
+            if kind == b"moov":
+                file.seek(offset)
+                index = file.read(min(length, _LARGEST_INDEX))
+                return any(entry.encode() in index for entry in ENCRYPTED_ENTRIES)
+    return False
+
+
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, offset and length of the outermost boxes; the last one may reach beyond the end."""
     offset = 0
     while offset < size:
         file.seek(offset)
         header = file.read(16)
-        kind = header[4:8]
-        has_index |= kind in _INDEX_BOXES
         length = int.from_bytes(header[:4])
         if length == 1:
             length = int.from_bytes(header[8:])
-        if length < 8:  # 0 stands for the rest of the file; anything else is no box
-            break
+        elif length == 0:  # the rest of the file
+            length = size - offset
+        if length < 8:  # no box
+            return
+        yield header[4:8], offset, length
         offset += length
-        if offset > size and kind in _FRAME_BOXES:
-            return True
-    return not has_index
 
 
 def _matroska_ends_early(file: BinaryIO, size: int) -> bool:
