@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dc_rt import UserError
 from dc_rt.media import VideoInfo, output_size, probe, read_frames
-from media_helpers import moving_gradient, write_clip
+from media_helpers import moving_gradient, write_clip, write_images
 
 # ISO/IEC 14496-12: the matrix (a, b, c, d) of a track header takes a point (x, y) to (a x + c y, b x + d y).
 TURNS = {0: (1, 0, 0, 1), 90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
@@ -148,8 +148,11 @@ def test_a_picture_that_no_memory_holds_is_refused(tmp_path: Path, monkeypatch: 
     clip = write_clip(tmp_path / "clip.mp4", moving_gradient(2, 128, 128))
     assert probe(clip).num_frames == 2
     monkeypatch.setattr("dc_rt.media.read.MAX_PIXELS", 100 * 100)
-    with pytest.raises(UserError, match="can be decoded"):
+    with pytest.raises(UserError, match=r"128x128 pixels, and at most 10,000 are read; make them smaller"):
         probe(clip)
+    monkeypatch.setattr("dc_rt.media.read_images.MAX_PIXELS", 100 * 100)
+    with pytest.raises(UserError, match=r"frame0\.png has 128x128 pixels, and at most 10,000 are read"):
+        probe(write_images(tmp_path / "images", moving_gradient(1, 128, 128)))
 
 
 def test_metadata_that_is_not_unicode_is_no_obstacle(tmp_path: Path) -> None:

@@ -132,7 +132,8 @@ def test_impossible_target_rate_is_refused(target_fps: float) -> None:
     [
         ("bikes.mp4", 272, 640, Fraction(25), 250),
         ("bigbuckbunny.mp4", 720, 1280, Fraction(25), 132),
-        ("carphone_pristine.mp4", 144, 176, Fraction(30000, 1001), 120),
+        # Stored as 176x144 with pixels of 128:117.
+        ("carphone_pristine.mp4", 144, 193, Fraction(30000, 1001), 120),
     ],
 )
 def test_real_clip_is_described_as_it_decodes(
@@ -426,7 +427,7 @@ def test_damage_amid_the_file_is_counted_and_reading_goes_on(tmp_path: Path) -> 
     assert sound[-1] == len(expected) - 1
     undamaged = Damage()
     list(read_frames(whole, 64, 64, damage=undamaged))
-    assert undamaged == Damage(0, 0)
+    assert undamaged == Damage(num_frames=40)
 
 
 # Folders of images

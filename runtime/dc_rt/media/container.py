@@ -28,8 +28,9 @@ _HOPELESS = 20  # unreadable packets in a row after which the rest of a file is 
 # Not pictures to be played: covers of songs, previews of a player's time line, single pictures.
 _NOT_PLAYED = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
-# Seconds, after which a clock that may be set anew is taken to have been, as FFmpeg's own tools do.
-_LONGEST_PAUSE = 10
+# Seconds forward and backward from where it should be, after which a clock that may be set anew is taken to have been;
+# FFmpeg's own tools do the same.
+_LONGEST_PAUSE, _LONGEST_OVERLAP = 10, 0.1
 
 
 def open_container(source: str | BinaryIO) -> InputContainer:
@@ -78,6 +79,8 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
         raise encrypted(path)
     # Older versions of PyAV (18.0 for one) crash on decoding a stream that they have no decoder for.
     if stream.codec_context is None:
+        if says_encrypted(path):
+            raise encrypted(path)
         raise UserError(f"There is no decoder here for {path}; convert it to H.264 first.")
     return stream
 
@@ -143,7 +146,7 @@ class _Clock:
             return
         if self._next is not None:
             jump = packet.dts + self._shift - self._next
-            if jump < -self._second or jump > _LONGEST_PAUSE * self._second:
+            if not -_LONGEST_OVERLAP * self._second <= jump <= _LONGEST_PAUSE * self._second:
                 self._shift -= jump
         packet.dts += self._shift
         if packet.pts is not None:

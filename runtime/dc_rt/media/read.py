@@ -32,7 +32,7 @@ from dc_rt.media.container import (
 from dc_rt.media.decode import Damage, decoded_frames, numbered_frames
 from dc_rt.media.orientation import Orientation
 from dc_rt.media.read_images import ALPHA, decode_images, is_transparent, list_images, look_through
-from dc_rt.media.structure import ends_early
+from dc_rt.media.structure import ends_early, is_animated_webp
 from dc_rt.media.timeline import Timeline, timeline_of, unevenness
 
 # Images carry no frame rate.
@@ -301,6 +301,10 @@ def _first_frame(path: Path) -> VideoFrame:
         for frame in frames:
             if frame is not None:
                 return frame
+    if is_animated_webp(path):
+        raise UserError(
+            f"{path} is an animated WebP, which there is no decoder for here; convert it to a video or a GIF."
+        )
     raise UserError(f"No frame of {path} can be decoded: it is damaged or encrypted; copy or download it again.")
 
 
@@ -359,9 +363,8 @@ def _container_notes(container: InputContainer, stream: VideoStream) -> Iterator
         which = "the default" if stream.disposition & Disposition.default else "the first"
         yield f"{len(streams)} video streams, of which {which} one is read"
     if is_of_kind(container, Flags.no_timestamps):
-        stated = stream.codec_context.framerate
         fps = stream.guessed_rate or stream.average_rate or _BARE_STREAM_FPS
-        assumed = "" if stated else "an assumed "
+        assumed = "an assumed " if fps == _BARE_STREAM_FPS else ""  # or else it states it
         yield f"a bare stream, which has no times: taken at {assumed}{float(fps):.4g} frames/s"
     if stream.metadata.get("alpha_mode") == "1":
         yield ALPHA

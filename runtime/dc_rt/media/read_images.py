@@ -15,6 +15,7 @@ from av.video.frame import VideoFrame
 from dc_rt.errors import UserError
 from dc_rt.media.container import MAX_PIXELS, open_container
 from dc_rt.media.orientation import Orientation
+from dc_rt.media.structure import is_animated_webp
 
 ALPHA = "transparent, read without its alpha channel"
 
@@ -102,6 +103,10 @@ def _decode_image(path: Path) -> tuple[VideoFrame, Fraction, bool]:
             has_more = "jpeg" not in container.format.name and (_has_another(frames) or _has_pages(path))
             return frame, pixel_aspect, has_more
     except (av.FFmpegError, OSError, StopIteration, IndexError) as error:
+        if isinstance(error, av.FFmpegError) and is_animated_webp(path):
+            raise UserError(
+                f"{path} is an animated WebP, which there is no decoder for here; take it out of the folder."
+            ) from error
         raise UserError(f"{path} is not an image that can be read; replace it or take it out of the folder.") from error
 
 

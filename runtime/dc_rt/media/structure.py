@@ -54,6 +54,13 @@ def says_encrypted(path: Path) -> bool:
     return False
 
 
+def is_animated_webp(path: Path) -> bool:
+    """Whether a file is a WebP animation, which FFmpeg decodes no frame of."""
+    with path.open("rb") as file:
+        start = file.read(21)
+    return start[:4] == b"RIFF" and start[8:16] == b"WEBPVP8X" and bool(start[20] & 0b10)
+
+
 def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
     """Kind, offset and length of the outermost boxes; the last one may reach beyond the end."""
     offset = 0

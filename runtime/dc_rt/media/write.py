@@ -225,7 +225,6 @@ def _encode_png(grey: NDArray[np.uint16], sample_aspect_ratio: Fraction) -> byte
     encoder.height, encoder.width = grey.shape
     encoder.pix_fmt = "gray16be"
     encoder.time_base = Fraction(1)  # asked for, though an image has no time
-    if sample_aspect_ratio != SQUARE:
-        encoder.sample_aspect_ratio = fitting(sample_aspect_ratio)
+    encoder.sample_aspect_ratio = fitting(sample_aspect_ratio)
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(grey), format="gray16be")
     return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
