@@ -40,7 +40,10 @@ PLAIN_SECONDS = 5.0  # between progress lines where there is no terminal
 
 @app.command()
 def infer(
-    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files, or folders of images.")],
+    # That a video or folder cannot be read is not for the parser to say, which would end the batch.
+    videos: Annotated[
+        list[Path], typer.Argument(metavar="VIDEO...", readable=False, help="Video files, or folders of images.")
+    ],
     engines: Annotated[
         Path | None,
         typer.Option(
@@ -49,7 +52,7 @@ def infer(
         ),
     ] = None,
     backend: Annotated[str, typer.Option(metavar="auto|onnx|tensorrt|torch", help="What runs the engines.")] = "auto",
-    save_folder: Annotated[Path, typer.Option(help="Where the results go.")] = Path("./demo_output"),
+    save_folder: Annotated[Path, typer.Option(readable=False, help="Where the results go.")] = Path("./demo_output"),
     process_length: Annotated[int, typer.Option(help="Frames to process at most; -1 for all.")] = -1,
     target_fps: Annotated[
         float, typer.Option(help="Take every n-th frame, for about this frame rate; -1 for all.")

@@ -120,29 +120,23 @@ class Targets:
         Raises:
             UserError: a name or path is too long, the folder cannot be looked at, or what is there is not dc-rt's.
         """
-        try:
-            _check_lengths(self)
-            self.save_folder.stat()
-            if not os.access(self.save_folder, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        except (FileNotFoundError, NotADirectoryError):
-            return  # nothing is there; a folder that cannot be made says so when it is made
-        except OSError as error:
-            raise _unreadable(self.save_folder, error) from error
+        _check_lengths(self)
+        _check_writable(self.save_folder)
         try:
             written = self._written()
-            occupied = list(self.occupied())
-            foreign = [path for path in occupied if not self._is_ours(path, written)]
+            foreign = [path for path in self.occupied() if not self._is_ours(path, written)]
         except OSError as error:
-            raise _unreadable(self.frame_folder, error) from error
-        if overwrite:
-            foreign = [path for path in foreign if path.is_dir() and not path.is_symlink()]
-        if foreign:
+            raise _unwritable(self.frame_folder, error) from error
+        folders = [path for path in foreign if path.is_dir() and not path.is_symlink()]
+        kept = ", and the same command goes on from what was done" if at_the_end else ""
+        if folders:
+            raise UserError(f"{folders[0]} is a folder where a file is to be written; move it away{kept}.")
+        if foreign and not overwrite:
             more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
-            remedy = "move it away" if overwrite else "give another --save-folder, or replace it with --overwrite"
-            kept = ", and the same command goes on from what was done" if at_the_end else ""
-            kind = "is a folder where a result is to go" if overwrite else "was not written by dc-rt"
-            raise UserError(f"{foreign[0]}{more} {kind}; {remedy}{kept}.")
+            elsewhere = "move it away" if at_the_end else "give another --save-folder"
+            raise UserError(
+                f"{foreign[0]}{more} was not written by dc-rt; {elsewhere}, or replace it with --overwrite{kept}."
+            )
 
     def remember_moves(self) -> None:
         """Keep, in the open spool, what an earlier run may have moved into place before it was killed.
@@ -204,14 +198,14 @@ def is_frame(name: str, suffixes: Collection[str]) -> bool:
 
 def check_batch(batch: Sequence[Targets]) -> None:
     """Raise `UserError` where videos of one batch would overwrite each other's results, or results what is read."""
-    _check_names(batch)
-    _check_inputs(batch)
-
-
-def _check_names(batch: Sequence[Targets]) -> None:
     counts = Counter(targets.name for targets in batch)
     if double := [name for name, count in counts.items() if count > 1]:
         raise UserError(f"More than one video is called {double[0]}; run them one by one with a --save-folder each.")
+    _check_inputs(batch)
+    _check_names(batch)
+
+
+def _check_names(batch: Sequence[Targets]) -> None:
     # On many systems names are one that differ in case, or in how accents are encoded.
     alike: defaultdict[str, list[tuple[str, Targets]]] = defaultdict(list)
     for targets in batch:
@@ -333,9 +327,23 @@ else:
             return 255
 
 
-def _unreadable(folder: Path, error: OSError) -> UserError:
+def _check_writable(folder: Path) -> None:
+    """Raise `UserError` for what is no folder, or one that nothing can be written to; it need not be there yet."""
+    try:
+        folder.stat()
+    except FileNotFoundError:
+        folder = _existing(folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    for wrong, number in (not folder.is_dir(), errno.ENOTDIR), (not os.access(folder, os.W_OK | os.X_OK), errno.EACCES):
+        if wrong:
+            raise _unwritable(folder, OSError(number, os.strerror(number)))
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
     return UserError(
-        f"{folder} cannot be written to: {error.strerror}; check its permissions, or give another --save-folder."
+        f"Results cannot be written to {folder} ({error.strerror}); "
+        "check the folder's permissions, or give another --save-folder."
     )
 
 
