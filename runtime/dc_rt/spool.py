@@ -54,7 +54,7 @@ class Progress:
 
 MOVED = "moved.json"
 
-_LOCK_ATTEMPTS = 100  # of which all but the first are for lock files that were deleted in the same instant
+_LOCK_ATTEMPTS = 100  # all but the first are for folders and lock files that are deleted in the same instant
 
 
 class SpoolLock:
@@ -362,11 +362,13 @@ def _remove(path: Path) -> None:
 def _lock(folder: Path) -> io.BufferedRandom:
     """Make `folder` and take its lock, which the system gives up with the process however it ends."""
     path = folder / "lock"
-    for _ in range(_LOCK_ATTEMPTS):
-        folder.mkdir(parents=True, exist_ok=True)
+    for attempt in range(_LOCK_ATTEMPTS):
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             file = path.open("a+b")
-        except FileNotFoundError:  # another run has just deleted the folder
+        except (FileNotFoundError, FileExistsError):  # another run has deleted the folder in this instant
+            if attempt == _LOCK_ATTEMPTS - 1:
+                raise
             continue
         ours = False
         try:
