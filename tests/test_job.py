@@ -234,8 +234,8 @@ def reads(process, path):
 def test_a_second_run_that_is_interrupted_does_the_first_one_no_harm(clip, expected):
     """Interrupted before it has the lock: while it reads the video, of which there is much that is nothing."""
     video = Path("clip.mp4")
-    video.write_bytes(clip.read_bytes() + (1).to_bytes(4) + b"free" + (16 + 2**30).to_bytes(8))
-    os.truncate(video, video.stat().st_size + 2**30)
+    video.write_bytes(clip.read_bytes() + (1).to_bytes(4) + b"free" + (16 + 2**29).to_bytes(8))
+    os.truncate(video, video.stat().st_size + 2**29)
     command = [sys.executable, "-m", "dc_rt.cli", "infer", video, *COMMAND, "--save-folder", "out"]
     first = stop_in_its_first_window(command)
     second = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -182,6 +182,17 @@ def test_an_abandoned_spool_stays_if_there_is_something_to_go_on_from(tmp_path):
         assert spool.num_frames == 2
 
 
+def test_what_is_not_the_spools_own_is_never_deleted_with_it(tmp_path):
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "notes.txt").touch()
+    with open_spool(tmp_path / "spool"):
+        pass
+    with open_spool(tmp_path / "spool") as spool:
+        spool.commit(None)
+        spool.delete()
+    assert [path.name for path in (tmp_path / "spool").iterdir()] == ["notes.txt"]
+
+
 def test_a_spool_that_is_deleted_is_never_shared(tmp_path):
     """Runs that begin and end all the time: each is alone in the spool, and none deletes what another has made."""
     code = f"""

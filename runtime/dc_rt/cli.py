@@ -160,10 +160,8 @@ def main() -> None:
         app()
     except SystemExit as end:
         status = end.code
-    except UserError as error:
-        _complain(str(error))
-    except OSError as error:
-        _complain(f"A file cannot be read or written ({error}); check its name, its permissions and the disk.")
+    except (UserError, OSError) as error:
+        _complain(_sentence(error))
     sys.stdout.flush()
     # A reader that has left, as `head` does, has what it wanted; but what should have been kept and was not is a fault.
     # Windows has EINVAL for a closed pipe.
@@ -177,12 +175,18 @@ def _succeeds(video: Path, step: Callable[[], None]) -> bool:
     try:
         step()
         return True
-    except UserError as error:
-        _complain(str(error))
+    except (UserError, OSError) as error:
+        _complain(_sentence(error))
     except Exception:
         traceback.print_exc()
         _complain(f"{video} failed through a fault in dc-rt itself; please report it with the lines above.")
     return False
+
+
+def _sentence(error: UserError | OSError) -> str:
+    if isinstance(error, OSError):
+        return f"A file cannot be read or written ({error}); check its name, its permissions and the disk."
+    return str(error)
 
 
 def _run_video(run: Callable[..., list[Path]], plan: Plan, options: Options, spool: Path) -> None:

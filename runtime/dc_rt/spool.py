@@ -54,6 +54,9 @@ class Progress:
 
 MOVED = "moved.json"
 
+# All but the lock. The state comes first, since it vouches for the rest.
+_CONTENTS = ("state", "state.part", "depth.f32", "results", MOVED, f"{MOVED}.part")
+
 _LOCK_ATTEMPTS = 100  # all but the first are for folders and lock files that are deleted in the same instant
 
 
@@ -133,11 +136,9 @@ class SpoolLock:
     def _delete(self, keep: str | None = None) -> None:
         if self._file is None:
             return
-        with suppress(OSError):
-            # The state goes first: it vouches for the rest.
-            for path in sorted(self.folder.iterdir(), key=lambda path: path.name != "state"):
-                if path.name not in ("lock", keep):
-                    _remove(path)
+        for name in _CONTENTS:
+            if name != keep:
+                _remove(self.folder / name)
         # Last of all, and while it is locked, so that whoever has opened it sees that it is not the folder's any more.
         if sys.platform == "win32":  # which deletes no open file, so that nobody can hold a deleted one either
             self._close()
@@ -356,7 +357,7 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def _lock(folder: Path) -> io.BufferedRandom:
