@@ -182,6 +182,34 @@ def test_killed_runs_end_in_the_results_of_one_that_was_not(clip, expected):
     assert_same_results(Path("out"), expected)
 
 
+def test_a_run_killed_while_its_results_are_moved_into_place_is_gone_on_with(clip, expected):
+    """Amid the frames; then its successor, before the record, which comes last."""
+    code = """
+import os, signal, sys
+last = int(sys.argv.pop(1))
+moves = 0
+def die(event, arguments):
+    global moves
+    if event == "os.rename" and ".spool" not in str(arguments[1]):
+        moves += 1
+        if moves == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(die)
+from dc_rt.cli import main
+main()
+"""
+    last = len(RESULTS) + 1
+    for moves, in_place in ((20, 19), (last, last - 1)):
+        command = [sys.executable, "-c", code, str(moves), "infer", clip, *COMMAND, "--save-folder", "out"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert len([name for name in RESULTS if Path("out", name).exists()]) >= in_place
+        assert not Path("out/clip.json").exists()
+    done = dc_rt(clip)
+    assert done.returncode == 0, done.stderr
+    assert_same_results(Path("out"), expected)
+
+
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(clip, expected):
     """A limit on the size of files stands for the disk: the depth of 40 frames needs 1.3 MB."""
 
