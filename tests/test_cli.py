@@ -1,5 +1,6 @@
 """`dc-rt` as its users type it, on real files."""
 
+import dataclasses
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import pytest
 
 from dc_rt import DepthCrafter, Noise
 from dc_rt.engine.discovery import BUNDLED
+from dc_rt.engine.manifest import File, Manifest
 from dc_rt.media import inferno, read_frames
 from media_helpers import moving_gradient, real_clip, write_audio, write_clip
 
@@ -206,6 +208,27 @@ def test_one_bad_video_of_several_does_not_stop_the_others():
     assert "missing.mp4" in done.stderr
     assert Path("demo_output/good_depth.mp4").exists()
     assert not list(Path("demo_output").glob("missing*"))
+
+
+def test_a_fault_of_the_programs_own_is_shown_and_the_other_videos_are_run():
+    """Engines that cannot run what their manifest promises stand for any such fault."""
+    onnx = pytest.importorskip("onnx", reason="only what exports graphs can make one that fails")
+    folder = Path(shutil.copytree(BUNDLED, "set"))
+    graph = onnx.load(folder / "vae_decoder.onnx")
+    graph.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 8
+    onnx.save(graph, folder / "vae_decoder.onnx")
+    manifest = Manifest.read(folder)
+    graphs = manifest.graphs | {"vae_decoder": (File.of(folder / "vae_decoder.onnx"),)}
+    dataclasses.replace(manifest, graphs=graphs).write(folder)
+    clips = [write_clip(Path(f"{width}.mp4"), moving_gradient(2, 64, width)) for width in (128, 64)]
+    command = [sys.executable, "-m", "dc_rt.cli", "infer", *clips, *FAST, "--engines", folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("128.mp4 failed through a fault in dc-rt itself")
+    assert sorted(path.name for path in Path("demo_output").iterdir()) == [
+        *("64.json", "64_depth.mp4", "64_input.mp4", "64_vis.mp4")
+    ]
 
 
 def test_two_videos_of_one_name_are_refused():

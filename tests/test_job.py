@@ -3,9 +3,12 @@
 import json
 import os
 import resource
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -179,6 +182,34 @@ def test_killed_runs_end_in_the_results_of_one_that_was_not(clip, expected):
     assert_same_results(Path("out"), expected)
 
 
+def test_a_run_killed_while_its_results_are_moved_into_place_is_gone_on_with(clip, expected):
+    """Amid the frames; then its successor, before the record, which comes last."""
+    code = """
+import os, signal, sys
+last = int(sys.argv.pop(1))
+moves = 0
+def die(event, arguments):
+    global moves
+    if event == "os.rename" and ".spool" not in str(arguments[1]):
+        moves += 1
+        if moves == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(die)
+from dc_rt.cli import main
+main()
+"""
+    last = len(RESULTS) + 1
+    for moves, in_place in ((20, 19), (last, last - 1)):
+        command = [sys.executable, "-c", code, str(moves), "infer", clip, *COMMAND, "--save-folder", "out"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert len([name for name in RESULTS if Path("out", name).exists()]) >= in_place
+        assert not Path("out/clip.json").exists()
+    done = dc_rt(clip)
+    assert done.returncode == 0, done.stderr
+    assert_same_results(Path("out"), expected)
+
+
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(clip, expected):
     """A limit on the size of files stands for the disk: the depth of 40 frames needs 1.3 MB."""
 
@@ -203,6 +234,52 @@ def test_a_second_run_on_the_same_result_says_so_and_stops(clip):
     assert second.returncode == 1
     assert "Another run is working on this result" in second.stderr
     assert not list(Path("out").glob("clip*"))
+
+
+def stop_in_its_first_window(command):
+    """Start a run, and have it wait once it has the lock."""
+    while True:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and not Path("out/.clip.spool/depth.f32").exists():
+            time.sleep(0.001)
+        process.send_signal(signal.SIGSTOP)
+        if process.poll() is None and not Path("out/.clip.spool/state").exists():
+            return process
+        process.kill()  # it was too fast
+        process.communicate()
+        shutil.rmtree("out")
+
+
+def reads(process, path):
+    """Whether a process has a file open."""
+    with suppress(OSError):  # a file that it has just closed
+        files = Path(f"/proc/{process.pid}/fd").iterdir()
+        return any(file.readlink() == path.resolve() for file in files)
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs to see what files a process reads")
+def test_a_second_run_that_is_interrupted_does_the_first_one_no_harm(clip, expected):
+    """Interrupted before it has the lock: while it reads the video, of which there is much that is nothing."""
+    video = Path("clip.mp4")
+    video.write_bytes(clip.read_bytes() + (1).to_bytes(4) + b"free" + (16 + 2**29).to_bytes(8))
+    os.truncate(video, video.stat().st_size + 2**29)
+    command = [sys.executable, "-m", "dc_rt.cli", "infer", video, *COMMAND, "--save-folder", "out"]
+    first = stop_in_its_first_window(command)
+    second = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert second.stdout is not None
+    while "128x64" not in second.stdout.readline():
+        assert second.poll() is None
+    while not reads(second, video):
+        assert second.poll() is None
+    second.send_signal(signal.SIGINT)
+    _, errors = second.communicate(timeout=60)
+    assert errors == "Interrupted; nothing of clip.mp4 was kept.\n"
+    assert second.returncode == 130
+    first.send_signal(signal.SIGCONT)
+    _, errors = first.communicate(timeout=120)
+    assert (first.returncode, errors) == (0, "")
+    assert_same_results(Path("out"), expected)
 
 
 def test_a_disk_that_is_sure_to_be_too_small_is_found_out_before(bundled, clip, monkeypatch):

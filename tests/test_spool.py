@@ -7,7 +7,7 @@ import pytest
 
 from dc_rt import UserError
 from dc_rt.pipeline import WindowState
-from dc_rt.spool import Spool
+from dc_rt.spool import Spool, SpoolLock
 
 FINGERPRINT = {"video": "a" * 64, "window_size": 16}
 
@@ -139,3 +139,83 @@ except UserError as error:
         assert spool.num_frames == 1
     with open_spool(tmp_path / "spool") as spool:
         assert spool.num_frames == 1
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_run_that_ends_before_it_has_the_lock_leaves_the_other_ones_spool(tmp_path):
+    folder = tmp_path / "spool"
+    end = f"""
+from pathlib import Path
+from dc_rt.spool import SpoolLock
+print(SpoolLock(Path({str(folder)!r})).abandon())
+"""
+    with open_spool(folder) as spool:
+        spool.append(frames(1)[0])
+        assert run_python(end) == "False\n"
+        spool.commit(state(11))
+        assert run_python(end) == "True\n"
+    with open_spool(folder) as spool:
+        assert spool.num_frames == 1
+
+
+def test_an_abandoned_spool_is_removed_if_nothing_was_committed_and_nothing_is_written_to_it_any_more(tmp_path):
+    folder = tmp_path / "made" / "for it" / "spool"
+    lock = SpoolLock(folder)
+    with open_spool(folder, lock=lock) as spool:
+        spool.append(frames(1)[0])
+        assert not lock.abandon()
+        assert not (tmp_path / "made").exists()
+        with pytest.raises((OSError, RuntimeError)):
+            spool.commit(state(11))
+    assert not (tmp_path / "made").exists()
+
+
+def test_an_abandoned_spool_stays_if_there_is_something_to_go_on_from(tmp_path):
+    begin(tmp_path / "spool", frames(2))
+    lock = SpoolLock(tmp_path / "spool")
+    with open_spool(tmp_path / "spool", lock=lock):
+        assert lock.abandon()
+    with open_spool(tmp_path / "spool") as spool:
+        assert spool.num_frames == 2
+
+
+def test_what_is_not_the_spools_own_is_never_deleted_with_it(tmp_path):
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "notes.txt").touch()
+    with open_spool(tmp_path / "spool"):
+        pass
+    with open_spool(tmp_path / "spool") as spool:
+        spool.commit(None)
+        spool.delete()
+    assert [path.name for path in (tmp_path / "spool").iterdir()] == ["notes.txt"]
+
+
+def test_a_spool_that_is_deleted_is_never_shared(tmp_path):
+    """Runs that begin and end all the time: each is alone in the spool, and none deletes what another has made."""
+    code = f"""
+from pathlib import Path
+from dc_rt import UserError
+from dc_rt.spool import Spool
+
+folder, held = Path({str(tmp_path / "spool")!r}), 0
+for _ in range(300):
+    try:
+        with Spool(folder, {FINGERPRINT!r}, 3, 4):
+            (folder / "mine").touch(exist_ok=False)
+            held += 1
+            (folder / "mine").unlink()
+    except UserError:
+        pass
+print(held)
+"""
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    ends = [process.communicate() for process in processes]
+    assert not any(errors for _, errors in ends), ends
+    assert sum(int(held) for held, _ in ends) >= 300
+    assert not (tmp_path / "spool").exists()

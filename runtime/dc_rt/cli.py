@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
 import time
-from collections import Counter
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
@@ -18,9 +19,11 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Self, TypeVar
 import typer
 
 from dc_rt.errors import UserError
+from dc_rt.streams import protect_streams
 
 if TYPE_CHECKING:
     from dc_rt.job import Options, Plan
+    from dc_rt.spool import SpoolLock
 
 T = TypeVar("T")
 
@@ -37,7 +40,10 @@ PLAIN_SECONDS = 5.0  # between progress lines where there is no terminal
 
 @app.command()
 def infer(
-    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files, or folders of images.")],
+    # That a video or folder cannot be read is not for the parser to say, which would end the batch.
+    videos: Annotated[
+        list[Path], typer.Argument(metavar="VIDEO...", readable=False, help="Video files, or folders of images.")
+    ],
     engines: Annotated[
         Path | None,
         typer.Option(
@@ -46,7 +52,7 @@ def infer(
         ),
     ] = None,
     backend: Annotated[str, typer.Option(metavar="auto|onnx|tensorrt|torch", help="What runs the engines.")] = "auto",
-    save_folder: Annotated[Path, typer.Option(help="Where the results go.")] = Path("./demo_output"),
+    save_folder: Annotated[Path, typer.Option(readable=False, help="Where the results go.")] = Path("./demo_output"),
     process_length: Annotated[int, typer.Option(help="Frames to process at most; -1 for all.")] = -1,
     target_fps: Annotated[
         float, typer.Option(help="Take every n-th frame, for about this frame rate; -1 for all.")
@@ -68,6 +74,7 @@ def infer(
     save_png: Annotated[bool, typer.Option("--save-png", help="Also write NAME/frame_0000.png, 16-bit.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an unfinished run did.")] = False,
     keep_spool: Annotated[bool, typer.Option("--keep-spool", help="Leave the raw depth beside the results.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that dc-rt did not write.")] = False,
     cpu_offload: Annotated[
         str,
         typer.Option(metavar="none|model|sequential", help="Save memory: one engine at a time, or streamed weights."),
@@ -77,6 +84,7 @@ def infer(
     from dc_rt.engine.discovery import choose_engines
     from dc_rt.job import Options, plan_job, run_job
     from dc_rt.pipeline import DepthCrafter
+    from dc_rt.targets import Targets, check_batch
 
     options = Options(
         process_length=process_length,
@@ -93,7 +101,12 @@ def infer(
         save_png=save_png,
     )
     options.check()
-    _check_names(videos)
+    batch = [Targets.of(video, save_folder, options) for video in videos]
+    check_batch(batch)
+    # Said before any work, so that whoever gave the command is still there to hear it; the other videos are run.
+    able = [targets for targets in batch if _succeeds(targets.video, partial(targets.check, overwrite))]
+    if not able:
+        raise typer.Exit(1)
     folder, reason = choose_engines(engines)
     model = DepthCrafter.load(folder, backend, cpu_offload=cpu_offload)
     manifest = model.engines.manifest
@@ -102,16 +115,22 @@ def infer(
     _say(f"Model {manifest.model.name} ({manifest.precision}), {runs}{why_not}")
     _say(f"Engines {folder}: {reason}")
 
-    run = partial(run_job, model, save_folder=save_folder, options=options, restart=restart, keep_spool=keep_spool)
-    failures = 0
-    for video in videos:
-        try:
-            _run_video(run, plan_job(model, video, options), options, save_folder)
-        except UserError as error:
-            _complain(str(error))
-            failures += 1
+    run = partial(
+        run_job,
+        model,
+        save_folder=save_folder,
+        options=options,
+        restart=restart,
+        keep_spool=keep_spool,
+        overwrite=overwrite,
+    )
+
+    def run_video(targets: Targets) -> None:
+        _run_video(run, plan_job(model, targets.video, options), options, targets.spool)
+
+    done = [targets for targets in able if _succeeds(targets.video, partial(run_video, targets))]
     model.engines.close()
-    if failures:
+    if len(done) < len(videos):
         raise typer.Exit(1)
 
 
@@ -134,17 +153,45 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Run the command line: a `UserError` is one sentence and exit status 1."""
+    """Run the command line: what a user can cause is one sentence and exit status 1."""
+    output = protect_streams()
+    status: str | int | None = 1
     try:
         app()
-    except UserError as error:
-        _complain(str(error))
-        sys.exit(1)
+    except SystemExit as end:
+        status = end.code
+    except (UserError, OSError) as error:
+        _complain(_sentence(error))
+    sys.stdout.flush()
+    # A reader that has left, as `head` does, has what it wanted; but what should have been kept and was not is a fault.
+    # Windows has EINVAL for a closed pipe.
+    if output and output.error and output.error.errno not in (errno.EPIPE, errno.EINVAL):
+        status = status or 1
+    sys.exit(status)
 
 
-def _run_video(run: Callable[..., list[Path]], plan: Plan, options: Options, save_folder: Path) -> None:
+def _succeeds(video: Path, step: Callable[[], None]) -> bool:
+    """Whether a step of one video's goes well; if not, it is said why, and the other videos can be gone on with."""
+    try:
+        step()
+        return True
+    except (UserError, OSError) as error:
+        _complain(_sentence(error))
+    except Exception:
+        traceback.print_exc()
+        _complain(f"{video} failed through a fault in dc-rt itself; please report it with the lines above.")
+    return False
+
+
+def _sentence(error: UserError | OSError) -> str:
+    if isinstance(error, OSError):
+        return f"A file cannot be read or written ({error}); check its name, its permissions and the disk."
+    return str(error)
+
+
+def _run_video(run: Callable[..., list[Path]], plan: Plan, options: Options, spool: Path) -> None:
     """Run one video and say what becomes of it; raises `UserError` with the sentence for what went wrong."""
-    from dc_rt.job import is_begun
+    from dc_rt.spool import SpoolLock, is_begun
 
     _say(
         f"{plan.source.path}: {plan.num_frames} of {plan.source.num_frames} frames, "
@@ -154,16 +201,17 @@ def _run_video(run: Callable[..., list[Path]], plan: Plan, options: Options, sav
     for note in plan.source.notes:
         _say(f"  {note}")
     began = time.perf_counter()
+    lock = SpoolLock(spool)
     try:
         with _progress(plan, options) as progress:
             results = _interruptible(
-                partial(run, plan=plan, progress=progress.add, tell=lambda line: _say(f"  {line}"))
+                partial(run, plan=plan, progress=progress.add, tell=lambda line: _say(f"  {line}"), lock=lock)
             )
     except OSError as error:
-        kept = "; what was done is kept, and the same command goes on from there" if is_begun(save_folder, plan) else ""
+        kept = "; what was done is kept, and the same command goes on from there" if is_begun(spool) else ""
         raise UserError(f"The results cannot be written ({error}){kept}.") from error
     except KeyboardInterrupt:
-        _stop(plan, save_folder)
+        _stop(plan, lock)
     seconds = time.perf_counter() - began
     _say(f"{progress.num_written} frames in {seconds:.1f} s, {1000 * seconds / progress.num_written:.0f} ms/frame")
     for result in results:
@@ -187,26 +235,16 @@ def _interruptible(call: Callable[[], T]) -> T:
     return outcome.result()
 
 
-def _stop(plan: Plan, save_folder: Path) -> NoReturn:
+def _stop(plan: Plan, lock: SpoolLock) -> NoReturn:
     """Leave at once, whatever the threads are at: a spool can be gone on from at any instant."""
-    from dc_rt.job import forget, is_begun
-
-    if is_begun(save_folder, plan):
+    if lock.abandon():
         message = "the same command goes on where it was, --restart starts over"
+    elif lock.finished:
+        message = f"the results of {plan.source.path} are there"
     else:
-        forget(save_folder, plan)
         message = f"nothing of {plan.source.path} was kept"
     print(f"Interrupted; {message}.", file=sys.stderr, flush=True)
     os._exit(130)
-
-
-def _check_names(videos: list[Path]) -> None:
-    """Results are named after their video, so two videos of one name would overwrite each other."""
-    from dc_rt.job import result_name
-
-    names = Counter(map(result_name, videos))
-    if double := [name for name, count in names.items() if count > 1]:
-        raise UserError(f"More than one video is called {double[0]}; run them one by one with a --save-folder each.")
 
 
 def _say(line: str) -> None:

@@ -52,7 +52,8 @@ from dc_rt.media import (
 from dc_rt.noise import Noise
 from dc_rt.pipeline import DepthCrafter, Progress, WindowState
 from dc_rt.schedule import karras_sigmas
-from dc_rt.spool import Spool
+from dc_rt.spool import Spool, SpoolLock
+from dc_rt.targets import Targets, check_batch, is_frame, result_name, text
 from dc_rt.threads import Behind, ahead
 from dc_rt.windows import check_window, plan_windows
 
@@ -133,11 +134,6 @@ class Plan:
         return passes * sum(end - start for start, end in windows)
 
 
-def result_name(video: Path) -> str:
-    """What the results of a video are called: the file's name without its suffix, or the folder's name."""
-    return video.resolve().name if video.is_dir() else video.stem
-
-
 def plan_job(model: DepthCrafter, video: Path, options: Options) -> Plan:
     """Look at the video and settle what is to be done; nothing is written.
 
@@ -172,6 +168,8 @@ def run_job(
     tell: Tell | None = None,
     restart: bool = False,
     keep_spool: bool = False,
+    overwrite: bool = False,
+    lock: SpoolLock | None = None,
 ) -> list[Path]:
     """Run the video of `plan` and write its results to `save_folder`, going on where an earlier run was.
 
@@ -182,62 +180,44 @@ def run_job(
         tell: is given what is to be said of the video once all of it was read, such as what could not be decoded.
         restart: throw away what an earlier run did.
         keep_spool: leave the spool, with the depth before normalisation, beside the results.
+        overwrite: replace files, too, that dc-rt did not write.
+        lock: of the spool's folder, for another thread that may have to abandon the run.
 
     Returns:
         The files and folders written: `NAME_depth.mp4`, `NAME_vis.mp4`, `NAME_input.mp4`, with their options `NAME.npz`
         and the folder `NAME` of EXR or PNG files, and `NAME.json`.
 
     Raises:
-        UserError: an earlier run was of something else, another one is at it, or the disk is too small.
+        UserError: something would be overwritten, an earlier run was of something else, another one is at it, or the
+            disk is too small.
         OSError: the disk refuses; what was done is kept, and the next run goes on from there.
     """
-    _check_not_the_source(plan, save_folder, options)
+    targets = Targets.of(plan.source.path, save_folder, options)
+    check_batch([targets])
+    targets.check(overwrite)
     clock = _Clock(progress)
-    made = _make_folder(save_folder)
-    try:
-        folder = spool_folder(save_folder, plan)
-        fingerprint = _fingerprint(model, plan, options)
-        with Spool(folder, fingerprint, plan.height, plan.width, restart) as spool:
-            clock.take_up(spool.progress.notes)
-            if progress and (spool.state or spool.progress.complete):
-                progress("resumed", spool.state.start if spool.state else spool.num_frames, 0.0)
-            if not spool.progress.complete:
-                _check_space(save_folder, plan, options, spool)
-                _run_model(model, plan, options, spool, clock)
-            damage = Damage(**(spool.progress.notes or {}).get("damage", {}))
-            for sentence in damage.describe():
-                if tell:
-                    tell(sentence)
-            staging = _empty_folder(folder / "results")
-            numbers = _write_results(staging, plan, options, spool, clock)
-            record = _record(model, plan, options, spool, damage, clock)
-            times = plan.timeline.seconds(numbers)
-            (staging / f"{plan.name}.json").write_text(_as_json(record, times=times))
-            results = _move_into_place(staging, save_folder)
-            if not keep_spool:
-                spool.delete()
-            return results
-    finally:
-        if made:
-            with suppress(OSError):
-                save_folder.rmdir()  # when nothing is in it
-
-
-def is_begun(save_folder: Path, plan: Plan) -> bool:
-    """Whether an unfinished run of `plan` can be gone on from."""
-    return (spool_folder(save_folder, plan) / "state").exists()
-
-
-def forget(save_folder: Path, plan: Plan) -> None:
-    """Remove what a run left that was stopped before its first window was done."""
-    shutil.rmtree(spool_folder(save_folder, plan), ignore_errors=True)
-    with suppress(OSError):
-        save_folder.rmdir()
-
-
-def spool_folder(save_folder: Path, plan: Plan) -> Path:
-    """Where the unfinished run of `plan` is kept: a hidden folder beside its results."""
-    return save_folder / f".{plan.name}.spool"
+    fingerprint = _fingerprint(model, plan, options)
+    with Spool(targets.spool, fingerprint, plan.height, plan.width, restart, lock) as spool:
+        targets.remember_moves()
+        clock.take_up(spool.progress.notes)
+        if progress and (spool.state or spool.progress.complete):
+            progress("resumed", spool.state.start if spool.state else spool.num_frames, 0.0)
+        if not spool.progress.complete:
+            _check_space(save_folder, plan, options, spool)
+            _run_model(model, plan, options, spool, clock)
+        damage = Damage(**(spool.progress.notes or {}).get("damage", {}))
+        for sentence in damage.describe():
+            if tell:
+                tell(sentence)
+        staging = _empty_folder(targets.spool / "results")
+        numbers = _write_results(staging, plan, options, spool, clock)
+        record = _record(model, plan, options, spool, damage, clock) | {"files": targets.list_files(staging)}
+        (staging / targets.record.name).write_text(_as_json(record, times=plan.timeline.seconds(numbers)))
+        targets.check(overwrite, at_the_end=True)  # something may have appeared meanwhile
+        results = _move_into_place(staging, save_folder)
+        if not keep_spool:
+            spool.delete()
+        return results
 
 
 def _run_model(model: DepthCrafter, plan: Plan, options: Options, spool: Spool, clock: _Clock) -> None:
@@ -359,7 +339,7 @@ def _record(
             "sha256": {graph: engines.manifest.graphs[graph][0].sha256 for graph in engines.manifest.graphs},
         },
         "source": {
-            "path": str(plan.source.path),
+            "path": text(plan.source.path),
             "num_frames": plan.source.num_frames,
             "height": plan.source.height,
             "width": plan.source.width,
@@ -412,10 +392,14 @@ def _versions() -> dict[str, str]:
 
 def _fingerprint(model: DepthCrafter, plan: Plan, options: Options) -> dict[str, Any]:
     """All that decides the depth: what a run must share with the one that it continues."""
+    try:
+        video = _content_hash(plan.source.path)
+    except OSError as error:
+        raise UserError(f"{plan.source.path} cannot be read any more ({error}); check the file.") from error
     engines = model.engines
     graphs = "".join(engines.manifest.graphs[graph][0].sha256 for graph in sorted(engines.manifest.graphs))
     return {
-        "video": _content_hash(plan.source.path),
+        "video": video,
         "engines": hashlib.sha256(graphs.encode()).hexdigest(),
         "backend": engines.backend,
         "size": f"{plan.width}x{plan.height}",
@@ -438,15 +422,6 @@ def _content_hash(path: Path) -> str:
     return hashlib.sha256(repr(list(images)).encode()).hexdigest()
 
 
-def _check_not_the_source(plan: Plan, save_folder: Path, options: Options) -> None:
-    """Raise `UserError` where images would be written among those that are read."""
-    if (options.save_exr or options.save_png) and (save_folder / plan.name).resolve() == plan.source.path.resolve():
-        raise UserError(
-            f"The images of {plan.source.path} would be mixed with the results; "
-            "give another --save-folder than the one that it is in."
-        )
-
-
 def _check_space(save_folder: Path, plan: Plan, options: Options, spool: Spool) -> None:
     """Raise `UserError` where the disk is sure to run full: the spool's and the results' size against what is free."""
     pixels = plan.height * plan.width
@@ -464,13 +439,6 @@ def _check_space(save_folder: Path, plan: Plan, options: Options, spool: Spool) 
 
 def _size(num_bytes: float) -> str:
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
-
-
-def _make_folder(folder: Path) -> bool:
-    """Make `folder` and its parents; whether it was not there."""
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    return made
 
 
 def _empty_folder(folder: Path) -> Path:
@@ -494,11 +462,13 @@ def _move_into_place(staging: Path, save_folder: Path) -> list[Path]:
 
 def _move_frames(source: Path, target: Path) -> None:
     """Move numbered frames into a folder, where an earlier, longer run's go and anything else stays."""
+    if not target.is_dir():
+        target.unlink(missing_ok=True)
     target.mkdir(exist_ok=True)
     frames = sorted(source.iterdir())
     suffixes = {frame.suffix for frame in frames}
-    for stale in target.glob("frame_*"):
-        if stale.suffix in suffixes:
+    for stale in list(target.iterdir()):
+        if is_frame(stale.name, suffixes):
             stale.unlink()
     for frame in frames:
         frame.replace(target / frame.name)

@@ -5,22 +5,26 @@ A spool is a folder beside the results:
     lock        held by the run that works on it
     depth.f32   float32 [H,W] a frame; what lies beyond the state's frames is void
     state       SHA-256 of the rest, then an .npz of the `WindowState` and a record in JSON
+    results     what is written before it is moved into place
+    moved.json  what earlier runs may have moved into place before they were killed: see `dc_rt.targets`
 
 The state is replaced in one step, after the depth that it counts has reached the disk: a crash at any instant leaves
-the state before or the state after, and either can be gone on from.
+the state before or the state after, and either can be gone on from. Whoever deletes anything here holds the lock.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
 import shutil
 import sys
+import threading
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -48,11 +52,132 @@ class Progress:
     notes: Mapping[str, Any] | None = None
 
 
+MOVED = "moved.json"
+
+# All but the lock. The state comes first, since it vouches for the rest.
+_CONTENTS = ("state", "state.part", "depth.f32", "results", MOVED, f"{MOVED}.part")
+
+_LOCK_ATTEMPTS = 100  # all but the first are for folders and lock files that are deleted in the same instant
+
+
+class SpoolLock:
+    """The right to work in a spool's folder and to delete what is there, which one process at a time has.
+
+    The system gives it up with the process, however that ends. Its methods may be called from any thread: what one
+    thread deletes no other one writes to meanwhile.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing is made or locked yet."""
+        self.folder = folder
+        self.finished = False
+        """Whether the spool was deleted because its results are in place."""
+        self._file: io.BufferedRandom | None = None
+        self._made: list[Path] = []
+        self._abandoned = False
+        self._mutex = threading.Lock()
+
+    def acquire(self) -> None:
+        """Make the folder where there is none, and lock it.
+
+        Raises:
+            UserError: another run holds it.
+            OSError: the disk refuses.
+        """
+        with self._mutex:
+            self._check_not_abandoned()
+            self._made = [folder for folder in self.folder.parents if not folder.exists()]
+            try:
+                self._file = _lock(self.folder)
+            except BaseException:
+                self._remove_made()
+                raise
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While something is written that is to last: nothing is deleted meanwhile, and nothing written afterwards."""
+        with self._mutex:
+            self._check_not_abandoned()
+            yield
+
+    def release(self) -> None:
+        """Leave the folder as it is to the next run."""
+        with self._mutex:
+            self._close()
+
+    def discard(self) -> None:
+        """Remove a spool that holds nothing to go on from, and the folders that were made for it."""
+        with self._mutex:
+            self._delete(keep=MOVED)
+
+    def finish(self) -> None:
+        """Remove a spool whose results are in place."""
+        with self._mutex:
+            self._check_not_abandoned()
+            self._delete()
+            self.finished = True
+
+    def abandon(self) -> bool:
+        """End this process's work, whatever another thread is at; whether there is something to go on from.
+
+        What there is to go on from stays, and so does what another process works on.
+        """
+        with self._mutex:
+            self._abandoned = True
+            begun = is_begun(self.folder)
+            if not begun:
+                self._delete(keep=MOVED)
+            return begun
+
+    def _check_not_abandoned(self) -> None:
+        if self._abandoned:
+            raise RuntimeError(f"the run in {self.folder} was abandoned")
+
+    def _delete(self, keep: str | None = None) -> None:
+        if self._file is None:
+            return
+        for name in _CONTENTS:
+            if name != keep:
+                _remove(self.folder / name)
+        # Last of all, and while it is locked, so that whoever has opened it sees that it is not the folder's any more.
+        if sys.platform == "win32":  # which deletes no open file, so that nobody can hold a deleted one either
+            self._close()
+        with suppress(OSError):
+            (self.folder / "lock").unlink()
+        self._close()
+        self._remove_made()
+
+    def _remove_made(self) -> None:
+        for folder in (self.folder, *self._made):
+            try:
+                folder.rmdir()
+            except OSError:  # as something is in it
+                return
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether there is something to go on from in a spool's folder."""
+    return os.path.exists(folder / "state")  # noqa: PTH110 - pathlib's raises where the folder cannot be read
+
+
 class Spool:
     """An open spool. As a context manager it gives up the lock at the end, and deletes a spool with nothing in it."""
 
-    def __init__(self, folder: Path, fingerprint: Fingerprint, height: int, width: int, restart: bool = False) -> None:
-        """Make the spool in `folder`, or take up the one that is there.
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: Fingerprint,
+        height: int,
+        width: int,
+        restart: bool = False,
+        lock: SpoolLock | None = None,
+    ) -> None:
+        """Make the spool in `folder`, or take up the one that is there; `lock` is for whoever may have to abandon it.
 
         Raises:
             UserError: another run holds it; or it was begun with another `fingerprint` or is damaged, unless
@@ -64,8 +189,8 @@ class Spool:
         self.progress = Progress()
         self._fingerprint = dict(fingerprint)
         self._shape = (height, width)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(folder)
+        self._lock = lock or SpoolLock(folder)
+        self._lock.acquire()
         try:
             if restart:
                 for name in ("state", "depth.f32"):
@@ -75,7 +200,10 @@ class Spool:
             self._depth = (folder / "depth.f32").open("r+b" if (folder / "depth.f32").exists() else "w+b")
             self._hash = self._check_depth()
         except BaseException:
-            self._lock.close()
+            if is_begun(folder):
+                self._lock.release()
+            else:
+                self._lock.discard()
             raise
         self._min, self._max = np.float32(self.progress.min), np.float32(self.progress.max)
         self._num_frames = self.progress.num_frames
@@ -110,7 +238,8 @@ class Spool:
             self._num_frames, *self.range, state is None, self._hash.copy().hexdigest(), dict(notes or {})
         )
         contents = _encode(self._fingerprint, progress, state)
-        _replace(self.folder / "state", contents)
+        with self._lock.held():
+            write_whole(self.folder / "state", contents)
         self.state, self.progress = state, progress
 
     def normalised(self) -> Iterator[NDArray[np.float32]]:
@@ -122,9 +251,9 @@ class Spool:
             yield (depth - low) / span if span > 0 else np.zeros_like(depth)
 
     def delete(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Remove the folder with all that is in it, once the results are in place."""
         self._depth.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.finish()
 
     def __enter__(self) -> Self:
         return self
@@ -135,8 +264,9 @@ class Spool:
         with suppress(OSError):  # on a full disk even closing can fail, and what was committed is safe
             self._depth.close()
         if self.state is None and not self.progress.complete:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock.close()
+            self._lock.discard()
+        else:
+            self._lock.release()
 
     def _read_state(self) -> None:
         found, self.progress, self.state = _decode((self.folder / "state").read_bytes(), self.folder)
@@ -206,7 +336,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 20 else f"{text[:8]}..."
 
 
-def _replace(path: Path, contents: bytes) -> None:
+def write_whole(path: Path, contents: bytes) -> None:
     """Write `path` so that at every instant it is whole: the old or the new."""
     draft = path.with_name(f"{path.name}.part")
     with draft.open("wb") as file:
@@ -222,9 +352,43 @@ def _replace(path: Path, contents: bytes) -> None:
             os.close(descriptor)
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
 def _lock(folder: Path) -> io.BufferedRandom:
-    """Take the folder's lock, which the system gives up with the process however it ends."""
-    file = (folder / "lock").open("a+b")
+    """Make `folder` and take its lock, which the system gives up with the process however it ends."""
+    path = folder / "lock"
+    for attempt in range(_LOCK_ATTEMPTS):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+b")
+        except (FileNotFoundError, FileExistsError):  # another run has deleted the folder in this instant
+            if attempt == _LOCK_ATTEMPTS - 1:
+                raise
+            continue
+        ours = False
+        try:
+            if not _try_lock(file):
+                break
+            # It may have been deleted between opening and locking it, and then locks nothing: another run may have
+            # made, and locked, a new one.
+            with suppress(FileNotFoundError):
+                ours = os.path.samestat(os.fstat(file.fileno()), path.stat())
+            if ours:
+                return file
+        finally:
+            if not ours:
+                file.close()
+    raise UserError(f"Another run is working on this result ({folder}); wait for it, or give another --save-folder.")
+
+
+def _try_lock(file: io.BufferedRandom) -> bool:
+    """Lock the file; whether nobody else has."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -234,9 +398,9 @@ def _lock(folder: Path) -> io.BufferedRandom:
             import fcntl
 
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise UserError(
-            f"Another run is working on this result ({folder}); wait for it, or give another --save-folder."
-        ) from None
-    return file
+    except OSError as error:
+        # Any other error is of a file system that cannot lock.
+        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            return False
+        raise
+    return True

@@ -1,0 +1,404 @@
+"""Which files a run writes, whose those are that are there already, and whether the new ones can be written.
+
+All of it is known before any work is done: nothing here reads a video or writes a result. What dc-rt wrote under a name
+is told by `NAME.json`, which lists the files of all runs under that name and their sizes. Until it is in place, and it
+comes last, the record that waits in the spool tells the same, or `moved.json` there after another run has begun.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import sys
+import tempfile
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Any
+
+from dc_rt.errors import UserError
+from dc_rt.media.read_images import IMAGE_SUFFIXES
+from dc_rt.spool import MOVED, write_whole
+
+if TYPE_CHECKING:
+    from dc_rt.job import Options
+
+Sizes = dict[str, set[int]]
+"""By name, the sizes in bytes by which files are known as those that were written."""
+
+ANY_SIZE = -1  # of a file whose size was not recorded
+
+# All that is written, and the option that asks for it; the record comes last.
+_OUTPUTS = {
+    "_depth.mp4": None,
+    "_vis.mp4": None,
+    "_input.mp4": None,
+    ".npz": "save_npz",
+    ".exr": "save_exr",
+    ".png": "save_png",
+    ".json": None,
+}
+_FRAME_SUFFIXES = (".exr", ".png")
+
+# What every record has had since the first release, which listed no files.
+_RECORD_KEYS = ("model", "engines", "source", "result", "options", "timings", "versions")
+_FRAME = re.compile(r"frame_\d{4,}")
+
+
+def result_name(video: Path) -> str:
+    """What the results of a video are called: the file's name without its suffix, or the folder's name."""
+    return video.resolve().name if os.path.isdir(video) else video.stem  # noqa: PTH112 - pathlib's may raise
+
+
+def text(path: str | Path) -> str:
+    r"""A path as text that any encoding of Unicode takes: bytes that are no text become escapes such as \xe9."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where the results of a video go: `files` into the save folder, frames of each kind in `frames` into `name`."""
+
+    video: Path
+    save_folder: Path
+    name: str
+    files: tuple[str, ...]
+    frames: tuple[str, ...]
+
+    @classmethod
+    def of(cls, video: Path, save_folder: Path, options: Options) -> Targets:
+        """The targets of a run with `options`."""
+        name = result_name(video)
+        return cls(video, save_folder, name, *_outputs(name, vars(options)))
+
+    @property
+    def frame_folder(self) -> Path:
+        """Where frames go, if any do."""
+        return self.save_folder / self.name
+
+    @property
+    def record(self) -> Path:
+        """Tells what dc-rt wrote under this name."""
+        return self.save_folder / f"{self.name}.json"
+
+    @property
+    def spool(self) -> Path:
+        """Where the unfinished run is kept: a hidden folder beside its results."""
+        return self.save_folder / f".{self.name}.spool"
+
+    def names(self) -> tuple[str, ...]:
+        """Of all that is written in the save folder itself."""
+        return (*self.files, self.spool.name, *([self.name] if self.frames else []))
+
+    def occupied(self) -> Iterator[Path]:
+        """What is there and would be replaced, or removed as a frame of a longer run."""
+        for name in self.files:
+            if os.path.lexists(path := self.save_folder / name):
+                yield path
+        if not self.frames or not os.path.lexists(self.frame_folder):
+            return
+        if not self.frame_folder.is_dir():
+            yield self.frame_folder
+            return
+        for name in sorted(os.listdir(self.frame_folder)):  # noqa: PTH208 - there may be very many
+            if is_frame(name, self.frames):
+                yield self.frame_folder / name
+
+    def check(self, overwrite: bool = False, *, at_the_end: bool = False) -> None:
+        """Look at where the results are to go.
+
+        Args:
+            overwrite: let files be replaced that dc-rt did not write; folders never are.
+            at_the_end: the work is done, and kept.
+
+        Raises:
+            UserError: a name or path is too long, the folder cannot be looked at, or what is there is not dc-rt's.
+        """
+        _check_lengths(self)
+        _check_writable(self.save_folder)
+        try:
+            written = self._written()
+            foreign = [path for path in self.occupied() if not self._is_ours(path, written)]
+        except OSError as error:
+            raise _unwritable(self.frame_folder, error) from error
+        folders = [path for path in foreign if path.is_dir() and not path.is_symlink()]
+        kept = ", and the same command goes on from what was done" if at_the_end else ""
+        if folders:
+            raise UserError(f"{folders[0]} is a folder where a file is to be written; move it away{kept}.")
+        if foreign and not overwrite:
+            more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+            elsewhere = "move it away" if at_the_end else "give another --save-folder"
+            raise UserError(
+                f"{foreign[0]}{more} was not written by dc-rt; {elsewhere}, or replace it with --overwrite{kept}."
+            )
+
+    def remember_moves(self) -> None:
+        """Keep, in the open spool, what an earlier run may have moved into place before it was killed.
+
+        Its list is in its record among the results that it had not moved yet, which are removed next.
+        """
+        if staged := _listed(_read_record(self.spool / "results" / self.record.name), self.name):
+            moved = _merged(_read_moved(self.spool), staged)
+            contents = json.dumps({name: sorted(sizes) for name, sizes in moved.items()})
+            write_whole(self.spool / MOVED, contents.encode())
+
+    def list_files(self, staging: Path) -> dict[str, int]:
+        """Bytes by name of what dc-rt will have written when all in `staging` is in place, but for the record.
+
+        What earlier runs wrote and this one leaves is among it.
+        """
+        listed = {
+            text(path.relative_to(staging).as_posix()): path.stat().st_size
+            for path in sorted(staging.rglob("*"))
+            if path.is_file()
+        }
+        going = {*self.occupied()}
+        written = self._written()
+        for path in self._with_everything().occupied():
+            if path not in going and path != self.record and self._is_ours(path, written):
+                listed.setdefault(self._key(path), path.stat().st_size)
+        return listed
+
+    def _with_everything(self) -> Targets:
+        files, frames = _outputs(self.name, {option: True for option in _OUTPUTS.values() if option})
+        return replace(self, files=files, frames=frames)
+
+    def _key(self, path: Path) -> str:
+        return text(path.relative_to(self.save_folder).as_posix())
+
+    def _written(self) -> Sizes:
+        """What dc-rt wrote here under this name, by all that tells."""
+        record = _read_record(self.record)
+        waiting = _read_record(self.spool / "results" / self.record.name)
+        itself: Sizes = {text(self.record.name): {ANY_SIZE}} if record else {}
+        return _merged(itself, _listed(record, self.name), _listed(waiting, self.name), _read_moved(self.spool))
+
+    def _is_ours(self, path: Path, written: Sizes) -> bool:
+        sizes = written.get(self._key(path))
+        if not sizes:
+            return False
+        try:
+            found = path.stat()
+        except FileNotFoundError:  # a link to nothing
+            return False
+        return S_ISREG(found.st_mode) and (ANY_SIZE in sizes or found.st_size in sizes)
+
+
+def is_frame(name: str, suffixes: Collection[str]) -> bool:
+    """Whether a file of this name is a frame of one of these kinds."""
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - there may be very many
+    return suffix in suffixes and _FRAME.fullmatch(stem) is not None
+
+
+def check_batch(batch: Sequence[Targets]) -> None:
+    """Raise `UserError` where videos of one batch would overwrite each other's results, or results what is read."""
+    counts = Counter(targets.name for targets in batch)
+    if double := [name for name, count in counts.items() if count > 1]:
+        raise UserError(f"More than one video is called {double[0]}; run them one by one with a --save-folder each.")
+    _check_inputs(batch)
+    _check_names(batch)
+
+
+def _check_names(batch: Sequence[Targets]) -> None:
+    # On many systems names are one that differ in case, or in how accents are encoded.
+    alike: defaultdict[str, list[tuple[str, Targets]]] = defaultdict(list)
+    for targets in batch:
+        for name in targets.names():
+            alike[unicodedata.normalize("NFC", name).casefold()].append((name, targets))
+    for (name, first), *others in alike.values():
+        for other, second in others:
+            if name == other or _is_one_name(name, other, _existing(first.save_folder)):
+                raise UserError(
+                    f"{first.video} and {second.video} would both write {first.save_folder / name}; "
+                    "run them one by one with a --save-folder each."
+                )
+
+
+def _is_one_name(first: str, second: str, folder: Path) -> bool:
+    """Whether the file system of `folder` takes the two for one name."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".dc-rt-", dir=folder) as trial:
+            Path(trial, first).touch()
+            return os.path.lexists(Path(trial, second))
+    except OSError:  # where nothing can be written, nothing is overwritten
+        return False
+
+
+def _check_inputs(batch: Sequence[Targets]) -> None:
+    folders = {_identity(targets.video): targets.video for targets in batch if _is_folder(targets.video)}
+    inputs = {_identity(targets.video) for targets in batch if not _is_folder(targets.video)}
+    inputs.update(_identity(image) for folder in folders.values() for image in _images(folder))
+    spools = {_identity(targets.spool) for targets in batch}
+    for targets in batch:
+        for place in (targets.save_folder, *([targets.frame_folder] if targets.frames else [])):
+            if mixed := folders.get(_identity(place)):
+                raise UserError(
+                    f"The images of {mixed} would be mixed with the results of {targets.video}; "
+                    "give another --save-folder than the one that it is in."
+                )
+        paths = {targets.save_folder / name for name in targets.names()}
+        with suppress(OSError):  # of a folder that cannot be read, as `Targets.check` says
+            paths.update(targets.occupied())
+        for path in sorted(paths):
+            if _identity(path) in inputs or _identity(path) in folders:
+                raise UserError(
+                    f"{path} is to be read, and would be overwritten by the results of {targets.video}; "
+                    "give another --save-folder."
+                )
+        if any(_identity(folder) in spools for folder in Path(os.path.realpath(targets.video)).parents):
+            raise UserError(f"{targets.video} is in the folder of an unfinished run; move it out of there.")
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 - pathlib's raises where a folder above cannot be read
+
+
+def _images(folder: Path) -> list[Path]:
+    """The files in a folder that may be read as images, none if it cannot be looked at: reading it says why."""
+    try:
+        return [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    except OSError:
+        return []
+
+
+def _identity(path: Path) -> tuple[int, int] | str:
+    """What is the same for all names of a file or folder; of one that is not there, where it would be."""
+    with suppress(OSError):
+        found = path.stat()
+        if found.st_ino:  # some file systems number nothing
+            return found.st_dev, found.st_ino
+    return os.path.normcase(os.path.realpath(path))
+
+
+def _check_lengths(targets: Targets) -> None:
+    """Raise `UserError` for names and paths that the file system does not take."""
+    folder = _existing(targets.save_folder)
+    longest = max(targets.names(), key=_length)
+    excess = _length(longest) - _longest_name(folder)
+    if excess > 0:
+        raise UserError(
+            f"The results of {targets.video} would have names of up to {_length(longest)} bytes, {excess} more than "
+            f"the file system of {folder} takes; give the video a shorter name."
+        )
+    staged = [longest, *(f"{targets.name}/frame_000000{suffix}" for suffix in targets.frames)]
+    try:
+        os.lstat(max((targets.spool / "results" / name for name in staged), key=lambda path: _length(str(path))))
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(
+                f"The paths of the results of {targets.video} would be longer than this system takes; "
+                "give a shorter --save-folder."
+            ) from error
+    # The library that writes EXR files takes no other names.
+    if ".exr" in targets.frames and text(targets.frame_folder) != str(targets.frame_folder):
+        raise UserError(
+            f"EXR files cannot be written to {targets.frame_folder}, a name that is no text; rename the video."
+        )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(path for path in (folder, *folder.parents) if _is_folder(path) or path == path.parent)
+
+
+if sys.platform == "win32":
+
+    def _length(name: str) -> int:
+        return len(name.encode("utf-16-le", "surrogatepass")) // 2
+
+    def _longest_name(folder: Path) -> int:
+        return 255
+else:
+
+    def _length(name: str) -> int:
+        return len(os.fsencode(name))
+
+    def _longest_name(folder: Path) -> int:
+        """In bytes."""
+        try:
+            return os.pathconf(folder, "PC_NAME_MAX")
+        except OSError:
+            return 255
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise `UserError` for what is no folder, or one that nothing can be written to; it need not be there yet."""
+    try:
+        folder.stat()
+    except FileNotFoundError:
+        folder = _existing(folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    for wrong, number in (not folder.is_dir(), errno.ENOTDIR), (not os.access(folder, os.W_OK | os.X_OK), errno.EACCES):
+        if wrong:
+            raise _unwritable(folder, OSError(number, os.strerror(number)))
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"Results cannot be written to {folder} ({error.strerror}); "
+        "check the folder's permissions, or give another --save-folder."
+    )
+
+
+def _outputs(name: str, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the files, and suffixes of the frames, that are written with `options`."""
+    suffixes = [suffix for suffix, option in _OUTPUTS.items() if option is None or options.get(option)]
+    files = tuple(f"{name}{suffix}" for suffix in suffixes if suffix not in _FRAME_SUFFIXES)
+    return files, tuple(suffix for suffix in suffixes if suffix in _FRAME_SUFFIXES)
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """A record that dc-rt wrote; None where there is none, or something else."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if isinstance(record, dict) and all(isinstance(record.get(key), dict) for key in _RECORD_KEYS):
+        return record
+    return None
+
+
+def _listed(record: dict[str, Any] | None, name: str) -> Sizes:
+    """What a record says was written."""
+    if record is None:
+        return {}
+    if "files" in record:
+        return _sizes(record["files"])
+    # The first release listed no files: those that its options imply.
+    files, frames = _outputs(name, record["options"])
+    num_frames = record["result"].get("num_frames")
+    indices = range(num_frames) if isinstance(num_frames, int) else ()
+    numbered = (f"{name}/frame_{i:04d}{suffix}" for suffix in frames for i in indices)
+    return {text(file): {ANY_SIZE} for file in (*files, *numbered)}
+
+
+def _read_moved(spool: Path) -> Sizes:
+    try:
+        return _sizes(json.loads((spool / MOVED).read_bytes()))
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def _sizes(listed: Any) -> Sizes:
+    """Sizes by name as read from JSON: one, or a list of them."""
+    if not isinstance(listed, dict):
+        return {}
+    return {
+        name: {size for size in (sizes if isinstance(sizes, list) else [sizes]) if isinstance(size, int)}
+        for name, sizes in listed.items()
+    }
+
+
+def _merged(*several: Sizes) -> Sizes:
+    merged: defaultdict[str, set[int]] = defaultdict(set)
+    for sizes in several:
+        for name, some in sizes.items():
+            merged[name] |= some
+    return merged
