@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from dc_rt.errors import UserError
+from dc_rt.media.pyav import open_input, to_fraction
 from dc_rt.media.read_images import common_size, decode_images, list_images
 from dc_rt.media.truncation import ends_early
 
@@ -155,7 +156,7 @@ def _count_frames(path: Path) -> tuple[int, Fraction, list[str]]:
     times: list[int] = []
     with _open(path) as container:
         stream = _video_stream(container, path)
-        fps = stream.average_rate or stream.guessed_rate or stream.base_rate
+        fps = to_fraction(stream.average_rate or stream.guessed_rate or stream.base_rate)
         for packet in _packets(container, None, Damage()):
             if packet.size == 0:
                 continue
@@ -167,7 +168,7 @@ def _count_frames(path: Path) -> tuple[int, Fraction, list[str]]:
                 num_frames += has_keyframe and not packet.is_discard
                 if packet.pts is not None and len(times) < _TIMED_FRAMES:
                     times.append(packet.pts)
-        tick = stream.time_base
+        tick = to_fraction(stream.time_base)
     if last_is_corrupt:
         raise _truncated(path)
     if num_frames == 0:
@@ -241,7 +242,7 @@ def _packets(container: InputContainer, stream: VideoStream | None, damage: Dama
 def _open(path: Path) -> InputContainer:
     try:
         # The protocol is named, so that FFmpeg does not take the start of a name such as "take:2.mp4" for one.
-        container = av.open(f"file:{path}", metadata_errors="replace")
+        container = open_input(f"file:{path}")
     except av.FFmpegError as error:
         raise UserError(f"{path} is not a video that can be read; give a video file or a folder of images.") from error
     # FFmpeg would draw a text file as a terminal does.

@@ -10,6 +10,7 @@ import av
 from av.video.frame import VideoFrame
 
 from dc_rt.errors import UserError
+from dc_rt.media.pyav import open_input
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
@@ -52,7 +53,7 @@ def decode_images(images: list[Path]) -> Generator[VideoFrame, None, None]:
 def _decode_image(path: Path) -> VideoFrame:
     try:
         # An open file rather than a name: FFmpeg would take "%d" in a name for a pattern.
-        with path.open("rb") as file, av.open(file, "r", metadata_errors="replace") as container:
+        with path.open("rb") as file, open_input(file) as container:
             return next(container.decode(video=0))
     except (av.FFmpegError, OSError, StopIteration, IndexError) as error:
         raise UserError(f"{path} is not an image that can be read; replace it or take it out of the folder.") from error

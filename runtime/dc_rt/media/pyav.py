@@ -1,0 +1,32 @@
+"""What differs between the versions of PyAV that this package runs with: 18, and 19 from Python 3.12 on."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from numbers import Rational
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+from av.container import InputContainer
+
+_MAJOR = int(av.__version__.split(".")[0])
+
+# Metadata need not be UTF-8. PyAV 18 raises at such unless it is told not to; 19 never does, and knows no such argument.
+_TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if _MAJOR < 19 else {}
+
+
+def open_input(file: str | BinaryIO) -> InputContainer:
+    """Open a URL of FFmpeg's, "file:clip.mp4" for example, or an open file, for reading.
+
+    Raises `av.FFmpegError` for what FFmpeg cannot read.
+    """
+    return av.open(file, "r", **_TOLERANT)
+
+
+def to_fraction(number: Rational | None) -> Fraction | None:
+    """A rate or a time base as a `Fraction`, and None where it is not set.
+
+    PyAV 18 has `Fraction | None` for it, 19 an `AVRational` that may be 0/1 or have a denominator of 0.
+    """
+    return Fraction(number.numerator, number.denominator) if number else None
