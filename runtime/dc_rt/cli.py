@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Self, TypeVar
 import typer
 
 from dc_rt.errors import UserError
+from dc_rt.terminal import can_redraw, complain
 
 if TYPE_CHECKING:
     from dc_rt.job import Options, Plan
@@ -108,7 +109,7 @@ def infer(
         try:
             _run_video(run, plan_job(model, video, options), options, save_folder)
         except UserError as error:
-            _complain(str(error))
+            complain(str(error))
             failures += 1
     model.engines.close()
     if failures:
@@ -138,7 +139,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        _complain(str(error))
+        complain(str(error))
         sys.exit(1)
 
 
@@ -211,11 +212,6 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _complain(sentence: str) -> None:
-    red, plain = ("\x1b[31m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
-    print(f"{red}{sentence}{plain}", file=sys.stderr, flush=True)
-
-
 class _Progress(AbstractContextManager["_Progress"]):
     """How far a video is: by denoised frames, most of the work, and by decoded ones."""
 
@@ -256,7 +252,7 @@ class _Progress(AbstractContextManager["_Progress"]):
 
 
 class _Bar(_Progress):
-    """On a terminal: a bar that is drawn anew."""
+    """On a terminal that can: a bar that is drawn anew."""
 
     def __enter__(self) -> Self:
         from rich.progress import BarColumn, Progress, TextColumn
@@ -290,7 +286,7 @@ class _Lines(_Progress):
 
 
 def _progress(plan: Plan, options: Options) -> _Progress:
-    return (_Bar if sys.stdout.isatty() else _Lines)(plan, options)
+    return (_Bar if can_redraw(sys.stdout) else _Lines)(plan, options)
 
 
 def _clock(seconds: float) -> str:
