@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 if sys.version_info < (3, 11):  # noqa: UP036 - this is the file that tells
-    sys.exit(f"Python 3.11 or newer is needed, and this is {sys.version.split()[0]}; name another: make PYTHON=python3.13 ...")
+    sys.exit(
+        f"Python 3.11 or newer is needed, and this is {sys.version.split()[0]}; choose another: make PYTHON=python3.13"
+    )
 
 import tomllib
 

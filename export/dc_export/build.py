@@ -194,9 +194,7 @@ def choose_flavour(flavour: str) -> tuple[str, tuple[str, ...]]:
         raise UserError(f"There is no flavour {flavour!r}; choose one of {', '.join(FLAVOURS)}, auto.")
     installed = [name for name in FLAVOURS if find_spec(MODULES[name])]
     if flavour != "auto" and flavour not in installed:
-        raise UserError(
-            f"{LIBRARY_NAMES[flavour]} is not installed; install it with `{install_command(flavour)}`."
-        )
+        raise UserError(f"{LIBRARY_NAMES[flavour]} is not installed; install it with `{install_command(flavour)}`.")
     if not installed:
         raise UserError(
             f"Neither TensorRT nor TensorRT-RTX is installed; install one with `{install_command('rtx')}`, "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fractions import Fraction
 from numbers import Rational
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
@@ -12,7 +11,7 @@ from av.container import InputContainer
 
 _MAJOR = int(av.__version__.split(".")[0])
 
-# Metadata need not be UTF-8. PyAV 18 raises at such unless it is told not to; 19 never does, and knows no such argument.
+# Metadata need not be UTF-8. PyAV 18 raises at such unless it is told not to; 19 never does, and has no such argument.
 _TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if _MAJOR < 19 else {}
 
 

@@ -31,7 +31,9 @@ class Mp4Writer:
         Raises `UserError` where PyAV was built without libx264.
         """
         if "libx264" not in av.codecs_available:
-            raise UserError(f"This build of PyAV has no H.264 encoder; get one that has with `{pip_install('--upgrade', 'av')}`.")
+            raise UserError(
+                f"This build of PyAV has no H.264 encoder; get one that has with `{pip_install('--upgrade', 'av')}`."
+            )
         self._shape = (height, width, 3)
         self._time_base = 1 / fps
         self._num_frames = 0
