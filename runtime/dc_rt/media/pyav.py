@@ -14,6 +14,9 @@ _MAJOR = int(av.__version__.split(".")[0])
 # Metadata need not be UTF-8. PyAV 18 raises at such unless it is told not to; 19 never does, and has no such argument.
 _TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if _MAJOR < 19 else {}
 
+# What decoding a packet raises. A decoder that could not be opened is a ValueError in PyAV 19 when it is used again.
+DECODING_ERRORS = (av.FFmpegError, ValueError)
+
 
 def open_input(file: str | BinaryIO) -> InputContainer:
     """Open a URL of FFmpeg's, "file:clip.mp4" for example, or an open file, for reading.

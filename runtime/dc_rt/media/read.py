@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from dc_rt.errors import UserError
-from dc_rt.media.pyav import open_input, to_fraction
+from dc_rt.media.pyav import DECODING_ERRORS, open_input, to_fraction
 from dc_rt.media.read_images import common_size, decode_images, list_images
 from dc_rt.media.truncation import ends_early
 
@@ -214,7 +214,7 @@ def _decode(packets: Iterator[Packet], damage: Damage) -> Iterator[VideoFrame]:
     for packet in packets:
         try:
             frames = packet.decode()
-        except av.FFmpegError:
+        except DECODING_ERRORS:
             damage.num_errors += 1
             continue
         for frame in frames:

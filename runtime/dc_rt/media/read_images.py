@@ -6,11 +6,10 @@ import re
 from collections.abc import Generator
 from pathlib import Path
 
-import av
 from av.video.frame import VideoFrame
 
 from dc_rt.errors import UserError
-from dc_rt.media.pyav import open_input
+from dc_rt.media.pyav import DECODING_ERRORS, open_input
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
@@ -55,7 +54,7 @@ def _decode_image(path: Path) -> VideoFrame:
         # An open file rather than a name: FFmpeg would take "%d" in a name for a pattern.
         with path.open("rb") as file, open_input(file) as container:
             return next(container.decode(video=0))
-    except (av.FFmpegError, OSError, StopIteration, IndexError) as error:
+    except (*DECODING_ERRORS, OSError, StopIteration, IndexError) as error:
         raise UserError(f"{path} is not an image that can be read; replace it or take it out of the folder.") from error
 
 
