@@ -23,7 +23,8 @@ def open_input(file: str | BinaryIO) -> InputContainer:
 
     Raises `av.FFmpegError` for what FFmpeg cannot read.
     """
-    return av.open(file, "r", **_TOLERANT)
+    container: InputContainer = av.open(file, "r", **_TOLERANT)
+    return container
 
 
 def to_fraction(number: Rational | None) -> Fraction | None:
@@ -31,4 +32,4 @@ def to_fraction(number: Rational | None) -> Fraction | None:
 
     PyAV 18 has `Fraction | None` for it, 19 an `AVRational` that may be 0/1 or have a denominator of 0.
     """
-    return Fraction(number.numerator, number.denominator) if number else None
+    return Fraction(number) if number else None
