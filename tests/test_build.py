@@ -329,7 +329,7 @@ def test_an_impossible_option_is_one_sentence(graphs, options, message):
 def test_a_library_that_is_not_installed_is_named_with_the_command_that_installs_it(graphs):
     with pytest.raises(UserError) as error:
         build_engines(graphs, flavour="tensorrt")
-    assert_one_sentence(str(error.value), r"TensorRT is not installed.*pip install 'depthcrafter-rt\[tensorrt\]'")
+    assert_one_sentence(str(error.value), r"TensorRT is not installed.*pip install .*\[tensorrt\]'")
     assert choose_flavour("auto") == ("rtx", ("8.0", "8.6", "8.9", "12.0+"))
 
 

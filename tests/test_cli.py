@@ -341,9 +341,8 @@ def test_an_interrupt_stops_at_once_and_leaves_nothing():
     command = [sys.executable, "-m", "dc_rt.cli", "infer", clip, "--num-denoising-steps", "50"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    while "256x256" not in process.stdout.readline():
-        pass
-    while not Path("demo_output").exists():
+    assert any("256x256" in line for line in process.stdout), "it ended before it began"
+    while not Path("demo_output").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)

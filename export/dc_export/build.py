@@ -32,6 +32,7 @@ from dc_rt.engine import GRAPHS, File, Manifest, Profile
 from dc_rt.engine.compatibility import MODULES, Unavailable, find_gpu, this_platform
 from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Build, BuiltEngine
 from dc_rt.errors import UserError
+from dc_rt.installation import install_command
 from dc_rt.pipeline import CHUNK
 
 # What TensorRT-RTX builds for by default. Its documentation says so ("CPU-only AOT"); the builder does not list it.
@@ -193,13 +194,11 @@ def choose_flavour(flavour: str) -> tuple[str, tuple[str, ...]]:
         raise UserError(f"There is no flavour {flavour!r}; choose one of {', '.join(FLAVOURS)}, auto.")
     installed = [name for name in FLAVOURS if find_spec(MODULES[name])]
     if flavour != "auto" and flavour not in installed:
-        raise UserError(
-            f"{LIBRARY_NAMES[flavour]} is not installed; install it with `pip install 'depthcrafter-rt[{flavour}]'`."
-        )
+        raise UserError(f"{LIBRARY_NAMES[flavour]} is not installed; install it with `{install_command(flavour)}`.")
     if not installed:
         raise UserError(
-            "Neither TensorRT nor TensorRT-RTX is installed; install one with `pip install 'depthcrafter-rt[rtx]'`, "
-            "which builds without a GPU, or `pip install 'depthcrafter-rt[tensorrt]'`."
+            f"Neither TensorRT nor TensorRT-RTX is installed; install one with `{install_command('rtx')}`, "
+            f"which builds without a GPU, or `{install_command('tensorrt')}`."
         )
     if flavour != "rtx" and "tensorrt" in installed:
         capability = _gpu_capability()
@@ -208,7 +207,7 @@ def choose_flavour(flavour: str) -> tuple[str, tuple[str, ...]]:
         if flavour == "tensorrt" or "rtx" not in installed:
             raise UserError(
                 "TensorRT builds on the GPU that the engines are for, and none is found here; check it with "
-                "`nvidia-smi`, or build with --flavour rtx, which needs none (pip install 'depthcrafter-rt[rtx]')."
+                f"`nvidia-smi`, or build with --flavour rtx, which needs none (`{install_command('rtx')}`)."
             )
     return "rtx", RTX_TARGETS
 
@@ -228,7 +227,7 @@ def _import(flavour: str) -> Any:
     except (ImportError, OSError) as error:
         raise UserError(
             f"{LIBRARY_NAMES[flavour]} is installed and cannot be loaded ({str(error).splitlines()[0]}); install it "
-            f"anew with `pip install --force-reinstall 'depthcrafter-rt[{flavour}]'`."
+            f"anew with `{install_command(flavour, again=True)}`."
         ) from error
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dc_rt.errors import UserError
+from dc_rt.terminal import complain
 
 app = typer.Typer(
     name="dc-export",
@@ -158,7 +159,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True).print(str(error), style="red", soft_wrap=True, markup=False, highlight=False)
+        complain(str(error))
         sys.exit(1)
 
 

@@ -20,6 +20,7 @@ import typer
 
 from dc_rt.errors import UserError
 from dc_rt.streams import protect_streams
+from dc_rt.terminal import can_redraw, complain
 
 if TYPE_CHECKING:
     from dc_rt.job import Options, Plan
@@ -161,7 +162,7 @@ def main() -> None:
     except SystemExit as end:
         status = end.code
     except (UserError, OSError) as error:
-        _complain(_sentence(error))
+        complain(_sentence(error))
     sys.stdout.flush()
     # A reader that has left, as `head` does, has what it wanted; but what should have been kept and was not is a fault.
     # Windows has EINVAL for a closed pipe.
@@ -176,10 +177,10 @@ def _succeeds(video: Path, step: Callable[[], None]) -> bool:
         step()
         return True
     except (UserError, OSError) as error:
-        _complain(_sentence(error))
+        complain(_sentence(error))
     except Exception:
         traceback.print_exc()
-        _complain(f"{video} failed through a fault in dc-rt itself; please report it with the lines above.")
+        complain(f"{video} failed through a fault in dc-rt itself; please report it with the lines above.")
     return False
 
 
@@ -251,11 +252,6 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _complain(sentence: str) -> None:
-    red, plain = ("\x1b[31m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
-    print(f"{red}{sentence}{plain}", file=sys.stderr, flush=True)
-
-
 class _Progress(AbstractContextManager["_Progress"]):
     """How far a video is: by denoised frames, most of the work, and by decoded ones."""
 
@@ -299,7 +295,7 @@ class _Progress(AbstractContextManager["_Progress"]):
 
 
 class _Bar(_Progress):
-    """On a terminal: a bar that is drawn anew."""
+    """On a terminal that can: a bar that is drawn anew."""
 
     def __enter__(self) -> Self:
         from rich.progress import BarColumn, Progress, TextColumn
@@ -333,7 +329,7 @@ class _Lines(_Progress):
 
 
 def _progress(plan: Plan, options: Options) -> _Progress:
-    return (_Bar if sys.stdout.isatty() else _Lines)(plan, options)
+    return (_Bar if can_redraw(sys.stdout) else _Lines)(plan, options)
 
 
 def _clock(seconds: float) -> str:

@@ -18,6 +18,7 @@ from dc_rt.engine.compatibility import MODULES, Unavailable, check_build, find_g
 from dc_rt.engine.discovery import BUNDLED, ENGINES_FOLDER, choose_engines, list_engines
 from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Manifest
 from dc_rt.errors import UserError
+from dc_rt.installation import gpu_command, install_command, onnx_runtimes, pip_install
 
 
 @dataclass(frozen=True)
@@ -58,23 +59,22 @@ def _onnx_runtime() -> Finding:
 
     from dc_rt.engine.onnx import CUDA, available_providers
 
-    names = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
+    names = onnx_runtimes()
     found = f"{onnxruntime.__version__} ({', '.join(onnxruntime.get_available_providers())})"
     if len(names) > 1:
-        both = "onnxruntime and onnxruntime-gpu are one module, and both are installed"
-        return Finding(False, "onnx", f"{found}; {both}", "uninstall both, then install one: make install-gpu")
+        both = f"{' and '.join(names)} lie over one another: they are one module"
+        return Finding(False, "onnx", f"{found}; {both}", f"for an NVIDIA GPU: {gpu_command()}")
     if CUDA in available_providers():
         return Finding(True, "onnx", found)
     if CUDA in onnxruntime.get_available_providers():
         return Finding(False, "onnx", f"{found}, but CUDA does not work", "check the driver: nvidia-smi")
-    return Finding(True, "onnx", found, "for an NVIDIA GPU: make install-gpu")
+    return Finding(True, "onnx", found, f"for an NVIDIA GPU: {gpu_command()}")
 
 
 def _tensorrt() -> Finding:
     installed = [flavour for flavour in FLAVOURS if find_spec(MODULES[flavour])]
     if not installed:
-        flavours = " or ".join(f"'depthcrafter-rt[{flavour}]'" for flavour in FLAVOURS)
-        return Finding(False, "tensorrt", "not installed", f"for an NVIDIA GPU: pip install {flavours}")
+        return Finding(False, "tensorrt", "not installed", f"for an NVIDIA GPU: {install_command('rtx')}")
     found = ", ".join(LIBRARY_NAMES[flavour] for flavour in installed)
     try:
         found = ", ".join(f"{LIBRARY_NAMES[flavour]} {load_library(flavour).__version__}" for flavour in installed)
@@ -87,7 +87,7 @@ def _tensorrt() -> Finding:
 def _torch() -> Finding:
     if find_spec("torch") and find_spec("diffusers"):
         return Finding(True, "torch", f"{_version('torch')}, the reference: --backend torch")
-    return Finding(False, "torch", "not installed", "to export or to compare: pip install 'depthcrafter-rt[export]'")
+    return Finding(False, "torch", "not installed", f"to export or to compare: {install_command('export')}")
 
 
 def _video_encoder() -> Finding:
@@ -95,7 +95,7 @@ def _video_encoder() -> Finding:
 
     if "libx264" in av.codecs_available:
         return Finding(True, "video", f"PyAV {av.__version__} with libx264")
-    return Finding(False, "video", f"PyAV {av.__version__} without libx264", "pip install -U av")
+    return Finding(False, "video", f"PyAV {av.__version__} without libx264", pip_install("--upgrade", "av"))
 
 
 def _engine_sets() -> Iterator[Finding]:

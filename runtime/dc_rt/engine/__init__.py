@@ -2,7 +2,8 @@
 
 A backend is a function `open_engines(folder, manifest, cpu_offload) -> (open, device)`: `open(graph)` gives the
 `Engine` of one of the four graphs, `device` says in words where it runs. An engine that holds memory elsewhere has a
-method `close` that frees it. Backends of other packages are found by the entry point group `dc_rt.backends`.
+method `close` that frees it. Any package can add a backend: `name = "module:function"` in its entry-point group
+`dc_rt.backends` makes it one that `load_engines` takes by that name.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from dc_rt.engine.compatibility import Unavailable, choose_build
 from dc_rt.engine.manifest import GRAPHS, MANIFEST, File, Manifest, Model, Profile, Range
 from dc_rt.errors import UserError
+from dc_rt.installation import PACKAGE, install_command
 
 __all__ = [
     "BACKENDS",
@@ -31,10 +33,12 @@ __all__ = [
     "Model",
     "Profile",
     "Range",
+    "backend_names",
     "load_engines",
 ]
 
 BACKENDS = ("auto", "onnx", "tensorrt", "torch")
+PLUGINS = "dc_rt.backends"
 CPU_OFFLOADS = ("none", "model", "sequential")
 
 Array = NDArray[np.generic]
@@ -100,16 +104,17 @@ def load_engines(folder: str | os.PathLike[str], backend: str = "auto", cpu_offl
 
     Args:
         folder: the engine set.
-        backend: "onnx", "tensorrt", "torch" (the reference, on the checkpoint that the set was exported from), or
-            "auto": TensorRT where the set has engines for it that run here, else ONNX Runtime.
+        backend: "onnx", "tensorrt", "torch" (the reference, on the checkpoint that the set was exported from), the
+            name of one that another package adds, or "auto": TensorRT where the set has engines for it that run
+            here, else ONNX Runtime.
         cpu_offload: "none"; "model" keeps one engine in memory at a time; "sequential" does so too, and streams its
             weights (TensorRT, and PyTorch on a GPU).
 
     Raises:
         UserError: the set is missing, incomplete, changed or not for this backend, or the backend cannot run here.
     """
-    if backend not in BACKENDS:
-        raise UserError(f"There is no backend {backend!r}; choose one of {', '.join(BACKENDS)}.")
+    if backend not in BACKENDS and backend not in (found := backend_names()):
+        raise UserError(f"There is no backend {backend!r}; choose one of {', '.join(found)}.")
     if cpu_offload not in CPU_OFFLOADS:
         raise UserError(f"There is no CPU offload {cpu_offload!r}; choose one of {', '.join(CPU_OFFLOADS)}.")
     folder = Path(folder)
@@ -131,6 +136,12 @@ def load_engines(folder: str | os.PathLike[str], backend: str = "auto", cpu_offl
     return EngineSet(manifest, backend, device, open_engine, one_resident, why_not_tensorrt)
 
 
+def backend_names() -> tuple[str, ...]:
+    """The backends that are built in, then those that installed packages add, by name."""
+    added = {plugin.name for plugin in entry_points(group=PLUGINS)}
+    return (*BACKENDS, *sorted(added.difference(BACKENDS)))
+
+
 OpenEngines = Callable[[Path, Manifest, str], tuple[OpenEngine, str]]
 
 
@@ -143,13 +154,18 @@ def _open_backend(backend: str) -> OpenEngines:
         from dc_rt.engine import tensorrt
 
         return tensorrt.open_engines
-    for plugin in entry_points(group="dc_rt.backends", name=backend):
+    for plugin in entry_points(group=PLUGINS, name=backend):
         try:
             loaded: OpenEngines = plugin.load()
-        except ImportError as error:
+        except Exception as error:  # another package's code, which may raise anything
+            package = plugin.dist.name if plugin.dist else ""
+            remedy = (
+                f"install what it needs with `{install_command('export')}`"
+                if package == PACKAGE
+                else f"update or reinstall the package {package} that adds it"
+            )
             raise UserError(
-                f"The {backend} backend cannot be imported ({error}); install it with "
-                "`pip install 'depthcrafter-rt[export]'`, or use --backend auto."
+                f"The {backend} backend cannot be imported ({error}); {remedy}, or use --backend auto."
             ) from error
         return loaded
     raise UserError(

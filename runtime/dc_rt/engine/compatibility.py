@@ -18,6 +18,7 @@ from typing import Any
 from dc_rt.engine import cuda
 from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Build, Manifest
 from dc_rt.errors import UserError
+from dc_rt.installation import install_command, pip_install
 
 MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 
@@ -84,7 +85,7 @@ def check_library(folder: Path, manifest: Manifest, flavour: str) -> None:
     if not find_spec(MODULES[flavour]):
         reason, remedy = (
             f"this set's engines are for {library}, which is not",
-            f"`pip install 'depthcrafter-rt[{flavour}]'`",
+            f"`{install_command(flavour)}`",
         )
         for other in FLAVOURS:
             if find_spec(MODULES[other]):
@@ -116,7 +117,7 @@ def find_gpu() -> cuda.Gpu:
     try:
         return cuda.find_gpu()
     except ImportError as error:
-        raise Unavailable("cuda-bindings is not installed", "run `pip install cuda-bindings`") from error
+        raise Unavailable("cuda-bindings is not installed", f"run `{pip_install('cuda-bindings')}`") from error
     except cuda.CudaError as error:
         if error.name == "cudaErrorNoDevice":
             raise Unavailable("the NVIDIA driver finds no GPU", "check it with `nvidia-smi`") from error
@@ -132,7 +133,7 @@ def load_library(flavour: str) -> Any:
         return import_module(MODULES[flavour])
     except (ImportError, OSError) as error:
         what = f"{LIBRARY_NAMES[flavour]} is installed and cannot be loaded ({str(error).splitlines()[0]})"
-        raise Unavailable(what, f"run `pip install --force-reinstall 'depthcrafter-rt[{flavour}]'`") from error
+        raise Unavailable(what, f"run `{install_command(flavour, again=True)}`") from error
 
 
 def this_platform() -> str:

@@ -14,6 +14,7 @@ import onnxruntime as ort
 from dc_rt.engine import Array, OpenEngine
 from dc_rt.engine.manifest import Manifest
 from dc_rt.errors import UserError
+from dc_rt.installation import gpu_command
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class OnnxEngine:
         if device == "cuda" and CUDA not in self._session.get_providers():
             raise UserError(
                 f"ONNX Runtime {ort.__version__} cannot load its CUDA provider for {path}; install it again with "
-                "what it needs (make install-gpu), or hide the GPU from it (CUDA_VISIBLE_DEVICES=)."
+                f"what it needs (`{gpu_command()}`), or hide the GPU from it (CUDA_VISIBLE_DEVICES=)."
             )
         self._path = path
         self._device = device

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
 
 import av
 from av.container import InputContainer
@@ -15,13 +14,10 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from dc_rt.errors import UserError
+from dc_rt.media.pyav import open_input, to_fraction
 from dc_rt.media.structure import ENCRYPTED_ENTRIES, says_encrypted
 
 MAX_PIXELS = 16384 * 8192
-
-# PyAV 18 raises an error for metadata that is not Unicode, unless it is told to replace it; 19 does so unasked, and has
-# no such option any more.
-_LENIENT = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 _HOPELESS = 20  # unreadable packets in a row after which the rest of a file is given up
 
@@ -33,17 +29,11 @@ _NOT_PLAYED = Disposition.attached_pic | Disposition.timed_thumbnails | Disposit
 _LONGEST_PAUSE, _LONGEST_OVERLAP = 10, 0.1
 
 
-def open_container(source: str | BinaryIO) -> InputContainer:
-    """Open what FFmpeg finds at a URL or in an open file; raises `av.FFmpegError`."""
-    container: InputContainer = av.open(source, "r", **_LENIENT)  # type: ignore[call-overload]
-    return container
-
-
 def open_video(path: Path) -> InputContainer:
     """Open a video file; raises `UserError` where it is none."""
     try:
         # The protocol is named, so that FFmpeg does not take the start of a name such as "take:2.mp4" for one.
-        container = open_container(f"file:{path}")
+        container = open_input(f"file:{path}")
     except av.FFmpegError as error:
         if says_encrypted(path):
             raise encrypted(path) from error
@@ -116,7 +106,8 @@ def read_packets(
     The stream's packets come on one continuous clock, also where the file's own is set anew in the middle, as it is in
     a broadcast recording that was joined from several.
     """
-    clock = _Clock(stream.time_base) if is_of_kind(container, Flags.ts_discont) and stream.time_base else None
+    tick = to_fraction(stream.time_base)
+    clock = _Clock(tick) if tick and is_of_kind(container, Flags.ts_discont) else None
     in_a_row = 0
     while True:
         try:

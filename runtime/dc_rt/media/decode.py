@@ -18,6 +18,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from dc_rt.media.container import MAX_PIXELS, may_start_anywhere, open_video, read_packets, video_stream
+from dc_rt.media.pyav import DECODING_ERRORS
 
 
 @dataclass
@@ -129,7 +130,7 @@ def decoded_frames(
 def _decoded(decoder: av.VideoCodecContext, packet: av.Packet | None) -> list[VideoFrame] | list[None]:
     try:
         return decoder.decode(packet)
-    except av.FFmpegError:
+    except DECODING_ERRORS:
         return [None]
 
 

@@ -31,6 +31,7 @@ from dc_rt.media.container import (
 )
 from dc_rt.media.decode import Damage, decoded_frames, numbered_frames
 from dc_rt.media.orientation import Orientation
+from dc_rt.media.pyav import to_fraction
 from dc_rt.media.read_images import ALPHA, decode_images, is_transparent, list_images, look_through
 from dc_rt.media.structure import ends_early, is_animated_webp
 from dc_rt.media.timeline import Timeline, timeline_of, unevenness
@@ -261,15 +262,15 @@ def _scan(path: Path) -> _Packets:
         # In ISO media files a sample's duration is the time to the next one to be decoded, whatever is shown when.
         by_decoding = container.format.name.startswith("mov") or None in shown
         last = -1 if by_decoding else max(range(len(shown)), key=lambda index: shown[index] or 0)
-        rates = (stream.guessed_rate, stream.base_rate, stream.average_rate)
+        rates = tuple(map(to_fraction, (stream.guessed_rate, stream.base_rate, stream.average_rate)))
         return _Packets(
             shown,
             decoded,
             num_tried,
             durations[last],
-            stream.time_base or Fraction(1),
+            to_fraction(stream.time_base) or Fraction(1),
             rates,
-            stream.sample_aspect_ratio or Fraction(1),
+            to_fraction(stream.sample_aspect_ratio) or Fraction(1),
             tuple(_container_notes(container, stream)),
         )
 
@@ -363,7 +364,7 @@ def _container_notes(container: InputContainer, stream: VideoStream) -> Iterator
         which = "the default" if stream.disposition & Disposition.default else "the first"
         yield f"{len(streams)} video streams, of which {which} one is read"
     if is_of_kind(container, Flags.no_timestamps):
-        fps = stream.guessed_rate or stream.average_rate or _BARE_STREAM_FPS
+        fps = to_fraction(stream.guessed_rate or stream.average_rate) or _BARE_STREAM_FPS
         assumed = "an assumed " if fps == _BARE_STREAM_FPS else ""  # or else it states it
         yield f"a bare stream, which has no times: taken at {assumed}{float(fps):.4g} frames/s"
     if stream.metadata.get("alpha_mode") == "1":

@@ -9,12 +9,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
-import av
 from av.video.frame import VideoFrame
 
 from dc_rt.errors import UserError
-from dc_rt.media.container import MAX_PIXELS, open_container
+from dc_rt.media.container import MAX_PIXELS
 from dc_rt.media.orientation import Orientation
+from dc_rt.media.pyav import DECODING_ERRORS, open_input, to_fraction
 from dc_rt.media.structure import is_animated_webp
 
 ALPHA = "transparent, read without its alpha channel"
@@ -88,7 +88,7 @@ def _decode_image(path: Path) -> tuple[VideoFrame, Fraction, bool]:
     """The picture, the width to height of its pixels, and whether the file has more of them."""
     try:
         # An open file rather than a name: FFmpeg would take "%d" in a name for a pattern.
-        with path.open("rb") as file, open_container(file) as container:
+        with path.open("rb") as file, open_input(file) as container:
             stream = container.streams.video[0]
             codec = stream.codec_context
             if codec.height * codec.width > MAX_PIXELS:
@@ -98,12 +98,12 @@ def _decode_image(path: Path) -> tuple[VideoFrame, Fraction, bool]:
                 )
             frames = container.decode(stream)
             frame = next(frames)
-            pixel_aspect = codec.sample_aspect_ratio or Fraction(1)
+            pixel_aspect = to_fraction(codec.sample_aspect_ratio) or Fraction(1)
             # Behind a JPEG there may be another, such as the map of a photo's brightness, which is no picture.
             has_more = "jpeg" not in container.format.name and (_has_another(frames) or _has_pages(path))
             return frame, pixel_aspect, has_more
-    except (av.FFmpegError, OSError, StopIteration, IndexError) as error:
-        if isinstance(error, av.FFmpegError) and is_animated_webp(path):
+    except (*DECODING_ERRORS, OSError, StopIteration, IndexError) as error:
+        if isinstance(error, DECODING_ERRORS) and is_animated_webp(path):
             raise UserError(
                 f"{path} is an animated WebP, which there is no decoder for here; take it out of the folder."
             ) from error
@@ -113,7 +113,7 @@ def _decode_image(path: Path) -> tuple[VideoFrame, Fraction, bool]:
 def _has_another(frames: Iterator[VideoFrame]) -> bool:
     try:
         return next(frames, None) is not None
-    except av.FFmpegError:
+    except DECODING_ERRORS:
         return False
 
 

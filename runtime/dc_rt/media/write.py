@@ -19,6 +19,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from numpy.typing import NDArray
 
 from dc_rt.errors import UserError
+from dc_rt.installation import pip_install
 from dc_rt.media.timeline import Timeline
 
 SQUARE = Fraction(1)
@@ -56,7 +57,9 @@ class Mp4Writer:
         Raises `UserError` where PyAV was built without libx264.
         """
         if "libx264" not in av.codecs_available:
-            raise UserError("This build of PyAV has no H.264 encoder; get one that has with 'pip install -U av'.")
+            raise UserError(
+                f"This build of PyAV has no H.264 encoder; get one that has with `{pip_install('--upgrade', 'av')}`."
+            )
         self._shape = (height, width, 3)
         self._timeline = timing if isinstance(timing, Timeline) else None
         fps = timing.fps if isinstance(timing, Timeline) else timing
