@@ -17,19 +17,19 @@ import io
 import json
 import os
 import shutil
-import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dc_rt.errors import UserError
+from dc_rt.lock import Held, take_lock
 from dc_rt.pipeline import WindowState
 
 Fingerprint = Mapping[str, Any]
@@ -222,21 +222,11 @@ def _replace(path: Path, contents: bytes) -> None:
             os.close(descriptor)
 
 
-def _lock(folder: Path) -> io.BufferedRandom:
+def _lock(folder: Path) -> BinaryIO:
     """Take the folder's lock, which the system gives up with the process however it ends."""
-    file = (folder / "lock").open("a+b")
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
+        return take_lock(folder / "lock")
+    except Held:
         raise UserError(
             f"Another run is working on this result ({folder}); wait for it, or give another --save-folder."
         ) from None
-    return file
