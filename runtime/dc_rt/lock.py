@@ -1,4 +1,4 @@
-"""A lock on a folder that one process at a time holds, and that the system gives up with the process however it ends."""
+"""A lock that one process at a time holds, and that the system gives up with the process however that ends."""
 
 from __future__ import annotations
 
