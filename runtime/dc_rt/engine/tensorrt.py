@@ -23,6 +23,7 @@ import numpy as np
 from dc_rt.engine import Array, OpenEngine, cuda
 from dc_rt.engine.compatibility import Unavailable, find_gpu, load_library
 from dc_rt.engine.manifest import GRAPHS, LIBRARY_NAMES, Manifest
+from dc_rt.engine.signatures import check_signature
 from dc_rt.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,14 @@ def open_engines(folder: Path, manifest: Manifest, cpu_offload: str) -> tuple[Op
 
     def open_engine(graph: str) -> TensorRtEngine:
         # The denoiser runs many times in a row on arrays of one size: the others' launches are no part of their time.
-        return TensorRtEngine(folder / manifest.file(graph), shared, capture=graph == "denoiser", streamed=streamed)
+        path = folder / manifest.file(graph)
+        engine = TensorRtEngine(path, shared, capture=graph == "denoiser", streamed=streamed)
+        try:
+            check_signature(path, graph, manifest.model, *engine.shapes())
+        except UserError:
+            engine.close()
+            raise
+        return engine
 
     return open_engine, f"{find_gpu().name}, {LIBRARY_NAMES[manifest.flavour]} {shared.trt.__version__}"
 
@@ -254,6 +262,12 @@ class TensorRtEngine:
                 self._cache.write()
             return {name: self._arrays[name].array.copy() for name in outputs}
 
+    def shapes(self) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+        """Of the inputs and of the outputs, by their names; -1 for an axis that varies."""
+        every = {name: tuple(self._engine.get_tensor_shape(name)) for name in self._arrays}
+        inputs = {name: every[name] for name in self._inputs}
+        return inputs, {name: shape for name, shape in every.items() if name not in inputs}
+
     def close(self) -> None:
         """Free all that the engine has on the GPU and beside it; it is of no use afterwards."""
         if self._engine is None:
@@ -313,7 +327,7 @@ class TensorRtEngine:
             self._shapes = {}  # until all of it is done
             self._need = self._set_shapes(shapes)
             for name, staged in self._arrays.items():
-                with _advised(self._shared.advice and self._shared.advice.on_arrays()):
+                with _advised(self._shared.advice.on_arrays() if self._shared.advice else ""):
                     staged.reserve(tuple(self._context.get_tensor_shape(name)), f"{name} of {self._path.name}")
         # Another engine may have had it replaced by a larger one.
         self._reserve_workspace(self._need)
@@ -439,7 +453,7 @@ def write_cache(path: Path, contents: bytes) -> None:
 
 
 @contextmanager
-def _advised(remedy: str | None) -> Iterator[None]:
+def _advised(remedy: str) -> Iterator[None]:
     """Have memory of the GPU that does not suffice be told of with what helps."""
     try:
         yield
