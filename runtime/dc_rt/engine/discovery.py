@@ -112,10 +112,8 @@ def choose(candidates: Candidates, wanted: Wanted, backend: str = "auto", loaded
         if folder == preferred:
             return Choice(folder, candidates.reason)
         what = "the bundled set" if folder == BUNDLED else "the newest set"
-        return Choice(
-            folder,
-            f"{what} of {preferred}'s model that runs the video; {preferred} is newer, and {obstacles[preferred]}",
-        )
+        reason = f"{what} of the same model that runs the video; {preferred} is newer, and {obstacles[preferred]}"
+        return Choice(folder, reason)
     if not _profile_of(preferred, candidates.sets[preferred], backend).misfit(
         wanted.height, wanted.width, wanted.window_size
     ):
