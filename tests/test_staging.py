@@ -300,6 +300,12 @@ def test_an_export_to_a_full_or_read_only_disk_is_one_sentence_and_leaves_the_se
 
 
 @needs_a_disk
+def test_a_checkpoint_that_fills_the_disk_says_so(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert_refused(on_a_disk("1m", "rw", tmp_path / "empty", "checkpoint", "tiny", "DISK/tiny"), "The disk is full")
+
+
+@needs_a_disk
 def test_a_build_that_fills_the_disk_says_so(tmp_path):
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     from engine_helpers import make_onnx_set

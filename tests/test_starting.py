@@ -125,3 +125,13 @@ def test_names_that_a_terminal_cannot_show_are_written_out(tmp_path):
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("There is no engine set in")
     assert r"gr\xfcn" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_standard_output_that_is_full_is_one_sentence():
+    with Path("/dev/full").open("w") as full:
+        code = "from dc_export import cli\ncli.app = lambda: cli.console.print('said')\ncli.main()"
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Standard output cannot be written")
+    assert len(done.stderr.strip().splitlines()) == 1

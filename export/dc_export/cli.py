@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dc_export.faults import missing_module, refused_by_disk
+from dc_export.faults import disk_error, missing_module, refused_by_disk
 from dc_rt.errors import UserError
 
 app = typer.Typer(
@@ -167,12 +167,24 @@ def main() -> None:
         if not (found := missing_module(error)):
             raise
         sentence = found
-    except OSError as error:
-        sentence = refused_by_disk(error)
+    except Exception as error:
+        if not (refused := disk_error(error)):
+            raise
+        sentence = (refused.filename is None and _output_lost()) or refused_by_disk(refused)
     else:
         return
     Console(stderr=True).print(sentence, style="red", soft_wrap=True, markup=False, highlight=False)
     sys.exit(1)
+
+
+def _output_lost() -> str:
+    """Whether it is standard output that cannot be written, in a sentence."""
+    try:
+        print(flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again at its end
+        return f"Standard output cannot be written ({error.strerror}); send it elsewhere, then run this again."
+    return ""
 
 
 def _peak_memory() -> str:

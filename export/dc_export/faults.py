@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 from importlib.util import find_spec
 
 from dc_rt.installation import install_command
@@ -10,6 +12,15 @@ from dc_rt.installation import install_command
 DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 OURS = ("dc_rt", "dc_export", "depthcrafter")
 FREE_SPACE = "free some space, then run the same command again"
+
+
+def disk_error(error: Exception) -> OSError | None:
+    """What the system refused, if that is what an error is; safetensors has errors of its own for it."""
+    if isinstance(error, OSError):
+        return error
+    if type(error).__name__ == "SafetensorError" and (found := re.search(r"\(os error (\d+)\)", str(error))):
+        return OSError(int(found[1]), os.strerror(int(found[1])))
+    return None
 
 
 def refused_by_disk(error: OSError) -> str:
