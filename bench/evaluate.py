@@ -32,9 +32,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dc_rt import DepthCrafter, UserError
-from dc_rt.engine import Manifest, backend_names
-from dc_rt.engine.discovery import choose_engines
+from dc_rt.engine import backend_names
+from dc_rt.engine.discovery import Wanted, choose, find_candidates
 from dc_rt.job import Options, plan_job, run_job
+from dc_rt.media.sizes import DATASET_SIZES
 from extract import LAYOUTS, ROOT_HELP, extract_scene, find_scenes
 from metrics import DOMAINS, METRICS, Domain, mean_metrics, score_clip
 
@@ -218,8 +219,6 @@ def infer(arguments: argparse.Namespace) -> bool:
     """`evaluate.py infer`: whether all went well."""
     benchmark = BENCHMARKS[arguments.dataset.lower()]
     clips = read_meta(arguments.meta)
-    engines, reason = choose_engines(arguments.engines)
-    Manifest.read(engines).check_complete(engines)
     options = Options(
         process_length=_or(arguments.seq_len, benchmark.seq_len),
         dataset=benchmark.preset if arguments.max_res is None else "open",
@@ -232,6 +231,13 @@ def infer(arguments: argparse.Namespace) -> bool:
         save_npz=True,
     )
     options.check()
+    candidates = find_candidates(arguments.engines)
+    engines, reason = next(iter(candidates.sets)), candidates.reason
+    if options.dataset != "open":  # else every clip may have another size
+        wanted = Wanted(*DATASET_SIZES[options.dataset], options.window_size, options.overlap)
+        choice = choose(candidates, wanted, arguments.backend)
+        engines, reason = choice.folder, choice.reason
+    candidates.sets[engines].check_complete(engines)
     _say(f"Engines {engines.resolve()}: {reason}")
     if arguments.skip_existing:
         clips = [clip for clip in clips if not clip.prediction(arguments.pred_root, arguments.dataset).exists()]

@@ -34,8 +34,8 @@ from rich.console import Console
 from rich.table import Table
 
 from backends import BACKENDS, EAGER, quieten
-from dc_rt.engine import GRAPHS, Manifest
-from dc_rt.engine.discovery import choose_engines
+from dc_rt.engine import GRAPHS, Manifest, Profile
+from dc_rt.engine.discovery import Wanted, choose, find_candidates, runs_as
 from dc_rt.errors import UserError
 from dc_rt.windows import check_window
 from installed import installed_bytes
@@ -44,6 +44,8 @@ from worker import STAGES, BackendFailed, Job, Run, Worker
 
 RESULTS = Path(__file__).parent / "results"
 DEMO = Path(__file__).parents[1] / "examples" / "demo.mp4"
+DEFAULT_SIZE = (192, 320)  # height and width
+DEFAULT_WINDOW = 16
 STAGE_TITLES = dict(zip(STAGES, ("read", "CLIP", "VAE encode", "denoise", "VAE decode", "host", "write"), strict=True))
 
 # From the start of the process: importing, loading, and the depth of a video of one frame.
@@ -320,34 +322,59 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     """What to run: the options that the benchmarks share."""
     parser.add_argument("--engines", type=Path, help="engine set; else the one that dc-rt infer would take")
     parser.add_argument("--video", type=Path, default=DEMO, help="taken over and over where it is too short")
-    parser.add_argument("--size", type=parse_size, default=(192, 320), metavar="WIDTHxHEIGHT")
+    parser.add_argument(
+        "--size", type=parse_size, metavar="WIDTHxHEIGHT", help="320x192, or the nearest that the engine set runs"
+    )
     parser.add_argument("--frames", type=int, default=32)
-    parser.add_argument("--window", type=int, default=16)
+    parser.add_argument("--window", type=int, help="16, or the longest that the engine set runs if that is shorter")
     parser.add_argument("--overlap", type=int, help="25 of 110 frames of the window unless given")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--seed", type=int, default=42)
 
 
 def job_from(arguments: argparse.Namespace) -> Job:
-    """The job that the options of `add_job_options` describe; raises `UserError` for one that cannot be run."""
-    overlap = arguments.window * 25 // 110 if arguments.overlap is None else arguments.overlap
-    engines = choose_engines(arguments.engines)[0]
-    profile = Manifest.read(engines).profile
-    height, width = arguments.size
-    profile.check_size(height, width)
-    profile.check_window(arguments.window)
-    check_window(arguments.window, overlap)
+    """The job that the options of `add_job_options` describe.
+
+    A size that is asked for chooses the set, as a video does for `dc-rt infer`; else the set that infer prefers decides
+    which size is measured.
+
+    Raises:
+        UserError: it cannot be run; with the options of here that would make it fit.
+    """
+    candidates = find_candidates(arguments.engines)
+    engines, manifest = next(iter(candidates.sets.items()))
+    profile = runs_as(engines, manifest, "auto").profile
+    height, width = arguments.size or nearest_size(profile, DEFAULT_SIZE)
+    window = arguments.window or min(DEFAULT_WINDOW, profile.frames.max)
+    overlap = window * 25 // 110 if arguments.overlap is None else arguments.overlap
+    check_window(window, overlap)
+    try:
+        engines = choose(candidates, Wanted(height, width, window)).folder
+    except UserError:
+        nearest = nearest_size(profile, (height, width))
+        raise UserError(
+            f"{profile.misfit(height, width, window)}; try --size {nearest[1]}x{nearest[0]} "
+            f"--window {min(window, profile.frames.max)}, or --engines with another set."
+        ) from None
     return Job(
         engines=engines.resolve(),
         video=arguments.video,
         height=height,
         width=width,
         frames=arguments.frames,
-        window=arguments.window,
+        window=window,
         overlap=overlap,
         steps=arguments.steps,
         seed=arguments.seed,
     )
+
+
+def nearest_size(profile: Profile, size: tuple[int, int]) -> tuple[int, int]:
+    """The height and width nearest to `size` that a profile runs."""
+    height, width = (
+        min(max(side, span.min), span.max) for side, span in zip(size, (profile.height, profile.width), strict=True)
+    )
+    return height, width
 
 
 def choose_backends(wanted: Sequence[str] | None, engines: Path) -> tuple[list[str], dict[str, str]]:
@@ -361,13 +388,28 @@ def choose_backends(wanted: Sequence[str] | None, engines: Path) -> tuple[list[s
 
 def write(record: Mapping[str, Any], results: Path, name: str) -> None:
     """The record, and its chart where anything was measured and can be drawn."""
-    results.mkdir(parents=True, exist_ok=True)
-    (results / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_record(record, results, name)
     if any("ms_per_frame" in row for row in record["backends"].values()):
         if find_spec("matplotlib"):
             draw(record, results / f"{name}.png")
         else:
             print("matplotlib is not installed: there is no chart.")
+
+
+def write_record(record: Mapping[str, Any], results: Path, name: str) -> None:
+    """The record alone."""
+    results.mkdir(parents=True, exist_ok=True)
+    (results / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def check_results(results: Path, name: str) -> None:
+    """Raise `UserError` where results could not be written: better now than after they were measured."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=(results / f"{name}.json").parent):
+            pass
+    except OSError as error:
+        raise UserError(f"The results cannot be written ({error}); see to {results}, or give another --name.") from None
 
 
 def main() -> None:
@@ -379,15 +421,20 @@ def main() -> None:
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, help="all unless given")
     parser.add_argument("--fresh", action="store_true", help="a new process a run: one model in memory at a time")
     parser.add_argument("--name", default="latency", help="of the results")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     arguments = parser.parse_args()
     quieten()
     try:
         job = job_from(arguments)
+        check_results(arguments.results, arguments.name)
     except UserError as error:
         raise SystemExit(str(error)) from None
     names, absent = choose_backends(arguments.backends, job.engines)
     if not names:
         raise SystemExit(f"No backend can run here: {'; '.join(absent.values())}.")
+    counts = bool(find_spec("onnx"))
+    if not counts:
+        print("onnx, which counts the graphs' operations, is not installed: there is no roofline.", flush=True)
 
     manifest = Manifest.read(job.engines)
     flops, traffic = matmul_flops(manifest.precision), copy_bytes()
@@ -397,11 +444,12 @@ def main() -> None:
 
     record = {"runs": arguments.runs, "order": order, "fresh_processes": arguments.fresh}
     record |= record_of(job, found, absent, starts)
+    write_record(record, arguments.results, arguments.name)  # whatever becomes of the rest
     done: list[Run] = [run for name in names for run in found[name]["runs"]]
-    if manifest.flavour == "onnx" and done:
+    if counts and done:
         record["roofline"] = roofline(job, done[0].calls, flops, traffic)
     report(record, Console())
-    write(record, RESULTS, arguments.name)
+    write(record, arguments.results, arguments.name)
 
 
 if __name__ == "__main__":

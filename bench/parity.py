@@ -32,7 +32,7 @@ from dc_rt import DepthCrafter, Noise
 from dc_rt.engine import GRAPHS, Array, EngineSet
 from dc_rt.engine.discovery import choose_engines
 from dc_rt.errors import UserError
-from latency import DEMO, RESULTS, parse_size
+from latency import DEFAULT_SIZE, DEMO, RESULTS, nearest_size, parse_size
 from rounding import load_rounded
 from worker import clip_frames
 
@@ -269,7 +269,9 @@ def main() -> None:
     parser.add_argument("backends", nargs=2, metavar="BACKEND[:ENGINES]", help=f"each one of {', '.join(NAMES)}")
     parser.add_argument("--engines", type=Path, help="engine set where a backend names none")
     parser.add_argument("--video", type=Path, default=DEMO)
-    parser.add_argument("--size", type=parse_size, default=(192, 320), metavar="WIDTHxHEIGHT")
+    parser.add_argument(
+        "--size", type=parse_size, metavar="WIDTHxHEIGHT", help="320x192, or the nearest that the first backend runs"
+    )
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--window", type=int, default=16)
     parser.add_argument("--overlap", type=int, help="25 of 110 frames of the window unless given")
@@ -285,7 +287,7 @@ def main() -> None:
     try:
         default = choose_engines(arguments.engines)[0]
         one, other = (open_backend(text, default) for text in names)
-        height, width = arguments.size
+        height, width = arguments.size or nearest_size(one.manifest.profile, DEFAULT_SIZE)
         frames = list(clip_frames(arguments.video, height, width, arguments.frames))
         comparison = compare(one, other, frames, options)
     except UserError as error:

@@ -1,7 +1,11 @@
 """The benchmarks' own parts: what they count, fit, compare and print. Nothing here is timed."""
 
+import argparse
+import dataclasses
 import io
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +25,8 @@ import parity
 import readme_table
 import scaling
 from backends import BACKENDS, EAGER, Backend, wrap
+from dc_rt import UserError
+from dc_rt.engine import Manifest, Profile, Range
 from dc_rt.engine.discovery import BUNDLED
 from depthcrafter.nano.scenes import Clip
 from flops import Cost, count, count_model
@@ -330,6 +336,73 @@ def test_what_was_measured_is_written_printed_and_drawn():
     latency.draw(record, Path("latency.png"))
     assert Path("latency.png").read_bytes().startswith(b"\x89PNG")
     assert "| PyTorch eager | 140 (140 to 140) | 20 | 1.00x" in readme_table.render([record])
+
+
+@pytest.fixture
+def fixed_set():
+    """A set in ./engines that runs one size and short windows, and is of no other set's model."""
+    folder = Path(shutil.copytree(BUNDLED, "engines/fixed"))
+    manifest = Manifest.read(folder)
+    profile = Profile("fixed", Range(64, 64, 64), Range(128, 128, 128), Range(1, 4, 4))
+    dataclasses.replace(manifest, profile=profile, weights=None, created="2027-01-01").write(folder)
+    return folder
+
+
+def job_of(*options):
+    parser = argparse.ArgumentParser()
+    latency.add_job_options(parser)
+    return latency.job_from(parser.parse_args(options))
+
+
+def test_unless_a_size_is_asked_for_one_is_measured_that_the_engine_set_runs(fixed_set):
+    job = job_of()
+    assert (job.engines.name, job.height, job.width, job.window) == ("fixed", 64, 128, 4)
+    job = job_of("--engines", str(BUNDLED))
+    assert (job.engines, job.height, job.width, job.window) == (BUNDLED, 192, 320, 16)
+
+
+def test_a_size_that_no_set_runs_is_refused_with_options_that_there_are(fixed_set):
+    with pytest.raises(UserError) as error:
+        job_of("--size", "320x192", "--window", "16")
+    advised = re.search(r"try (--size \d+x\d+ --window \d+), or --engines", str(error.value))
+    assert job_of(*advised[1].split()).engines == fixed_set.resolve()
+    assert "--max-res" not in str(error.value)
+
+
+def test_a_size_that_is_asked_for_chooses_the_set_as_a_video_does(fixed_set):
+    manifest = Manifest.read(fixed_set)
+    dataclasses.replace(manifest, weights=Manifest.read(BUNDLED).weights).write(fixed_set)
+    assert job_of("--size", "128x64", "--window", "4").engines == fixed_set.resolve()
+    assert job_of("--size", "320x192").engines == BUNDLED
+
+
+def test_what_was_measured_is_kept_where_nothing_counts_operations_or_draws():
+    """In the environment of the runtime alone."""
+    options = ["--backends", "onnx", "--runs", "1", "--cold-runs", "0", "--size", "64x64", "--frames", "2"]
+    options += ["--window", "2", "--steps", "1", "--engines", str(BUNDLED), "--results", "results"]
+    code = f"""
+import sys
+for module in ("onnx", "torch", "matplotlib"):
+    sys.modules[module] = None
+sys.path.insert(0, {str(ROOT / "bench")!r})
+sys.argv = ["latency.py", *{options!r}]
+import latency
+latency.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "there is no roofline" in done.stdout
+    assert "ONNX Runtime" in done.stdout
+    found = json.loads(Path("results/latency.json").read_text())
+    assert found["backends"]["onnx"]["ms_per_frame"]["all"]["median"] > 0
+
+
+def test_results_that_cannot_be_written_are_refused_before_anything_is_measured():
+    Path("results").write_text("a file")
+    with pytest.raises(UserError, match=r"results cannot be written.*--name\.$"):
+        latency.check_results(Path("results"), "latency")
+    latency.check_results(Path("new"), "latency")
+    assert not list(Path("new").iterdir())
 
 
 # Where backends differ

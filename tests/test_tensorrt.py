@@ -270,11 +270,55 @@ def test_an_error_of_cuda_has_its_name():
     assert error.value.name in ("cudaErrorInsufficientDriver", "cudaErrorNoDevice", "cudaErrorInvalidDevice")
 
 
+FOLDER = Path("engines/toy")
+
+
+def advice(offload="none", one_size=False, low_memory=False, streamable=False):
+    return tensorrt.Advice(FOLDER, offload, one_size, low_memory, streamable)
+
+
 def test_a_full_gpu_is_one_sentence_that_says_what_to_try():
-    sentence = str(cuda.OutOfMemory("the workspace of denoiser.rtx.engine"))
-    for remedy in ("--window-size", "--cpu-offload model", "dc-export build ENGINES --low-memory"):
+    sentence = str(cuda.OutOfMemory("the workspace of denoiser.rtx.engine", remedy=advice().on_workspace("denoiser")))
+    for remedy in (
+        "--window-size or --max-res",
+        "--cpu-offload model",
+        "dc-export onnx --target tensorrt --low-memory",
+    ):
         assert remedy in sentence
     assert sentence.count(". ") == 0
+    assert sentence.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("given", "what", "expected", "absent"),
+    [
+        # Graphs in that form already, the one graph that it changes nothing of, and what is no workspace.
+        (advice(low_memory=True).on_workspace("denoiser"), "workspace", "dc-export build", "--low-memory"),
+        (advice().on_workspace("clip_encoder"), "workspace", "dc-export build", "--low-memory"),
+        (advice().on_weights(), "weights", "--cpu-offload model", "--low-memory"),
+        (advice().on_weights(), "weights", "--cpu-offload model", "--max-res"),
+        (advice().on_arrays(), "arrays", "--window-size or --max-res", "--low-memory"),
+        # What is done already.
+        (advice("model").on_weights(), "weights", "--weight-streaming", "--cpu-offload model"),
+        (advice("model", streamable=True).on_weights(), "weights", "--cpu-offload sequential", "dc-export build"),
+        (advice("sequential", streamable=True).on_weights(), "weights", "nvidia-smi", "--cpu-offload"),
+        # Memory that is laid out for one size and the longest window.
+        (advice(one_size=True).on_workspace("denoiser"), "workspace", "dc-export build", "--window-size"),
+        (advice(one_size=True).on_arrays(), "arrays", "--window-size", "--max-res"),
+    ],
+)
+def test_a_full_gpu_is_advised_what_can_help_it_alone(given, what, expected, absent):
+    assert expected in given
+    assert absent not in given
+
+
+def test_memory_of_the_computer_is_not_called_that_of_the_gpu():
+    assert "The computer's memory does not suffice" in str(cuda.OutOfMemory("frames of denoiser.engine", "computer"))
+
+
+def test_the_advice_knows_how_a_set_is_built_and_run(built):
+    manifest = Manifest.read(built).built("rtx")
+    assert tensorrt.Advice.on(built, manifest, "model") == tensorrt.Advice(built, "model", False, False, False)
 
 
 def test_a_kernel_cache_is_replaced_whole_and_read_back(tmp_path):

@@ -21,13 +21,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
+from dc_export.faults import DISK_FULL, FREE_SPACE
 from dc_export.profiles import load_profile
+from dc_export.staging import only_one, tidy
 from dc_rt.engine import GRAPHS, File, Manifest, Profile
 from dc_rt.engine.compatibility import MODULES, Unavailable, find_gpu, this_platform
 from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Build, BuiltEngine
@@ -39,6 +42,7 @@ from dc_rt.pipeline import CHUNK
 RTX_TARGETS = ("8.0", "8.6", "8.9", "12.0+")
 REPORT_SECONDS = 30.0  # between two signs of life of a long build
 GB = 1e9
+DISK_IS_FULL = 74  # the exit status of a process that builds: that of input and output in sysexits.h
 
 Report = Callable[[str], None]
 
@@ -128,9 +132,26 @@ def build_engines(
         The manifest, with the engines.
 
     Raises:
-        UserError: the set is not whole, the library is not there, or an engine cannot be built: with where its log is.
+        UserError: the set is not whole, the library is not there, another process is working on the set, or an engine
+            cannot be built: with where its log is.
+        OSError: the disk refuses.
     """
     folder = Path(engines)
+    Manifest.read(folder)  # where there is no set, nothing can be locked either
+    with only_one(folder):
+        tidy(folder)
+        return _build_all(folder, flavour, profile, workspace, low_memory, weight_streaming, report)
+
+
+def _build_all(
+    folder: Path,
+    flavour: str,
+    profile: str | None,
+    workspace: float | None,
+    low_memory: bool,
+    weight_streaming: bool,
+    report: Report,
+) -> Manifest:
     manifest = Manifest.read(folder)
     if workspace is not None and not 0 < workspace < float("inf"):
         raise UserError(f"The workspace must be a number of GB above 0, not {workspace:g}; leave it out for no limit.")
@@ -304,11 +325,13 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
 def _failure(status: int, graph: str, log: Path, manifest: Manifest, settings: Settings) -> str:
     """What happened to the process that was to build `graph`, where its log is, and what to try."""
     remedy = "try a profile of fewer frames or pixels (--profile)"
+    if status == DISK_IS_FULL:
+        return f"Building {graph} with {settings.library} has filled the disk of {log.parent}; {FREE_SPACE}."
     if -status == getattr(signal, "SIGKILL", None):
         what = "was killed, as a system does when its memory runs out"
         remedy = f"close other programs, or {remedy}"
     else:
-        text = log.read_text(errors="replace").strip()
+        text = log.read_text(errors="replace").strip() if log.is_file() else ""
         # Later errors follow from the first; an error of ours or of Python's is the last line.
         errors = re.findall(r"^ *[\d.]+ s \[(?:INTERNAL_)?ERROR\] (.*?)\.?$", text, re.M)
         if not errors and status > 0:
@@ -326,7 +349,7 @@ def _failure(status: int, graph: str, log: Path, manifest: Manifest, settings: S
 
 def _memory(log: Path) -> tuple[int, int]:
     """Bytes of weights and of activations by the builder's own count; 0 where it does not say."""
-    text = log.read_text(errors="replace")
+    text = log.read_text(errors="replace") if log.is_file() else ""
 
     def total(kind: str) -> int:
         return max(map(int, re.findall(rf"Total {kind} Memory: (\d+)", text)), default=0)
@@ -338,7 +361,16 @@ def _memory(log: Path) -> tuple[int, int]:
 
 
 def _build(job: Mapping[str, Any]) -> None:
-    """Build one engine; an error is in the log, and the exit status is 1."""
+    """Build one engine; an error is in the log, and the exit status is 1, or `DISK_IS_FULL`."""
+    try:
+        _build_engine(job)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        os._exit(DISK_IS_FULL)  # at once: an ordinary end would write to the log
+
+
+def _build_engine(job: Mapping[str, Any]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     trt = import_module(job["module"])
     logger = _make_logger(trt)
@@ -365,6 +397,9 @@ def _build(job: Mapping[str, Any]) -> None:
     config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
+        # TensorRT keeps files of its own for a while, and says of a full disk what the system says.
+        if any("No space left on device" in error for error in logger.errors):
+            os._exit(DISK_IS_FULL)
         sys.exit(1)
     Path(job["engine"]).write_bytes(engine)
 
@@ -390,11 +425,17 @@ def _make_logger(trt: Any) -> Any:
     class Logger(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
+            self.errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
+                self.errors.append(message)
             if severity != trt.ILogger.Severity.VERBOSE:
-                # At once, so that it is there whatever happens next.
-                print(f"{time.perf_counter() - began:8.2f} s [{severity.name}] {message}", flush=True)
+                line = f"{time.perf_counter() - began:8.2f} s [{severity.name}] {message}\n"
+                # At once, so that it is there whatever happens next; and without an error of its own where the disk is
+                # full: TensorRT would end with it.
+                with suppress(OSError):
+                    os.write(1, line.encode())
 
     return Logger()
 

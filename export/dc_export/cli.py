@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from dc_export.faults import disk_error, missing_module, refused_by_disk
 from dc_rt.errors import UserError
 from dc_rt.terminal import complain
 
@@ -71,7 +72,7 @@ def onnx(
         low_memory=low_memory,
         report=report,
     )
-    report(f"{out}: {manifest.model.name}, {manifest.precision}, profile {manifest.profile.name}; {_peak_memory()}")
+    report(f"{out}: {manifest.model.name}, {manifest.precision}, profile {manifest.profile.name}{_peak_memory()}")
 
 
 @app.command()
@@ -107,7 +108,7 @@ def build(
         weight_streaming=weight_streaming,
         report=report,
     )
-    report(f"{engines}: {manifest.model.name}, all {len(manifest.graphs)} engines; {_peak_memory()}")
+    report(f"{engines}: {manifest.model.name}, all {len(manifest.graphs)} engines{_peak_memory()}")
 
 
 @app.command()
@@ -155,18 +156,46 @@ def checkpoint(
 
 
 def main() -> None:
-    """Run the command line; a `UserError` is one sentence and exit status 1."""
+    """Run the command line: what a user, the disk or the installation causes is one sentence and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for names that a terminal cannot show
     try:
         app()
     except UserError as error:
-        complain(str(error))
-        sys.exit(1)
+        sentence = str(error)
+    except ImportError as error:
+        if not (found := missing_module(error)):
+            raise
+        sentence = found
+    except Exception as error:
+        if not (refused := disk_error(error)):
+            raise
+        sentence = (refused.filename is None and _output_lost()) or refused_by_disk(refused)
+    else:
+        return
+    complain(sentence)
+    sys.exit(1)
+
+
+def _output_lost() -> str:
+    """Whether it is standard output that cannot be written, in a sentence."""
+    try:
+        print(flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again at its end
+        return f"Standard output cannot be written ({error.strerror}); send it elsewhere, then run this again."
+    return ""
 
 
 def _peak_memory() -> str:
-    """Of this process, or of one that it started if that took more."""
+    """Of this process, or of one that it started if that took more; for the end of a line."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return ""
     peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return f"peak memory {max(peaks) / (1 << (30 if sys.platform == 'darwin' else 20)):.1f} GiB"
+    return f"; peak memory {max(peaks) / (1 << (30 if sys.platform == 'darwin' else 20)):.1f} GiB"
 
 
 def _reporter(began: float):  # type: ignore[no-untyped-def]  # a closure for print

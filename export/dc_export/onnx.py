@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import gc
+import hashlib
 import importlib.metadata
 import io
 import logging
@@ -24,7 +25,10 @@ from dc_export.instance_norm import use_instance_normalization
 from dc_export.profiles import load_profile
 from dc_export.rewrite import prepare_for_tensorrt
 from dc_export.sizes import check_tensor_sizes
-from dc_rt.engine import GRAPHS, MANIFEST, File, Manifest, Model
+from dc_export.staging import WEIGHTS, staged, swap
+from dc_export.weights import WeightsHash
+from dc_rt.engine import GRAPHS, File, Manifest, Model, Profile
+from dc_rt.engine.manifest import NOT_IN_A_LINE
 from dc_rt.errors import UserError
 from depthcrafter.checkpoint import (
     load_feature_extractor,
@@ -59,12 +63,13 @@ def export_onnx(
 ) -> Manifest:
     """Write the four graphs and the manifest of an engine set.
 
-    One network is in memory at a time. The manifest is written last, so that a set without one is not whole.
+    One network is in memory at a time. A set that is there already stays as it is until the new one is whole, whatever
+    becomes of this; engines of graphs that come out the same are kept (see `dc_export.staging`).
 
     Args:
         base: folder or hub id of Stable Video Diffusion.
         unet: folder or hub id of DepthCrafter's UNet.
-        out: folder of the engine set, made if need be; an engine set in it is replaced.
+        out: folder of the engine set, made if need be; an engine set in it is replaced at the end.
         precision: of the weights and the arithmetic, "fp32" or "fp16"; by default what the target is best at, which
             is fp16 for TensorRT. The VAE encoder stays in float32: it overflows float16. Inputs and outputs are
             float32 (frames uint8) in both.
@@ -77,7 +82,8 @@ def export_onnx(
 
     Raises:
         UserError: a checkpoint cannot be loaded, there is no such precision, profile or target, or a tensor is too
-            large for TensorRT at the profile's largest shape.
+            large for TensorRT at the profile's largest shape, or another process is working on the set.
+        OSError: the disk refuses.
     """
     if target not in TARGETS:
         raise UserError(f"There is no target {target!r}; choose one of {', '.join(TARGETS)}.")
@@ -87,17 +93,36 @@ def export_onnx(
     precision = precision or default_precision
     if precision not in PRECISIONS:
         raise UserError(f"There is no precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
-    dtype = PRECISIONS[precision]
+    name = name or _model_name(unet)
+    if not name or NOT_IN_A_LINE.search(name):
+        raise UserError(f"A model cannot be called {name!r}; give it another name (--name).")
     sizes = load_profile(profile or widest)
-    load_scheduler(base)
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
+    with staged(folder) as staging:
+        return swap(staging, folder, _export(base, unet, staging, precision, sizes, name, target, low_memory, report))
 
+
+def _export(
+    base: Source,
+    unet: Source,
+    folder: Path,
+    precision: str,
+    sizes: Profile,
+    name: str,
+    target: str,
+    low_memory: bool,
+    report: Report,
+) -> Manifest:
+    """Write the four graphs into an empty folder; gives the manifest that they are to have."""
+    dtype = PRECISIONS[precision]
+    load_scheduler(base)
+    weights = WeightsHash()
     loaders: dict[str, Callable[[], torch.nn.Module]] = {
-        "clip_encoder": lambda: ClipEncoder(load_image_encoder(base, dtype), load_feature_extractor(base)),
-        "vae_encoder": lambda: VaeEncoder(load_vae(base, torch.float32)),
-        "denoiser": lambda: Denoiser(load_unet(unet, dtype)),
+        "clip_encoder": lambda: ClipEncoder(
+            weights.add("image_encoder", load_image_encoder(base, dtype)), load_feature_extractor(base)
+        ),
+        "vae_encoder": lambda: VaeEncoder(weights.add("vae", load_vae(base, torch.float32))),
+        "denoiser": lambda: Denoiser(weights.add("unet", load_unet(unet, dtype))),
         "vae_decoder": lambda: VaeDecoder(load_vae(base, dtype)),
     }
     files: dict[str, tuple[File, ...]] = {}
@@ -133,9 +158,9 @@ def export_onnx(
         del module, model
         gc.collect()
 
-    manifest = Manifest(
+    return Manifest(
         model=Model(
-            name=name or _model_name(unet),
+            name=name,
             base=_origin(base),
             unet=_origin(unet),
             base_revision=revisions["base"],
@@ -152,9 +177,8 @@ def export_onnx(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         target=target,
         low_memory=low_memory,
+        weights=weights.hexdigest(),
     )
-    manifest.write(folder)
-    return manifest
 
 
 def versions_of_the_exporter() -> dict[str, str]:
@@ -211,12 +235,16 @@ def _name_axes(value: ir.Value, axes: dict[int, str]) -> None:
 
 def _save(model: ir.Model, path: Path) -> list[Path]:
     """Write the graph, and its weights beside it where they are too large to be inside."""
-    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    data = path.with_name(path.name + ".data")
-    data.unlink(missing_ok=True)
-    if weights < EXTERNAL_DATA_BYTES:
+    tensors = [value.const_value for value in model.graph.initializers.values() if value.const_value]
+    if sum(tensor.nbytes for tensor in tensors) < EXTERNAL_DATA_BYTES:
         ir.save(model, path)
         return [path]
+    # Called by its contents: when a set is replaced, the old graph's weights stay beside the new one's until the end.
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.nbytes} ".encode())
+        digest.update(tensor.tobytes())
+    data = path.with_name(f"{path.stem}.{digest.hexdigest()[:16]}.{WEIGHTS}")
     ir.save(model, path, external_data=data.name)
     return [path, data]
 

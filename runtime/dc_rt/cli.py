@@ -23,7 +23,9 @@ from dc_rt.streams import protect_streams
 from dc_rt.terminal import can_redraw, complain
 
 if TYPE_CHECKING:
+    from dc_rt.engine.discovery import Candidates, Choice
     from dc_rt.job import Options, Plan
+    from dc_rt.pipeline import DepthCrafter
     from dc_rt.spool import SpoolLock
 
 T = TypeVar("T")
@@ -49,7 +51,7 @@ def infer(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Engine set; else $DC_RT_ENGINES, else the newest complete one under ./engines, else the bundled one.",
+            help="Engine set; else $DC_RT_ENGINES, else the newest in ./engines that runs the video, else the bundled.",
         ),
     ] = None,
     backend: Annotated[str, typer.Option(metavar="auto|onnx|tensorrt|torch", help="What runs the engines.")] = "auto",
@@ -82,9 +84,8 @@ def infer(
     ] = "none",
 ) -> None:
     """Estimate the depth of videos: NAME_depth.mp4, NAME_vis.mp4, NAME_input.mp4 and NAME.json of each."""
-    from dc_rt.engine.discovery import choose_engines
-    from dc_rt.job import Options, plan_job, run_job
-    from dc_rt.pipeline import DepthCrafter
+    from dc_rt.engine.discovery import find_candidates
+    from dc_rt.job import Options, plan_video, run_job
     from dc_rt.targets import Targets, check_batch
 
     options = Options(
@@ -108,29 +109,23 @@ def infer(
     able = [targets for targets in batch if _succeeds(targets.video, partial(targets.check, overwrite))]
     if not able:
         raise typer.Exit(1)
-    folder, reason = choose_engines(engines)
-    model = DepthCrafter.load(folder, backend, cpu_offload=cpu_offload)
-    manifest = model.engines.manifest
-    why_not = f"; not TensorRT, as {model.engines.why_not_tensorrt}" if model.engines.why_not_tensorrt else ""
-    runs = f"{model.engines.backend} on {model.engines.device}"
-    _say(f"Model {manifest.model.name} ({manifest.precision}), {runs}{why_not}")
-    _say(f"Engines {folder}: {reason}")
-
-    run = partial(
-        run_job,
-        model,
-        save_folder=save_folder,
-        options=options,
-        restart=restart,
-        keep_spool=keep_spool,
-        overwrite=overwrite,
-    )
+    models = _Models(find_candidates(engines), backend, cpu_offload)
 
     def run_video(targets: Targets) -> None:
-        _run_video(run, plan_job(model, targets.video, options), options, targets.spool)
+        plan = plan_video(targets.video, options)
+        run = partial(
+            run_job,
+            models.for_video(plan, options),
+            save_folder=save_folder,
+            options=options,
+            restart=restart,
+            keep_spool=keep_spool,
+            overwrite=overwrite,
+        )
+        _run_video(run, plan, options, targets.spool)
 
     done = [targets for targets in able if _succeeds(targets.video, partial(run_video, targets))]
-    model.engines.close()
+    models.close()
     if len(done) < len(videos):
         raise typer.Exit(1)
 
@@ -176,6 +171,8 @@ def _succeeds(video: Path, step: Callable[[], None]) -> bool:
     try:
         step()
         return True
+    except _NothingRuns:
+        raise
     except (UserError, OSError) as error:
         complain(_sentence(error))
     except Exception:
@@ -217,6 +214,68 @@ def _run_video(run: Callable[..., list[Path]], plan: Plan, options: Options, spo
     _say(f"{progress.num_written} frames in {seconds:.1f} s, {1000 * seconds / progress.num_written:.0f} ms/frame")
     for result in results:
         _say(f"  {result}")
+
+
+class _NothingRuns(UserError):
+    """The engines cannot be opened, so that no video can be run."""
+
+
+class _Models:
+    """The model that runs a video: the one that is open while it can, else that of the newest set which can."""
+
+    def __init__(self, candidates: Candidates, backend: str, cpu_offload: str) -> None:
+        self._candidates = candidates
+        self._backend = backend
+        self._cpu_offload = cpu_offload
+        self._choice: Choice | None = None
+        self._model: DepthCrafter | None = None
+
+    def for_video(self, plan: Plan, options: Options) -> DepthCrafter:
+        """The model, opened and told of if it is another than the last video's.
+
+        Raises:
+            _NothingRuns: it is the first one, and cannot be opened.
+            UserError: no set that may be used can run the video, or another than the last video's cannot be opened.
+        """
+        from dc_rt.engine.discovery import Wanted, choose
+        from dc_rt.job import check_plan
+        from dc_rt.media import output_size
+
+        source = plan.source
+        size_at = partial(output_size, source.height, source.width) if options.dataset == "open" else None
+        wanted = Wanted(plan.height, plan.width, options.window_size, options.overlap, options.max_res, size_at)
+        choice = choose(self._candidates, wanted, self._backend, self._choice)
+        if self._model is None or choice != self._choice:
+            self._model = self._open(choice)
+        check_plan(self._model, plan, options)
+        return self._model
+
+    def close(self) -> None:
+        """Close the model that is open."""
+        if self._model:
+            self._model.engines.close()
+        self._model = None
+
+    def _open(self, choice: Choice) -> DepthCrafter:
+        from dc_rt.pipeline import DepthCrafter
+
+        self.close()
+        first, self._choice = self._choice is None, choice
+        try:
+            model = DepthCrafter.load(choice.folder, self._backend, cpu_offload=self._cpu_offload)
+        except UserError as error:
+            if first:
+                raise _NothingRuns(str(error)) from error
+            raise
+        engines = model.engines
+        why_not = f"; not TensorRT, as {engines.why_not_tensorrt}" if engines.why_not_tensorrt else ""
+        runs = f"{engines.backend} on {engines.device}"
+        _say(f"Model {engines.manifest.model.name} ({engines.manifest.precision}), {runs}{why_not}")
+        _say(f"Engines {choice.folder}: {choice.reason}")
+        if first:
+            for folder, sentence in self._candidates.skipped.items():
+                _say(f"  {folder} is left out: {sentence}")
+        return model
 
 
 def _interruptible(call: Callable[[], T]) -> T:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dc_rt.engine import tensorrt
 from dc_rt.engine.compatibility import MODULES, Unavailable, check_build, find_gpu, load_library
-from dc_rt.engine.discovery import BUNDLED, ENGINES_FOLDER, choose_engines, list_engines
+from dc_rt.engine.discovery import BUNDLED, ENGINES_FOLDER, choose_engines, find_engines
 from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Manifest
 from dc_rt.errors import UserError
 from dc_rt.installation import gpu_command, install_command, onnx_runtimes, pip_install
@@ -99,15 +99,13 @@ def _video_encoder() -> Finding:
 
 
 def _engine_sets() -> Iterator[Finding]:
-    sets = dict.fromkeys((BUNDLED, *list_engines(ENGINES_FOLDER)))
-    try:
-        chosen, reason = choose_engines(None)
-    except UserError:  # pragma: no cover - choosing reads nothing that could be wrong
-        chosen, reason = BUNDLED, ""
-    sets[chosen] = None
-    for folder in sets:
+    complete, skipped = find_engines(ENGINES_FOLDER)
+    chosen, reason = choose_engines(None)
+    for folder in dict.fromkeys((BUNDLED, *complete, chosen)):
         used = f"used unless --engines names another: {reason}" if folder == chosen else ""
         yield from _engine_set(folder, used)
+    for folder, sentence in skipped.items():
+        yield Finding(False, "engines", f"{folder}: left out", sentence)
 
 
 def _engine_set(folder: Path, used: str) -> Iterator[Finding]:

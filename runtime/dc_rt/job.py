@@ -135,10 +135,21 @@ class Plan:
 
 
 def plan_job(model: DepthCrafter, video: Path, options: Options) -> Plan:
-    """Look at the video and settle what is to be done; nothing is written.
+    """Look at the video and settle what is to be done by `model`; nothing is written.
 
     Raises:
         UserError: the video cannot be read, no frame is left of it, or the engines cannot run its size.
+    """
+    plan = plan_video(video, options)
+    check_plan(model, plan, options)
+    return plan
+
+
+def plan_video(video: Path, options: Options) -> Plan:
+    """Look at the video and settle what is to be done, whatever engines will do it.
+
+    Raises:
+        UserError: the video cannot be read, or no frame is left of it.
     """
     options.check()
     source = probe(video)
@@ -152,10 +163,14 @@ def plan_job(model: DepthCrafter, video: Path, options: Options) -> Plan:
             "try --process-length -1."
         )
     height, width = output_size(source.height, source.width, options.max_res, options.dataset)
-    profile = model.engines.manifest.profile
-    profile.check_size(height, width)
-    profile.check_window(options.window_size)
     return Plan(source, stride, num_frames, height, width)
+
+
+def check_plan(model: DepthCrafter, plan: Plan, options: Options) -> None:
+    """Raise `UserError` where the engines of `model` cannot run the plan's size or window."""
+    profile = model.engines.manifest.profile
+    profile.check_size(plan.height, plan.width)
+    profile.check_window(options.window_size)
 
 
 def run_job(

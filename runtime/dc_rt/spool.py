@@ -14,7 +14,6 @@ the state before or the state after, and either can be gone on from. Whoever del
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
@@ -28,12 +27,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dc_rt.errors import UserError
+from dc_rt.lock import Held, take_lock
 from dc_rt.pipeline import WindowState
 
 Fingerprint = Mapping[str, Any]
@@ -72,7 +72,7 @@ class SpoolLock:
         self.folder = folder
         self.finished = False
         """Whether the spool was deleted because its results are in place."""
-        self._file: io.BufferedRandom | None = None
+        self._file: BinaryIO | None = None
         self._made: list[Path] = []
         self._abandoned = False
         self._mutex = threading.Lock()
@@ -360,47 +360,15 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _lock(folder: Path) -> io.BufferedRandom:
+def _lock(folder: Path) -> BinaryIO:
     """Make `folder` and take its lock, which the system gives up with the process however it ends."""
-    path = folder / "lock"
     for attempt in range(_LOCK_ATTEMPTS):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+b")
+            return take_lock(folder / "lock")
         except (FileNotFoundError, FileExistsError):  # another run has deleted the folder in this instant
             if attempt == _LOCK_ATTEMPTS - 1:
                 raise
-            continue
-        ours = False
-        try:
-            if not _try_lock(file):
-                break
-            # It may have been deleted between opening and locking it, and then locks nothing: another run may have
-            # made, and locked, a new one.
-            with suppress(FileNotFoundError):
-                ours = os.path.samestat(os.fstat(file.fileno()), path.stat())
-            if ours:
-                return file
-        finally:
-            if not ours:
-                file.close()
+        except Held:
+            break
     raise UserError(f"Another run is working on this result ({folder}); wait for it, or give another --save-folder.")
-
-
-def _try_lock(file: io.BufferedRandom) -> bool:
-    """Lock the file; whether nobody else has."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        # Any other error is of a file system that cannot lock.
-        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-            return False
-        raise
-    return True

@@ -31,13 +31,16 @@ class CudaError(RuntimeError):
 
 
 class OutOfMemory(UserError):
-    """The GPU's memory does not suffice."""
+    """Memory does not suffice: that of `place`, "GPU" or "computer", for `purpose`.
 
-    def __init__(self, purpose: str) -> None:
-        super().__init__(
-            f"The GPU's memory does not suffice for {purpose}; try a smaller --window-size or --max-res, "
-            "--cpu-offload model, or engines that need less (dc-export build ENGINES --low-memory)."
-        )
+    What can be done about it depends on what runs and how: whoever knows gives another `remedy`.
+    """
+
+    def __init__(self, purpose: str, place: str = "GPU", remedy: str = "") -> None:
+        remedy = remedy or f"close what else uses the {place}'s memory"
+        super().__init__(f"The {place}'s memory does not suffice for {purpose}; {remedy}.")
+        self.purpose = purpose
+        self.place = place
 
 
 @dataclass(frozen=True)
@@ -217,8 +220,8 @@ def _allocate(function: str, size: int, purpose: str) -> int:
     except CudaError as error:
         if error.name == "cudaErrorMemoryAllocation":
             runtime().cudaGetLastError()  # else the next call that asks for it would be told
-            place = "GPU" if function == "cudaMalloc" else "host"
-            raise OutOfMemory(f"{purpose} ({size / GB:.2f} GB of the {place}'s)") from error
+            place = "GPU" if function == "cudaMalloc" else "computer"
+            raise OutOfMemory(f"{purpose} ({size / GB:.2f} GB)", place) from error
         raise
 
 

@@ -8,10 +8,13 @@ the rights of whoever loads it.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,11 @@ LIBRARY_NAMES = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
 FLAVOURS = tuple(LIBRARY_NAMES)
 GRAPHS = ("clip_encoder", "vae_encoder", "denoiser", "vae_decoder")
 SIZE_MULTIPLE = 64
+# Beyond these a number in a manifest is no number of pixels, frames or bytes, and text is no name.
+MAX_SIDE, MAX_COUNT, MAX_WORD = 1 << 20, 1 << 62, 255
+# Control characters and ends of lines: what is read is shown in one line of a terminal.
+NOT_IN_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+OTHER_PROFILE = "make engines of a profile that covers it (see engines/profiles.toml; large is ONNX Runtime's)"
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,17 @@ class Profile:
     width: Range
     frames: Range
 
+    def misfit(self, height: int, width: int, window_size: int = 1) -> str:
+        """Why engines of this profile cannot run such frames or such a window, in a clause; empty where they can."""
+        misfits = []
+        if height not in self.height or width not in self.width:
+            misfits.append(
+                f"run heights {self.height} and widths {self.width}, and the video is {height}x{width} (height x width)"
+            )
+        if window_size > self.frames.max:
+            misfits.append(f"run windows of up to {self.frames.max} frames, not {window_size}")
+        return f"These engines (profile {self.name}) {'; they '.join(misfits)}" if misfits else ""
+
     def check_size(self, height: int, width: int) -> None:
         """Raise `UserError` for frames that the engines cannot run."""
         if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
@@ -57,20 +76,14 @@ class Profile:
                 f"Height and width must be multiples of {SIZE_MULTIPLE}, not {height}x{width}; "
                 "resize the frames, or let `dc-rt infer` do it."
             )
-        if height not in self.height or width not in self.width:
-            raise UserError(
-                f"These engines (profile {self.name}) run heights {self.height} and widths {self.width}, and the video "
-                f"is {height}x{width} (height x width); choose another --max-res or --dataset, or make engines of a "
-                "profile that covers it (see engines/profiles.toml; large is ONNX Runtime's)."
-            )
+        if misfit := self.misfit(height, width):
+            raise UserError(f"{misfit}; {OTHER_PROFILE}.")
 
     def check_window(self, window_size: int) -> None:
         """Raise `UserError` for a window that the engines cannot run."""
         if window_size > self.frames.max:
-            raise UserError(
-                f"These engines (profile {self.name}) run windows of up to {self.frames.max} frames, "
-                f"not {window_size}; try --window-size {self.frames.max}."
-            )
+            misfit = self.misfit(self.height.min, self.width.min, window_size)
+            raise UserError(f"{misfit}; try --window-size {self.frames.max}.")
 
 
 @dataclass(frozen=True)
@@ -143,7 +156,9 @@ class Manifest:
     `graphs` gives for each of the four graphs its files: first the one to open, then those that it refers to.
     `flavour` is what these files are: "onnx", or for what `built` gives "tensorrt" or "rtx". `versions` are of what
     made them. `target` is what the graphs were written for, "onnx" or "tensorrt", and `low_memory` whether in the form
-    that trades time for memory. `builds` has the TensorRT engines by flavour.
+    that trades time for memory. `builds` has the TensorRT engines by flavour. `weights` is a hash of the checkpoint's
+    weights, whatever the graphs' precision (see `dc_export.weights`): sets of equal ones are of one model. Sets that
+    were exported before it was recorded have None, and are known to be of the same model as themselves alone.
     """
 
     model: Model
@@ -158,6 +173,20 @@ class Manifest:
     target: str = "onnx"
     low_memory: bool = False
     builds: Mapping[str, Build] = field(default_factory=dict)
+    weights: str | None = None
+
+    @property
+    def created_at(self) -> datetime.datetime:
+        """When the graphs were exported; in UTC unless `created` says otherwise."""
+        return _time_from(self.created)
+
+    def is_of_the_model_of(self, other: Manifest) -> bool:
+        """Whether both sets were exported from one checkpoint: of one name and origin, and of the same weights."""
+        mine, theirs = (
+            (manifest.model.name, manifest.model.base, manifest.model.unet, manifest.weights)
+            for manifest in (self, other)
+        )
+        return self == other or (mine == theirs and self.weights is not None)
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Manifest:
@@ -168,31 +197,42 @@ class Manifest:
         """
         path = Path(folder) / MANIFEST
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            record = json.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 f"There is no engine set in {folder} (no {MANIFEST}); give a folder that `dc-export onnx` wrote, "
                 "or leave --engines out."
             ) from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error}); export the engine set again.") from error
-        found = record.get("format") if isinstance(record, dict) else None
-        if found != FORMAT:
+        except OSError as error:
             raise UserError(
-                f"The engine set in {folder} has format version {found}, and this dc-rt reads version {FORMAT}; "
-                "export it again with the dc-export of this version (dc-export onnx)."
+                f"{path} cannot be read ({error.strerror}); give another folder, or mend this one."
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise _damaged(path, "it is no JSON") from error
+        if not isinstance(record, dict):
+            raise _damaged(path, "it is no JSON object")
+        found = record.get("format")
+        if type(found) is not int or found != FORMAT:
+            raise UserError(
+                f"The engine set in {folder} has format version {_shown(found)}, and this dc-rt reads version "
+                f"{FORMAT}; export it again with the dc-export of this version (dc-export onnx)."
             )
         try:
             return _manifest_from(record)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is damaged ({error!r}); export the engine set again.") from error
+        except _Wrong as wrong:
+            raise _damaged(path, str(wrong)) from None
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write `manifest.json`; last of all files, since its presence says that the set is whole."""
         path = Path(folder) / MANIFEST
         draft = path.with_suffix(".json.part")
-        draft.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
-        draft.replace(path)
+        try:
+            draft.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
+            draft.replace(path)
+        except OSError:
+            with suppress(OSError):
+                draft.unlink()
+            raise
 
     def built(self, flavour: str) -> Manifest:
         """The same set, with the engines of `flavour` for graphs and the profile that they were built for.
@@ -224,11 +264,15 @@ class Manifest:
         """Raise `UserError` unless every file is there in its right size. Quick: reads no contents."""
         for file in self._files():
             path = Path(folder) / file.name
-            if not path.is_file():
+            try:
+                size = path.stat().st_size if path.is_file() else None
+            except OSError as error:
+                raise _unreadable(path, error) from error
+            if size is None:
                 raise UserError(f"The engine set in {folder} lacks {file.name}; {self._make_again()}.")
-            if path.stat().st_size != file.bytes:
+            if size != file.bytes:
                 raise UserError(
-                    f"{path} has {path.stat().st_size} bytes where its manifest says {file.bytes}; "
+                    f"{path} has {size} bytes where its manifest says {file.bytes}; "
                     f"copy it again, or {self._make_again()}."
                 )
 
@@ -236,9 +280,14 @@ class Manifest:
         """Raise `UserError` unless every file is there, byte for byte what the manifest says."""
         self.check_complete(folder)
         for file in self._files():
-            if _sha256(Path(folder) / file.name) != file.sha256:
+            path = Path(folder) / file.name
+            try:
+                digest = _sha256(path)
+            except OSError as error:
+                raise _unreadable(path, error) from error
+            if digest != file.sha256:
                 raise UserError(
-                    f"{Path(folder) / file.name} was changed after it was made (its SHA-256 is not the manifest's); "
+                    f"{path} was changed after it was made (its SHA-256 is not the manifest's); "
                     f"copy it again, or {self._make_again()}."
                 )
 
@@ -251,48 +300,181 @@ class Manifest:
         return [file for files in self.graphs.values() for file in files]
 
 
+# From here on: a manifest comes from elsewhere, so nothing in it is taken for what it should be.
+
+
+class _Wrong(Exception):
+    """What is wrong with a manifest, in a clause."""
+
+
 def _manifest_from(record: dict[str, Any]) -> Manifest:
-    graphs = {name: tuple(_file_from(file) for file in record["graphs"][name]) for name in GRAPHS}
-    if not all(graphs.values()):
-        raise ValueError("a graph without files")
-    builds = record.get("builds", {})
-    return Manifest(
-        model=Model(**record["model"]),
-        flavour=record["flavour"],
-        precision=record["precision"],
-        opset=int(record["opset"]),
-        profile=_profile_from(record["profile"]),
-        graphs=graphs,
-        versions=dict(record["versions"]),
-        created=record["created"],
-        target=record.get("target", "onnx"),
-        low_memory=record.get("low_memory", False),
-        builds={flavour: _build_from(builds[flavour]) for flavour in FLAVOURS if flavour in builds},
+    manifest = Manifest(
+        model=_model_from(_get(record, "model", dict)),
+        flavour=_word(record, "flavour"),
+        precision=_word(record, "precision"),
+        opset=_count(record, "opset"),
+        profile=_profile_from(_get(record, "profile", dict)),
+        graphs={
+            graph: tuple(_file_from(file) for file in _list(_get(record, "graphs", dict), graph, dict))
+            for graph in GRAPHS
+        },
+        versions={name: _text(record["versions"], name) for name in _get(record, "versions", dict)},
+        created=_word(record, "created"),
+        target=_word(record, "target", "onnx"),
+        low_memory=_get(record, "low_memory", bool, False),
+        builds={
+            flavour: _build_from(_get(builds, flavour, dict))
+            for builds in [_get(record, "builds", dict, {})]
+            for flavour in FLAVOURS
+            if flavour in builds
+        },
+        weights=_sha256_from(record, "weights") if record.get("weights") is not None else None,
     )
+    if manifest.flavour != "onnx":
+        raise _Wrong(f"its flavour is {_shown(manifest.flavour)}, not 'onnx'")
+    _time_from(manifest.created)
+    for graph, files in manifest.graphs.items():
+        if not files:
+            raise _Wrong(f"{graph} has no file")
+    names = [file.name for files in manifest.graphs.values() for file in files]
+    if len(set(names)) < len(names):
+        raise _Wrong("two graphs have the same file")
+    return manifest
+
+
+def _model_from(record: dict[str, Any]) -> Model:
+    revisions = {
+        name: None if record.get(name) is None else _word(record, name) for name in ("base_revision", "unet_revision")
+    }
+    sizes = {name: _count(record, name) for name in ("embedding_dim", "latent_channels")}
+    return Model(_word(record, "name"), _text(record, "base"), _text(record, "unet"), **revisions, **sizes)  # type: ignore[arg-type]
 
 
 def _build_from(record: dict[str, Any]) -> Build:
     engines = {
-        graph: BuiltEngine(**engine | {"file": _file_from(engine["file"])})
-        for graph, engine in record["engines"].items()
+        graph: _engine_from(_get(record["engines"], graph, dict))
+        for graph in _get(record, "engines", dict)
         if graph in GRAPHS
     }
     # Whatever they are in the file, these are compared as text.
-    words = {name: str(record[name]) for name in ("version", "platform")}
-    lists = {name: tuple(map(str, record[name])) for name in ("compute_capabilities", "flags")}
-    return Build(**record | words | lists | {"profile": _profile_from(record["profile"]), "engines": engines})
+    version, platform = (_printable(name, str(_get(record, name, object))) for name in ("version", "platform"))
+    capabilities, flags = (
+        tuple(_printable(name, str(value)) for value in _list(record, name, object))
+        for name in ("compute_capabilities", "flags")
+    )
+    return Build(version, platform, capabilities, flags, _profile_from(_get(record, "profile", dict)), engines)
+
+
+def _engine_from(record: dict[str, Any]) -> BuiltEngine:
+    seconds = record.get("seconds")
+    if type(seconds) not in (int, float) or not 0 <= seconds < MAX_COUNT:  # type: ignore[operator]  # is a number
+        raise _Wrong(f"its seconds are {_shown(seconds)}")
+    memory = {name: _count(record, name, least=0) for name in ("weights_bytes", "activation_bytes")}
+    return BuiltEngine(_file_from(_get(record, "file", dict)), _text(record, "key"), seconds, **memory)  # type: ignore[arg-type]
 
 
 def _profile_from(record: dict[str, Any]) -> Profile:
-    return Profile(record["name"], *(Range(**record[side]) for side in ("height", "width", "frames")))
+    sides = []
+    for side in ("height", "width", "frames"):
+        span = Range(*(_count(_get(record, side, dict), end) for end in ("min", "opt", "max")))
+        if not span.min <= span.opt <= span.max < MAX_SIDE:
+            raise _Wrong(f"its profile has a {side} of {span.min} to {span.max}, best {span.opt}"[:200])
+        sides.append(span)
+    return Profile(_word(record, "name"), *sides)
 
 
 def _file_from(record: dict[str, Any]) -> File:
-    file = File(**record)
-    # A manifest comes from elsewhere: it must not lead out of its folder.
-    if Path(file.name).name != file.name or file.name in ("", ".", ".."):
-        raise ValueError(f"file name {file.name!r}")
-    return file
+    name = _word(record, "name")
+    # It must not lead out of its folder, on no system.
+    if re.search(r"[/\\:]", name) or name in (".", ".."):
+        raise _Wrong(f"it has the file name {_shown(name)}")
+    return File(name, _count(record, "bytes", least=0), _sha256_from(record, "sha256"))
+
+
+def _get(record: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:
+    """The value of `name`, of this kind; without a default it must be there."""
+    if name not in record and default is not None:
+        return default
+    if name not in record:
+        raise _Wrong(f"it lacks {name!r}")
+    value = record[name]
+    if not isinstance(value, kind) or (kind is not bool and kind is not object and isinstance(value, bool)):
+        raise _Wrong(f"its {name} is {_shown(value)}")
+    return value
+
+
+def _list(record: dict[str, Any], name: str, kind: type) -> list[Any]:
+    values: list[Any] = _get(record, name, list)
+    for value in values:
+        if not isinstance(value, kind):
+            raise _Wrong(f"its {name} has {_shown(value)} in it")
+    return values
+
+
+def _count(record: dict[str, Any], name: str, least: int = 1) -> int:
+    value: int = _get(record, name, int)
+    if not least <= value < MAX_COUNT:
+        raise _Wrong(f"its {name} is {_shown(value)}")
+    return value
+
+
+def _text(record: dict[str, Any], name: str) -> str:
+    """Text that can be written wherever text can be; perhaps none."""
+    return _encodable(name, _get(record, name, str))
+
+
+def _word(record: dict[str, Any], name: str, default: str | None = None) -> str:
+    """Text that can be printed in a line, and not none."""
+    value = _printable(name, _get(record, name, str, default))
+    if not value:
+        raise _Wrong(f"its {name} is empty")
+    return value
+
+
+def _printable(name: str, value: str) -> str:
+    if NOT_IN_A_LINE.search(value) or len(value) > MAX_WORD:
+        raise _Wrong(f"its {name} is {_shown(value)}")
+    return _encodable(name, value)
+
+
+def _encodable(name: str, value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half a character
+        raise _Wrong(f"its {name} is {_shown(value)}") from None
+    return value
+
+
+def _sha256_from(record: dict[str, Any], name: str) -> str:
+    value: str = _get(record, name, str)
+    if not re.fullmatch("[0-9a-f]{64}", value):
+        raise _Wrong(f"its {name} is {_shown(value)}")
+    return value
+
+
+def _time_from(text: str) -> datetime.datetime:
+    try:
+        time = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise _Wrong(f"it was created at {_shown(text)}") from None
+    return time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
+
+
+def _shown(value: Any) -> str:
+    """A value of a file in a line of its own making: short, and in ASCII."""
+    try:
+        text = ascii(value)
+    except RecursionError:
+        return "deep beyond reason"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(f"{path} is damaged ({what}); export the engine set again (dc-export onnx).")
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be read ({error.strerror}); copy it again, or give another engine set.")
 
 
 def _sha256(path: Path) -> str:

@@ -13,6 +13,7 @@ import onnxruntime as ort
 
 from dc_rt.engine import Array, OpenEngine
 from dc_rt.engine.manifest import Manifest
+from dc_rt.engine.signatures import check_signature
 from dc_rt.errors import UserError
 from dc_rt.installation import gpu_command
 
@@ -48,6 +49,14 @@ class OnnxEngine:
         self._device = device
         self._outputs = [output.name for output in self._session.get_outputs()]
 
+    def shapes(self) -> tuple[dict[str, list[int | str | None]], dict[str, list[int | str | None]]]:
+        """Of the inputs and of the outputs, by their names; no number for an axis that varies."""
+        inputs, outputs = (
+            {value.name: list(value.shape) for value in values}
+            for values in (self._session.get_inputs(), self._session.get_outputs())
+        )
+        return inputs, outputs
+
     def __call__(self, **inputs: Array) -> dict[str, Array]:
         binding = self._session.io_binding()
         # On the CPU a value is the array itself: both must live until the run is over.
@@ -78,7 +87,14 @@ def open_engines(folder: Path, manifest: Manifest, cpu_offload: str) -> tuple[Op
             "use --cpu-offload model, which keeps one graph in memory at a time."
         )
     device, words = ("cuda", "the GPU (CUDA)") if providers[0] == CUDA else ("cpu", "the CPU")
-    return lambda graph: OnnxEngine(folder / manifest.file(graph), providers, device), words
+
+    def open_engine(graph: str) -> OnnxEngine:
+        path = folder / manifest.file(graph)
+        engine = OnnxEngine(path, providers, device)
+        check_signature(path, graph, manifest.model, *engine.shapes())
+        return engine
+
+    return open_engine, words
 
 
 def available_providers() -> list[Provider]:

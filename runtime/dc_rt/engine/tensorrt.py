@@ -12,8 +12,9 @@ import mmap
 import os
 import re
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +23,7 @@ import numpy as np
 from dc_rt.engine import Array, OpenEngine, cuda
 from dc_rt.engine.compatibility import Unavailable, find_gpu, load_library
 from dc_rt.engine.manifest import GRAPHS, LIBRARY_NAMES, Manifest
+from dc_rt.engine.signatures import check_signature
 from dc_rt.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -44,22 +46,92 @@ def open_engines(folder: Path, manifest: Manifest, cpu_offload: str) -> tuple[Op
     streamed = cpu_offload == "sequential"
     if streamed and WEIGHT_STREAMING not in manifest.builds[manifest.flavour].flags:
         raise _not_streamable(folder, manifest.flavour)
-    shared = Shared(manifest.flavour)
+    shared = Shared(manifest.flavour, Advice.on(folder, manifest, cpu_offload))
     for graph in GRAPHS:
         shared.check_validity(folder / manifest.file(graph))
 
     def open_engine(graph: str) -> TensorRtEngine:
         # The denoiser runs many times in a row on arrays of one size: the others' launches are no part of their time.
-        return TensorRtEngine(folder / manifest.file(graph), shared, capture=graph == "denoiser", streamed=streamed)
+        path = folder / manifest.file(graph)
+        engine = TensorRtEngine(path, shared, capture=graph == "denoiser", streamed=streamed)
+        try:
+            check_signature(path, graph, manifest.model, *engine.shapes())
+        except UserError:
+            engine.close()
+            raise
+        return engine
 
     return open_engine, f"{find_gpu().name}, {LIBRARY_NAMES[manifest.flavour]} {shared.trt.__version__}"
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What helps where the GPU's memory does not suffice: what a set and the way that it is run leave to be changed.
+
+    Attributes:
+        folder: of the set.
+        offload: how it is run: none, model or sequential.
+        one_size: whether its memory is laid out for one size and the longest window, so that shorter ones save nothing.
+        low_memory: whether its graphs are in the form that trades time for memory already.
+        streamable: whether its weights need not all be on the GPU.
+    """
+
+    folder: Path
+    offload: str
+    one_size: bool
+    low_memory: bool
+    streamable: bool
+
+    @classmethod
+    def on(cls, folder: Path, manifest: Manifest, offload: str) -> Advice:
+        """On the engines of `manifest`, as `compatibility.choose_build` gives them."""
+        height, width = manifest.profile.height, manifest.profile.width
+        one_size = height.min == height.max and width.min == width.max
+        flags = manifest.builds[manifest.flavour].flags
+        return cls(folder, offload, one_size, manifest.low_memory, WEIGHT_STREAMING in flags)
+
+    def on_workspace(self, graph: str = "") -> str:
+        """On what an engine computes in."""
+        smaller = [] if self.one_size else ["try a smaller --window-size or --max-res"]
+        return self._joined([*smaller, *self._offloads(), *self.on_engines(graph)])
+
+    def on_weights(self) -> str:
+        """On what an engine holds, whatever it computes."""
+        return self._joined(self._offloads())
+
+    def on_arrays(self) -> str:
+        """On what goes into and comes out of an engine."""
+        smaller = "a smaller --window-size" if self.one_size else "a smaller --window-size or --max-res"
+        return self._joined([f"try {smaller}", *self._offloads()])
+
+    def on_engines(self, graph: str = "") -> list[str]:
+        """On which other engines would need less to compute in."""
+        others = [f"build engines for fewer frames or pixels (dc-export build {self.folder} --profile NAME)"]
+        if not self.low_memory and graph != "clip_encoder":  # which has nothing to trade
+            others.append(
+                "export graphs that need less (dc-export onnx --target tensorrt --low-memory) and build engines of them"
+            )
+        return others
+
+    def _offloads(self) -> list[str]:
+        if self.offload == "none":
+            return ["use --cpu-offload model"]
+        if self.offload == "sequential":
+            return []
+        if self.streamable:
+            return ["use --cpu-offload sequential"]
+        return [f"build engines for --cpu-offload sequential (dc-export build {self.folder} --weight-streaming)"]
+
+    def _joined(self, remedies: list[str]) -> str:
+        return ", or ".join([*remedies, "close what else uses the GPU (nvidia-smi tells)"])
 
 
 class Shared:
     """What the engines of a set have in common: the library, a stream, and a workspace that one at a time uses."""
 
-    def __init__(self, flavour: str) -> None:
+    def __init__(self, flavour: str, advice: Advice | None = None) -> None:
         self.flavour = flavour
+        self.advice = advice
         self.trt = load_library(flavour)
         self.logger = _logger(flavour)
         self.runtime = self.trt.Runtime(self.logger)
@@ -96,7 +168,7 @@ class Shared:
         if "cuda" in reason.lower():
             remedy = "install a current NVIDIA driver"
         elif "INSUFFICIENT_GPU_MEMORY" in found:
-            remedy = f"build engines that need less with `dc-export build {path.parent} --low-memory`"
+            remedy = ", or ".join(self.advice.on_engines()) if self.advice else "build engines that need less"
         else:
             remedy = self._again(path).removesuffix(".")
         raise Unavailable(failure, remedy)
@@ -108,15 +180,19 @@ class Shared:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as contents:
             engine = self.runtime.deserialize_cuda_engine(contents)
         if engine is None:
-            self.raise_for(f"the weights of {path.name}", f"cannot load {path}", self._again(path))
+            shortage = self.advice.on_weights() if self.advice else ""
+            self.raise_for(f"the weights of {path.name}", shortage, f"cannot load {path}", self._again(path))
         return engine
 
-    def raise_for(self, purpose: str, failure: str, remedy: str) -> NoReturn:
-        """Raise `UserError` for what TensorRT could not do: it gives its reason in its log alone."""
+    def raise_for(self, purpose: str, shortage: str, failure: str, remedy: str) -> NoReturn:
+        """Raise `UserError` for what TensorRT could not do: it gives its reason in its log alone.
+
+        `shortage` is what helps where that is memory, which it lacked for `purpose`.
+        """
         if re.search(
             r"out ?of ?memory|could not be allocated|cudaErrorMemoryAllocation", str(self.logger.errors), re.I
         ):
-            raise cuda.OutOfMemory(purpose)
+            raise cuda.OutOfMemory(purpose, remedy=shortage)
         raise UserError(f"{LIBRARY_NAMES[self.flavour]} {failure} ({self.logger.reason}); {remedy}")
 
     def _again(self, path: Path) -> str:
@@ -186,6 +262,12 @@ class TensorRtEngine:
                 self._cache.write()
             return {name: self._arrays[name].array.copy() for name in outputs}
 
+    def shapes(self) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+        """Of the inputs and of the outputs, by their names; -1 for an axis that varies."""
+        every = {name: tuple(self._engine.get_tensor_shape(name)) for name in self._arrays}
+        inputs = {name: every[name] for name in self._inputs}
+        return inputs, {name: shape for name, shape in every.items() if name not in inputs}
+
     def close(self) -> None:
         """Free all that the engine has on the GPU and beside it; it is of no use afterwards."""
         if self._engine is None:
@@ -245,7 +327,8 @@ class TensorRtEngine:
             self._shapes = {}  # until all of it is done
             self._need = self._set_shapes(shapes)
             for name, staged in self._arrays.items():
-                staged.reserve(tuple(self._context.get_tensor_shape(name)), f"{name} of {self._path.name}")
+                with _advised(self._shared.advice.on_arrays() if self._shared.advice else ""):
+                    staged.reserve(tuple(self._context.get_tensor_shape(name)), f"{name} of {self._path.name}")
         # Another engine may have had it replaced by a larger one.
         self._reserve_workspace(self._need)
         addresses = (self._shared.workspace.address, *(staged.address for staged in self._arrays.values()))
@@ -284,7 +367,11 @@ class TensorRtEngine:
         """Have the shared workspace be at least `size` bytes; the other engines notice its new address."""
         if size > self._shared.workspace.size:
             self._shared.stream.wait()
-            self._shared.workspace.reserve(size, f"the workspace of {self._path.name}")
+            with _advised(self._workspace_advice()):
+                self._shared.workspace.reserve(size, f"the workspace of {self._path.name}")
+
+    def _workspace_advice(self) -> str:
+        return self._shared.advice.on_workspace(self._path.name.partition(".")[0]) if self._shared.advice else ""
 
     def _run(self, stream: cuda.Stream) -> None:
         # The first run at a shape sets up what a recording must not contain; TensorRT-RTX records by itself.
@@ -310,7 +397,8 @@ class TensorRtEngine:
 
     def _fail(self, failure: str) -> NoReturn:
         remedy = "use --backend onnx, and report this with what `dc-rt doctor` prints."
-        self._shared.raise_for(f"running {self._path.name}", f"{failure} {self._path}", remedy)
+        purpose, shortage = f"running {self._path.name}", self._workspace_advice()
+        self._shared.raise_for(purpose, shortage, f"{failure} {self._path}", remedy)
 
 
 class RuntimeCache:
@@ -362,6 +450,17 @@ def write_cache(path: Path, contents: bytes) -> None:
         log.warning("The kernel cache cannot be kept (%s); every start will compile kernels anew.", error)
         with suppress(OSError):
             draft.unlink()
+
+
+@contextmanager
+def _advised(remedy: str) -> Iterator[None]:
+    """Have memory of the GPU that does not suffice be told of with what helps."""
+    try:
+        yield
+    except cuda.OutOfMemory as error:
+        if error.place != "GPU" or not remedy:
+            raise
+        raise cuda.OutOfMemory(error.purpose, remedy=remedy) from error
 
 
 def _not_streamable(folder: Path, flavour: str) -> UserError:
