@@ -1,59 +1,92 @@
-"""Loading DepthCrafter's networks: from folders or hub ids, from safetensors only, never from pickles.
+"""Loading DepthCrafter's networks, from safetensors only, never from pickles, and only if they are whole.
 
-DepthCrafter is two checkpoints. The *base* (`stabilityai/stable-video-diffusion-img2vid-xt`) has the VAE, the CLIP
-image encoder and the scheduler in subfolders; the *UNet* (`tencent/DepthCrafter`, non-commercial licence) stands on its
-own. Two more spellings need no hub: `nano` is the small trained checkpoint that comes with this package, and
-`random:CONFIG[:SEED]` a random one, made once in the user's cache folder.
+`depthcrafter.source` says where a checkpoint may come from and brings it here. Libraries initialise what a checkpoint
+lacks at random, or leave it without storage, and at most warn: here each weight is accounted for.
 """
 
 from __future__ import annotations
 
-import functools
-import os
+import contextlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler
+from safetensors import SafetensorError, safe_open
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from dc_rt.engine.discovery import BUNDLED
 from dc_rt.errors import UserError
 from dc_rt.schedule import RHO, SIGMA_MAX, SIGMA_MIN
-from depthcrafter.layout import CONFIGS
-from depthcrafter.random_checkpoint import make_checkpoint
+from depthcrafter.layout import CONFIGS, build_unet
+from depthcrafter.source import (
+    DEFAULT_BASE,
+    DEFAULT_UNET,
+    NETWORKS,
+    Checkpoint,
+    Source,
+    Wanted,
+    find_base,
+    find_unet,
+    weights_of,
+)
 from depthcrafter.unet import DepthCrafterUNet
 
-DEFAULT_BASE = "stabilityai/stable-video-diffusion-img2vid-xt"
-DEFAULT_UNET = "tencent/DepthCrafter"
+__all__ = [
+    "DEFAULT_BASE",
+    "DEFAULT_UNET",
+    "PRECISIONS",
+    "check_checkpoint",
+    "load_feature_extractor",
+    "load_image_encoder",
+    "load_scheduler",
+    "load_unet",
+    "load_vae",
+]
 
-Source = str | os.PathLike[str]
-M = TypeVar("M", bound=torch.nn.Module)
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
+# How ComfyUI calls the UNet in a file of several networks, and the others there.
+COMFYUI_PREFIX = "model.diffusion_model."
+COMFYUI_OTHERS = ("first_stage_model.", "conditioner.", "cond_stage_model.")
+# Of Stable Video Diffusion's original code, which diffusers renamed.
+ORIGINAL_NAMES = ("input_blocks.", "middle_block.", "output_blocks.", "time_embed.")
+# Constants that transformers once stored among the weights.
+HARMLESS = "position_ids"
+NAMED = 3  # weights that an error names of those that it counts
+
+_TITLES = {"image_encoder": "image encoder", "vae": "VAE", "unet": "UNet"}
+
+
+class _Unfit(Exception):
+    """Why files cannot be a network: half a sentence that begins with where they are."""
 
 
 def load_unet(unet: Source, dtype: torch.dtype = torch.float32) -> DepthCrafterUNet:
-    """The denoising UNet from `unet`: a folder with `config.json` and safetensors, or a hub id.
+    """The denoising UNet from `unet`: a folder with `config.json` and safetensors, one such file, or a hub id.
+
+    A file may have ComfyUI's prefix before its names. It is the real UNet's unless `config.json` lies beside it.
 
     Raises:
-        UserError: there is no such checkpoint, or it holds no safetensors.
+        UserError: there is no such checkpoint, or it holds no safetensors, or its weights are not exactly those of the
+            network that its configuration describes, or are not finite.
     """
-    # The hub has it in one file, without a variant, whatever its precision.
-    return _load(DepthCrafterUNet, _unet_folder(unet), None, (None, "fp16"), torch_dtype=dtype)
+    return _load("unet", find_unet(unet, _precision(dtype)).path, dtype)  # type: ignore[no-any-return]
 
 
 def load_vae(base: Source, dtype: torch.dtype = torch.float32) -> AutoencoderKLTemporalDecoder:
     """The VAE from subfolder `vae` of `base`. Raises `UserError` as `load_unet` does."""
-    return _load(AutoencoderKLTemporalDecoder, _base_folder(base), "vae", _variants(dtype), torch_dtype=dtype)
+    return _load("vae", find_base(base, [("vae", _precision(dtype))]).path, dtype)
 
 
 def load_image_encoder(base: Source, dtype: torch.dtype = torch.float32) -> CLIPVisionModelWithProjection:
-    """The CLIP vision tower with its projection from subfolder `image_encoder` of `base`."""
-    return _load(CLIPVisionModelWithProjection, _base_folder(base), "image_encoder", _variants(dtype), dtype=dtype)
+    """The CLIP vision tower with its projection from subfolder `image_encoder` of `base`. Raises likewise."""
+    return _load("image_encoder", find_base(base, [("image_encoder", _precision(dtype))]).path, dtype)
 
 
 def load_feature_extractor(base: Source) -> CLIPImageProcessor:
     """CLIP's preprocessing (its mean and standard deviation) from subfolder `feature_extractor` of `base`."""
-    return _found(base, CLIPImageProcessor.from_pretrained, _base_folder(base), subfolder="feature_extractor")
+    return _configured(CLIPImageProcessor, base, "feature_extractor")
 
 
 def load_scheduler(base: Source) -> EulerDiscreteScheduler:
@@ -62,7 +95,7 @@ def load_scheduler(base: Source) -> EulerDiscreteScheduler:
     Raises:
         UserError: the checkpoint wants another schedule than Karras sigmas from 700 to 0.002 and v-prediction.
     """
-    scheduler = _found(base, EulerDiscreteScheduler.from_pretrained, _base_folder(base), subfolder="scheduler")
+    scheduler = _configured(EulerDiscreteScheduler, base, "scheduler")
     expected = {
         "prediction_type": "v_prediction",
         "timestep_type": "continuous",
@@ -79,87 +112,212 @@ def load_scheduler(base: Source) -> EulerDiscreteScheduler:
     return scheduler
 
 
-def revision(model: torch.nn.Module) -> str | None:
-    """The hub's commit that `model` was loaded from; None for a folder."""
-    config = getattr(model, "config", None)
-    commit = config.get("_commit_hash") if isinstance(config, dict) else getattr(config, "_commit_hash", None)
-    return commit if isinstance(commit, str) else None
+def check_checkpoint(checkpoint: Checkpoint, wanted: Iterable[Wanted]) -> dict[str, Any]:
+    """Load every wanted network once, one at a time, before hours are spent on the first of them.
 
+    Returns:
+        The networks' configurations by name.
 
-def _variants(dtype: torch.dtype) -> tuple[str | None, ...]:
-    """File variants of the base, the nearest to `dtype` first."""
-    return ("fp16", None) if dtype == torch.float16 else (None, "fp16")
-
-
-def _load(
-    model_class: type[M], source: str, subfolder: str | None, variants: tuple[str | None, ...], **dtype: torch.dtype
-) -> M:
-    """Load in the wanted precision from the first of `variants` that exists."""
-    failure: Exception | None = None
-    for variant in _on_disk(Path(source, subfolder or ""), variants):
-        options: dict[str, Any] = {"subfolder": subfolder} if subfolder else {}
-        if variant:
-            options["variant"] = variant
-        try:
-            model = model_class.from_pretrained(source, use_safetensors=True, **options, **dtype)
-        except (OSError, ValueError) as error:
-            failure = failure or error
-            continue
-        return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
-    where = f"{source}/{subfolder}" if subfolder else source
-    raise UserError(
-        f"No {model_class.__name__} in safetensors could be loaded from {where} ({_first_line(failure)}); "
-        "give a folder in the Hugging Face layout or a hub id that this machine can reach."
-    ) from failure
-
-
-def _on_disk(folder: Path, variants: tuple[str | None, ...]) -> tuple[str | None, ...]:
-    """Those of `variants` that a folder has; all where there is no such folder, as with a hub id.
-
-    Asked for one that is not there, diffusers prints an error before it raises one.
+    Raises:
+        UserError: some are not whole, each named in the one sentence; or the scheduler is another.
     """
-    files = [path.name for path in folder.glob("*.safetensors")]
-    there = {"fp16" if ".fp16" in name else None for name in files}
-    return tuple(variant for variant in variants if variant in there) or variants
+    load_scheduler(checkpoint.base.path)
+    load_feature_extractor(checkpoint.base.path)
+    configs: dict[str, Any] = {}
+    faults: list[str] = []
+    for name, precision in wanted:
+        if name in NETWORKS:
+            path = (checkpoint.unet if name == "unet" else checkpoint.base).path
+            try:
+                configs[name] = _open(name, path, PRECISIONS[precision]).config
+            except _Unfit as error:
+                faults.append(str(error))
+    if faults:
+        raise _unfit(dict.fromkeys(faults))
+    return configs
 
 
-def _found(source: Source, load: Any, *args: Any, **kwargs: Any) -> Any:
+def _load(name: str, path: Path, dtype: torch.dtype) -> Any:
     try:
-        return load(*args, **kwargs)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{source} is not a base checkpoint ({_first_line(error)}); "
-            "give a folder in the Hugging Face layout or a hub id that this machine can reach."
+        return _open(name, path, dtype)
+    except _Unfit as error:
+        raise _unfit([str(error)]) from error
+
+
+def _unfit(faults: Iterable[str]) -> UserError:
+    return UserError(f"{'; '.join(faults)}; give a checkpoint that is whole, as the hub has it.")
+
+
+def _open(name: str, path: Path, dtype: torch.dtype) -> Any:
+    """The network `name` from the folder, or the UNet's single file, `path`.
+
+    Raises:
+        _Unfit: the files are damaged, or hold other weights than the network has.
+    """
+    if path.is_file():
+        model, files = _unet_of_file(path), [path]
+        model = _with_weights(model, name, path, files, dtype)
+    else:
+        names = [file.relative_to(path).as_posix() for file in (path / NETWORKS[name].subfolder).iterdir()]
+        files = [path / file for file in weights_of(names, name, _precision(dtype))]
+        folder = path / NETWORKS[name].subfolder
+        if name == "image_encoder":
+            model = _image_encoder(folder, files, dtype)
+        else:
+            model_class = DepthCrafterUNet if name == "unet" else AutoencoderKLTemporalDecoder
+            model = _with_weights(_configured_model(model_class, folder), name, folder, files, dtype)
+    return model.eval().requires_grad_(False)
+
+
+def _configured_model(model_class: Any, folder: Path) -> Any:
+    """The network that `config.json` describes, without storage for its weights."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+        if not isinstance(config, dict):  # a string would be taken for a hub id
+            raise ValueError("it is no JSON object")
+        with torch.device("meta"):
+            return model_class.from_config(config)
+    except Exception as error:  # whatever a library says to it is about the file
+        raise _Unfit(f"{path} does not describe a {model_class.__name__} ({_first_line(error)})") from error
+
+
+def _unet_of_file(path: Path) -> DepthCrafterUNet:
+    if path.with_name("config.json").is_file():
+        return _configured_model(DepthCrafterUNet, path.parent)  # type: ignore[no-any-return]
+    with torch.device("meta"):
+        unet = build_unet(CONFIGS["full"])
+    # Of the many that an unlike one has, one shape says it.
+    shapes = {key.removeprefix(COMFYUI_PREFIX): shape for key, shape in _shapes(path).items()}
+    if shapes.get("conv_in.weight", unet.conv_in.weight.shape) != unet.conv_in.weight.shape:
+        raise _Unfit(f"{path} is a UNet of another size than the real one, and there is no config.json beside it")
+    return unet
+
+
+def _with_weights(model: Any, name: str, where: Path, files: Sequence[Path], dtype: torch.dtype) -> Any:
+    """`model`, a network of diffusers without storage, with the weights of `files`."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    stored: dict[str, tuple[Path, str]] = {}
+    for file in files:
+        for key, shape in _shapes(file).items():
+            shapes[key], stored[key] = shape, (file, key)
+    if name == "unet" and any(key.startswith(COMFYUI_PREFIX) for key in shapes):
+        plain = {key: key.removeprefix(COMFYUI_PREFIX) for key in shapes if not key.startswith(COMFYUI_OTHERS)}
+        shapes = {plain[key]: shapes[key] for key in plain}
+        stored = {plain[key]: stored[key] for key in plain}
+    if name == "unet" and any(key.startswith(ORIGINAL_NAMES) for key in shapes):
+        raise _Unfit(
+            f"{where} has the UNet's weights under the names of Stable Video Diffusion's original code "
+            f"({next(key for key in shapes if key.startswith(ORIGINAL_NAMES))}), and not diffusers' (conv_in.weight)"
+        )
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    others = {
+        key: (shapes[key], expected[key]) for key in shapes.keys() & expected.keys() if shapes[key] != expected[key]
+    }
+    _account(name, where, len(expected), expected.keys() - shapes.keys(), shapes.keys() - expected.keys(), others)
+    state = {}
+    for file in files:
+        with _opened(file) as weights:
+            for key, (holder, stored_key) in stored.items():
+                if holder == file:
+                    state[key] = weights.get_tensor(stored_key).to(dtype)
+    model.load_state_dict(state, assign=True)
+    _check_finite(name, where, state.items(), dtype)
+    return model
+
+
+def _image_encoder(folder: Path, files: Sequence[Path], dtype: torch.dtype) -> CLIPVisionModelWithProjection:
+    """transformers names the weights otherwise from one version to the next, and knows how: it has to load them."""
+    stored = {key: shape for file in files for key, shape in _shapes(file).items()}
+    try:
+        model, info = CLIPVisionModelWithProjection.from_pretrained(
+            folder,
+            variant="fp16" if ".fp16" in files[0].name else None,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    except Exception as error:  # whatever the library says to them is about the files
+        raise _Unfit(f"{folder} does not hold an image encoder ({_first_line(error)})") from error
+    # Names alone in transformers 4; with the shapes found and wanted in 5.
+    mismatched = {entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"]}
+    own = model.state_dict()
+    others = {key: (stored.get(key, ()), tuple(own[key].shape)) for key in mismatched}
+    unexpected = {key for key in info["unexpected_keys"] if not key.endswith(HARMLESS)}
+    missing = set(info["missing_keys"]) - others.keys()
+    _account("image_encoder", folder, len(own), missing, unexpected, others)
+    _check_finite("image_encoder", folder, model.named_parameters(), dtype)
+    return model
+
+
+def _account(
+    name: str,
+    where: Path,
+    total: int,
+    missing: Collection[str],
+    unexpected: Collection[str],
+    others: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]],
+) -> None:
+    """Raise `_Unfit` unless each weight is there once, in its shape, and nothing else is."""
+    faults = []
+    if missing:
+        faults.append(f"lacks {len(missing)} of its {total} weights ({_some(missing)})")
+    if unexpected:
+        faults.append(f"has {len(unexpected)} that are no weights of it ({_some(unexpected)})")
+    if others:
+        shapes = [f"{key} {list(found)} and not {list(wanted)}" for key, (found, wanted) in others.items()]
+        faults.append(f"has {len(others)} in another shape than its config.json says ({_some(shapes)})")
+    if faults:
+        raise _Unfit(f"the {_TITLES[name]} in {where} {' and '.join(faults)}")
+
+
+def _check_finite(name: str, where: Path, weights: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype) -> None:
+    # A weight at a time: what it takes beside the weights is a byte for each number of the largest.
+    wrong = [key for key, value in weights if not torch.isfinite(value).all()]
+    if wrong:
+        raise _Unfit(
+            f"the {_TITLES[name]} in {where} has {len(wrong)} weights that are not finite in {_precision(dtype)} "
+            f"({_some(wrong)})"
+        )
+
+
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    with _opened(file) as weights:
+        return {key: tuple(weights.get_slice(key).get_shape()) for key in list(weights.keys())}
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt") as weights:
+            yield weights
+    except (SafetensorError, OSError) as error:
+        raise _Unfit(
+            f"{file.resolve()} is damaged or cut short ({_first_line(error)}): delete it and get it anew"
         ) from error
 
 
-def _first_line(error: Exception | None) -> str:
-    return str(error).strip().split("\n", 1)[0].rstrip(".")
-
-
-def _base_folder(source: Source) -> str:
-    return _own_folder(str(source)) or str(source)
-
-
-def _unet_folder(source: Source) -> str:
-    own = _own_folder(str(source))
-    return f"{own}/unet" if own else str(source)
-
-
-@functools.cache
-def _own_folder(source: str) -> str | None:
-    """The folder of `nano`, or of `random:CONFIG[:SEED]`, made if need be; None for any other source."""
-    if source == "nano":
-        return str(BUNDLED / "checkpoint")
-    if not source.startswith("random:"):
-        return None
-    name, _, seed = source.removeprefix("random:").partition(":")
-    if name not in CONFIGS or not (seed or "0").isdecimal():
+def _configured(loader: Any, base: Source, part: str) -> Any:
+    folder = find_base(base, [(part, "")]).path / part
+    try:
+        return loader.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # whatever a library says to it is about the file
         raise UserError(
-            f"There is no checkpoint {source}; the known ones are nano, random:{', random:'.join(CONFIGS)}."
-        )
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "depthcrafter-rt"
-    folder = cache / f"random-{name}-{seed or 0}"
-    if not (folder / "model_index.json").exists():
-        make_checkpoint(folder, name, int(seed or 0))
-    return str(folder)
+            f"{base} is not a base checkpoint ({_first_line(error)}); "
+            "give a folder in the Hugging Face layout or a hub id."
+        ) from error
+
+
+def _precision(dtype: torch.dtype) -> str:
+    return "fp16" if dtype == torch.float16 else "fp32"
+
+
+def _some(names: Collection[str]) -> str:
+    first = sorted(names)[:NAMED]
+    return ", ".join(first) + (", ..." if len(names) > NAMED else "")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0].rstrip(".")

@@ -12,7 +12,9 @@ from depthcrafter.pipeline import DepthCrafterPipeline, load_pipeline
 
 
 def load_engines(folder: Path, manifest: Manifest, cpu_offload: str) -> tuple[OpenEngine, str]:
-    """The four graphs computed by PyTorch from the checkpoint that the manifest names; on a GPU where there is one.
+    """The four graphs computed by PyTorch from the checkpoint that the manifest names, at the commits that it names.
+
+    On a GPU where there is one.
 
     Raises:
         UserError: the checkpoint is not to be had here.
@@ -21,6 +23,8 @@ def load_engines(folder: Path, manifest: Manifest, cpu_offload: str) -> tuple[Op
     pipeline = load_pipeline(
         manifest.model.base,
         manifest.model.unet,
+        base_revision=manifest.model.base_revision,
+        unet_revision=manifest.model.unet_revision,
         dtype=torch.float16 if cuda and manifest.precision == "fp16" else torch.float32,
         device="cuda" if cuda else "cpu",
         cpu_offload=cpu_offload,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,14 +19,13 @@ from dc_rt.noise import Noise, NoiseSource
 from dc_rt.schedule import initial_scale, karras_sigmas
 from dc_rt.windows import blend_weights, plan_windows
 from depthcrafter.checkpoint import (
-    DEFAULT_BASE,
-    DEFAULT_UNET,
     load_feature_extractor,
     load_image_encoder,
     load_scheduler,
     load_unet,
     load_vae,
 )
+from depthcrafter.source import CONFIGS, DEFAULT_BASE, DEFAULT_UNET, NETWORKS, Report, Source, find_checkpoint
 
 NOISE_AUGMENTATION = 0.02
 # Frames per second, motion bucket, noise augmentation: constants in DepthCrafter, inputs in Stable Video Diffusion.
@@ -186,23 +184,29 @@ class DepthCrafterPipeline(StableVideoDiffusionPipeline):
 
 
 def load_pipeline(
-    base: str | os.PathLike[str] = DEFAULT_BASE,
-    unet: str | os.PathLike[str] = DEFAULT_UNET,
+    base: Source = DEFAULT_BASE,
+    unet: Source = DEFAULT_UNET,
     *,
+    base_revision: str | None = None,
+    unet_revision: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     attention: str = "sdpa",
     cpu_offload: str = "none",
+    report: Report | None = None,
 ) -> DepthCrafterPipeline:
     """Load the reference.
 
     Args:
         base: folder or hub id of Stable Video Diffusion.
-        unet: folder or hub id of DepthCrafter's UNet.
+        unet: folder, file or hub id of DepthCrafter's UNet.
+        base_revision: branch, tag or commit of a base on the hub; its main branch unless given.
+        unet_revision: likewise of the UNet.
         dtype: torch.float32 or torch.float16.
         device: "cpu" or "cuda".
         attention: "sdpa" (PyTorch's own) or "xformers".
         cpu_offload: "none"; "model" keeps one network on the GPU at a time, "sequential" one layer.
+        report: is told what is downloaded; standard error unless given.
 
     Raises:
         UserError: a checkpoint, or what an option needs, is not there.
@@ -213,12 +217,17 @@ def load_pipeline(
         raise UserError(f"There is no CPU offload {cpu_offload!r}; choose none, model or sequential.")
     if cpu_offload != "none" and device == "cpu":
         raise UserError("CPU offload moves weights off a GPU, and the device is cpu; use --cpu-offload none.")
+    precision = "fp16" if dtype == torch.float16 else "fp32"
+    parts = [(part, precision) for part in (*CONFIGS, *NETWORKS)]
+    revisions = {"base_revision": base_revision, "unet_revision": unet_revision}
+    checkpoint = find_checkpoint(base, unet, parts, **revisions, report=report)
+    at_base, at_unet = checkpoint.base.path, checkpoint.unet.path
     pipeline = DepthCrafterPipeline(
-        vae=load_vae(base, dtype),
-        image_encoder=load_image_encoder(base, dtype),
-        unet=load_unet(unet, dtype),
-        scheduler=load_scheduler(base),
-        feature_extractor=load_feature_extractor(base),
+        vae=load_vae(at_base, dtype),
+        image_encoder=load_image_encoder(at_base, dtype),
+        unet=load_unet(at_unet, dtype),
+        scheduler=load_scheduler(at_base),
+        feature_extractor=load_feature_extractor(at_base),
     )
     if cpu_offload == "model":
         pipeline.enable_model_cpu_offload(device=device)

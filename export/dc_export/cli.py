@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ console = Console()
 
 DEFAULT_BASE = "stabilityai/stable-video-diffusion-img2vid-xt"
 DEFAULT_UNET = "tencent/DepthCrafter"
+LIBRARIES = ("TRANSFORMERS", "DIFFUSERS", "HF_HUB")
 
 Base = Annotated[
     str,
@@ -36,6 +38,12 @@ Base = Annotated[
 Unet = Annotated[
     str, typer.Option(help="DepthCrafter's UNet, likewise. The hub's weights are non-commercial.", metavar="DIR|ID")
 ]
+
+BaseRevision = Annotated[
+    str | None, typer.Option(help="Of a base on the hub: branch, tag or commit; else main.", metavar="REV")
+]
+UnetRevision = Annotated[str | None, typer.Option(help="Of a UNet on the hub, likewise.", metavar="REV")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the libraries have to say too.")]
 
 
 @app.command()
@@ -52,15 +60,25 @@ def onnx(
     name: Annotated[str | None, typer.Option(help="What to call the model; its UNet's name unless given.")] = None,
     target: Annotated[str, typer.Option(help="What will run the graphs: onnx or tensorrt.")] = "onnx",
     low_memory: Annotated[bool, typer.Option("--low-memory", help="For TensorRT: less memory, more time.")] = False,
+    base_revision: BaseRevision = None,
+    unet_revision: UnetRevision = None,
+    verbose: Verbose = False,
 ) -> None:
     """Export the four ONNX graphs and their manifest."""
     if unet == DEFAULT_UNET:
         console.print(f"{DEFAULT_UNET}: its licence allows academic, non-commercial use only.")
-    _hush_libraries()
-    from dc_export.onnx import export_onnx
+    _hush_libraries(verbose)
+    from dc_export.targets import choose_settings
+    from depthcrafter.source import find_checkpoint, parts_for
 
     began = time.perf_counter()
     report = _reporter(began)
+    # Before PyTorch is imported, which takes seconds: all that can be wrong with options, network and hub is said now.
+    revisions = {"base_revision": base_revision, "unet_revision": unet_revision}
+    chosen, _ = choose_settings(target, precision, profile, low_memory)
+    checkpoint = find_checkpoint(base, unet, parts_for(chosen), **revisions, report=report)
+    from dc_export.onnx import export_onnx
+
     manifest = export_onnx(
         base,
         unet,
@@ -70,6 +88,8 @@ def onnx(
         name=name,
         target=target,
         low_memory=low_memory,
+        base_revision=checkpoint.base.revision,
+        unet_revision=checkpoint.unet.revision,
         report=report,
     )
     report(f"{out}: {manifest.model.name}, {manifest.precision}, profile {manifest.profile.name}{_peak_memory()}")
@@ -118,9 +138,12 @@ def verify(
     unet: Unet = DEFAULT_UNET,
     backend: Annotated[str, typer.Option(help="auto, onnx or tensorrt.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
+    base_revision: BaseRevision = None,
+    unet_revision: UnetRevision = None,
+    verbose: Verbose = False,
 ) -> None:
     """Run each graph and the PyTorch reference on random inputs of several sizes; exit with 1 if any differs."""
-    _hush_libraries()
+    _hush_libraries(verbose)
     from dc_export.verify import verify_engines
 
     table = Table(title=f"{engines} against the float32 reference", title_justify="left", box=None)
@@ -131,7 +154,8 @@ def verify(
     table.add_column("", no_wrap=True)
     report = _reporter(time.perf_counter())
     passed = True
-    for row in verify_engines(engines, base, unet, backend=backend, seed=seed):
+    revisions = {"base_revision": base_revision, "unet_revision": unet_revision}
+    for row in verify_engines(engines, base, unet, backend=backend, seed=seed, **revisions, report=report):
         report(f"{row.graph}, {row.size}")
         figures = (f"{row.mean_error:.2e}", f"{row.max_error:.2e}", f"{row.spread:.3g}")
         table.add_row(row.graph, row.size, *figures, "ok" if row.passed else "DIFFERS")
@@ -148,7 +172,7 @@ def checkpoint(
     seed: Annotated[int, typer.Option(help="Of the weights.")] = 0,
 ) -> None:
     """Write a random checkpoint in the layout of the real ones: for benchmarks, and where there is no hub."""
-    _hush_libraries()
+    _hush_libraries(verbose=False)
     from depthcrafter import make_checkpoint
 
     base, unet = make_checkpoint(out, config, seed)
@@ -205,12 +229,15 @@ def _reporter(began: float):  # type: ignore[no-untyped-def]  # a closure for pr
     return report
 
 
-def _hush_libraries() -> None:
-    """No progress bars and hints of other libraries between our lines; errors still come through."""
+def _hush_libraries(verbose: bool) -> None:
+    """No progress bars, hints, warnings and errors of other libraries between our lines; ours say what is wrong."""
+    if verbose:
+        return
     os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for library in LIBRARIES:
+        os.environ.setdefault(f"{library}_VERBOSITY", "critical")
+    warnings.simplefilter("ignore")
 
 
 if __name__ == "__main__":

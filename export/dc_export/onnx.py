@@ -9,11 +9,11 @@ import hashlib
 import importlib.metadata
 import io
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -22,30 +22,28 @@ from torch.export import Dim
 from dc_export.graphs import GRAPH_SPECS, ClipEncoder, Denoiser, Graph, VaeDecoder, VaeEncoder
 from dc_export.half_weights import store_half_weights
 from dc_export.instance_norm import use_instance_normalization
-from dc_export.profiles import load_profile
 from dc_export.rewrite import prepare_for_tensorrt
 from dc_export.sizes import check_tensor_sizes
 from dc_export.staging import WEIGHTS, staged, swap
+from dc_export.targets import choose_settings
 from dc_export.weights import WeightsHash
 from dc_rt.engine import GRAPHS, File, Manifest, Model, Profile
 from dc_rt.engine.manifest import NOT_IN_A_LINE
 from dc_rt.errors import UserError
 from depthcrafter.checkpoint import (
+    PRECISIONS,
+    check_checkpoint,
     load_feature_extractor,
     load_image_encoder,
-    load_scheduler,
     load_unet,
     load_vae,
-    revision,
 )
+from depthcrafter.source import Checkpoint, Source, find_checkpoint, parts_for
 
 OPSET = 23  # the first with an Attention node, which ONNX Runtime runs twice as fast as its parts, in half the memory
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
-TARGETS = {"onnx": ("fp32", "large"), "tensorrt": ("fp16", "any")}  # and the precision and profile of each by default
 # A protobuf message ends at 2 GiB; past this the weights go into a file beside the graph.
 EXTERNAL_DATA_BYTES = 1 << 30
 
-Source = str | os.PathLike[str]
 Report = Callable[[str], None]
 
 
@@ -59,12 +57,15 @@ def export_onnx(
     name: str | None = None,
     target: str = "onnx",
     low_memory: bool = False,
+    base_revision: str | None = None,
+    unet_revision: str | None = None,
     report: Report = print,
 ) -> Manifest:
     """Write the four graphs and the manifest of an engine set.
 
-    One network is in memory at a time. A set that is there already stays as it is until the new one is whole, whatever
-    becomes of this; engines of graphs that come out the same are kept (see `dc_export.staging`).
+    All weights are here and checked before anything is traced or written. One network is in memory at a time. A set
+    that is there already stays as it is until the new one is whole, whatever becomes of this; engines of graphs that
+    come out the same are kept (see `dc_export.staging`).
 
     Args:
         base: folder or hub id of Stable Video Diffusion.
@@ -78,96 +79,86 @@ def export_onnx(
         target: "onnx" for ONNX Runtime; "tensorrt" for graphs that TensorRT builds (see `dc_export.rewrite`), which
             ONNX Runtime runs too.
         low_memory: for TensorRT, trade time for memory.
+        base_revision: branch, tag or commit of a base on the hub; its main branch unless given.
+        unet_revision: likewise of the UNet.
         report: is told of every long step.
 
     Raises:
-        UserError: a checkpoint cannot be loaded, there is no such precision, profile or target, or a tensor is too
-            large for TensorRT at the profile's largest shape, or another process is working on the set.
+        UserError: a checkpoint cannot be had or is not whole, there is no such precision, profile or target, a tensor
+            is too large for TensorRT at the profile's largest shape, or another process is working on the set.
         OSError: the disk refuses.
     """
-    if target not in TARGETS:
-        raise UserError(f"There is no target {target!r}; choose one of {', '.join(TARGETS)}.")
-    if low_memory and target != "tensorrt":
-        raise UserError("Only graphs for TensorRT come in a low-memory form; add --target tensorrt.")
-    default_precision, widest = TARGETS[target]
-    precision = precision or default_precision
-    if precision not in PRECISIONS:
-        raise UserError(f"There is no precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
+    precision, sizes = choose_settings(target, precision, profile, low_memory)
     name = name or _model_name(unet)
     if not name or NOT_IN_A_LINE.search(name):
         raise UserError(f"A model cannot be called {name!r}; give it another name (--name).")
-    sizes = load_profile(profile or widest)
+    revisions = {"base_revision": base_revision, "unet_revision": unet_revision}
+    checkpoint = find_checkpoint(base, unet, parts_for(precision), **revisions, report=report)
+    report("checking the weights")
+    configs = check_checkpoint(checkpoint, parts_for(precision))
+    embedding_dim, latent_channels = configs["image_encoder"].projection_dim, configs["vae"].latent_channels
+    _check_fits(configs["unet"], embedding_dim, latent_channels, base, unet)
+    model = Model(
+        name=name,
+        base=_origin(base),
+        unet=_origin(unet),
+        base_revision=checkpoint.base.revision,
+        unet_revision=checkpoint.unet.revision,
+        embedding_dim=embedding_dim,
+        latent_channels=latent_channels,
+    )
     folder = Path(out)
     with staged(folder) as staging:
-        return swap(staging, folder, _export(base, unet, staging, precision, sizes, name, target, low_memory, report))
+        return swap(staging, folder, _export(checkpoint, model, staging, precision, sizes, target, low_memory, report))
 
 
 def _export(
-    base: Source,
-    unet: Source,
+    checkpoint: Checkpoint,
+    model: Model,
     folder: Path,
     precision: str,
     sizes: Profile,
-    name: str,
     target: str,
     low_memory: bool,
     report: Report,
 ) -> Manifest:
     """Write the four graphs into an empty folder; gives the manifest that they are to have."""
     dtype = PRECISIONS[precision]
-    load_scheduler(base)
+    at_base, at_unet = checkpoint.base.path, checkpoint.unet.path
     weights = WeightsHash()
     loaders: dict[str, Callable[[], torch.nn.Module]] = {
         "clip_encoder": lambda: ClipEncoder(
-            weights.add("image_encoder", load_image_encoder(base, dtype)), load_feature_extractor(base)
+            weights.add("image_encoder", load_image_encoder(at_base, dtype)), load_feature_extractor(at_base)
         ),
-        "vae_encoder": lambda: VaeEncoder(weights.add("vae", load_vae(base, torch.float32))),
-        "denoiser": lambda: Denoiser(weights.add("unet", load_unet(unet, dtype))),
-        "vae_decoder": lambda: VaeDecoder(load_vae(base, dtype)),
+        "vae_encoder": lambda: VaeEncoder(weights.add("vae", load_vae(at_base, torch.float32))),
+        "denoiser": lambda: Denoiser(weights.add("unet", load_unet(at_unet, dtype))),
+        "vae_decoder": lambda: VaeDecoder(load_vae(at_base, dtype)),
     }
     files: dict[str, tuple[File, ...]] = {}
-    revisions: dict[str, str | None] = {}
-    embedding_dim = latent_channels = 0
     for number, graph in enumerate(GRAPHS, 1):
         began = time.perf_counter()
         report(f"[{number}/{len(GRAPHS)}] {graph}: loading the weights")
         module = loaders[graph]()
-        if isinstance(module, ClipEncoder):
-            embedding_dim = module.encoder.config.projection_dim
-        elif isinstance(module, VaeEncoder):
-            latent_channels = module.vae.config.latent_channels
-            revisions["base"] = revision(module.vae)
-        elif isinstance(module, Denoiser):
-            _check_fits(module, embedding_dim, latent_channels, base, unet)
-            revisions["unet"] = revision(module.unet)
         report(f"[{number}/{len(GRAPHS)}] {graph}: tracing")
-        model = _trace(module, GRAPH_SPECS[graph], embedding_dim, latent_channels)
+        traced = _trace(module, GRAPH_SPECS[graph], model.embedding_dim, model.latent_channels)
         if target == "tensorrt":
-            prepare_for_tensorrt(model, low_memory)
+            prepare_for_tensorrt(traced, low_memory)
         else:
-            use_instance_normalization(model)
-            store_half_weights(model)
-        _tidy(model, GRAPH_SPECS[graph])
-        report(f"[{number}/{len(GRAPHS)}] {graph}: writing {len(model.graph)} nodes")
-        paths = _save(model, folder / f"{graph}.onnx")
+            use_instance_normalization(traced)
+            store_half_weights(traced)
+        _tidy(traced, GRAPH_SPECS[graph])
+        report(f"[{number}/{len(GRAPHS)}] {graph}: writing {len(traced.graph)} nodes")
+        paths = _save(traced, folder / f"{graph}.onnx")
         if target == "tensorrt":
             check_tensor_sizes(paths[0], sizes)
         files[graph] = tuple(File.of(path) for path in paths)
         size = sum(file.bytes for file in files[graph])
         report(f"[{number}/{len(GRAPHS)}] {graph}: {size / 1e6:.1f} MB in {time.perf_counter() - began:.0f} s")
-        del module, model
+        del module, traced
         gc.collect()
 
     return Manifest(
-        model=Model(
-            name=name,
-            base=_origin(base),
-            unet=_origin(unet),
-            base_revision=revisions["base"],
-            unet_revision=revisions["unet"],
-            embedding_dim=embedding_dim,
-            latent_channels=latent_channels,
-        ),
+        model=model,
         flavour="onnx",
         precision=precision,
         opset=OPSET,
@@ -249,8 +240,7 @@ def _save(model: ir.Model, path: Path) -> list[Path]:
     return [path, data]
 
 
-def _check_fits(denoiser: Denoiser, embedding_dim: int, latent_channels: int, base: Source, unet: Source) -> None:
-    config = denoiser.unet.config
+def _check_fits(config: Any, embedding_dim: int, latent_channels: int, base: Source, unet: Source) -> None:
     if config.cross_attention_dim != embedding_dim or config.in_channels != 2 * latent_channels:
         raise UserError(
             f"The UNet {unet} takes embeddings of {config.cross_attention_dim} and {config.in_channels} channels, and "
@@ -267,7 +257,7 @@ def _model_name(unet: Source) -> str:
     text = str(unet)
     if text.startswith("random:"):
         return text.replace(":", "-")
-    path = Path(text)
+    path = Path(text.removesuffix(".safetensors"))
     return path.parent.name if path.name == "unet" and path.parent.name else path.name
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,8 +14,7 @@ from dc_rt.engine import GRAPHS, Array, EngineSet, Profile, load_engines
 from dc_rt.resize import resize_matrix
 from depthcrafter.engine import torch_engines
 from depthcrafter.pipeline import NOISE_AUGMENTATION, load_pipeline
-
-Source = str | os.PathLike[str]
+from depthcrafter.source import Report, Source
 
 # Largest error that is still rounding, as a share of the output's spread. Half precision has 11 bits, single 24;
 # hundreds of layers lie between input and output.
@@ -37,9 +35,19 @@ class Comparison:
 
 
 def verify_engines(
-    engines: Source, base: Source, unet: Source, *, backend: str = "auto", seed: int = 0
+    engines: Source,
+    base: Source,
+    unet: Source,
+    *,
+    backend: str = "auto",
+    seed: int = 0,
+    base_revision: str | None = None,
+    unet_revision: str | None = None,
+    report: Report | None = None,
 ) -> Iterator[Comparison]:
     """Compare every graph of `engines` with the float32 reference on the checkpoint `base` and `unet`.
+
+    Where these are the hub's and the set was exported from them, it is at the same commits unless revisions are given.
 
     Yields:
         A comparison a graph, size and, for the denoiser, noise level.
@@ -48,7 +56,13 @@ def verify_engines(
         UserError: the engine set or the checkpoint cannot be loaded.
     """
     engine_set = load_engines(engines, backend)
-    reference = torch_engines(load_pipeline(base, unet))
+    model = engine_set.manifest.model
+    if str(base) == model.base:
+        base_revision = base_revision or model.base_revision
+    if str(unet) == model.unet:
+        unet_revision = unet_revision or model.unet_revision
+    pipeline = load_pipeline(base, unet, base_revision=base_revision, unet_revision=unet_revision, report=report)
+    reference = torch_engines(pipeline)
     tolerance = TOLERANCE[engine_set.manifest.precision]
     rng = np.random.default_rng(seed)
     for graph in GRAPHS:
