@@ -201,7 +201,7 @@ from dc_rt import UserError
 from dc_rt.spool import Spool
 
 folder, held = Path({str(tmp_path / "spool")!r}), 0
-for _ in range(300):
+while held < 100:
     try:
         with Spool(folder, {FINGERPRINT!r}, 3, 4):
             (folder / "mine").touch(exist_ok=False)
@@ -209,13 +209,7 @@ for _ in range(300):
             (folder / "mine").unlink()
     except UserError:
         pass
-print(held)
 """
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    ends = [process.communicate() for process in processes]
-    assert not any(errors for _, errors in ends), ends
-    assert sum(int(held) for held, _ in ends) >= 300
+    processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [process.communicate()[1] for process in processes] == [""] * 4
     assert not (tmp_path / "spool").exists()
