@@ -40,7 +40,6 @@ EXPORT_TESTS = (
     "test_resize.py",
     "test_rewrite.py",
     "test_scenes.py",
-    "test_schedule.py",
     "test_tensorrt.py",
 )
 collect_ignore = [] if find_spec("torch") else list(EXPORT_TESTS)

@@ -17,6 +17,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from requirements import requirements
 
+pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+
 ALONE = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MAKEFLAGS", "MAKELEVEL")}
 
 

@@ -119,6 +119,7 @@ def test_the_torch_backend_runs_the_checkpoint_of_the_manifest(engines, model):
 
 
 def test_the_torch_backend_says_when_the_checkpoint_is_gone(engine_set):
+    pytest.importorskip("torch", reason="PyTorch is not installed: it comes with the extra export")
     model = json.loads((engine_set / "manifest.json").read_text())["model"]
     edit(engine_set, model=model | {"base": "/gone/base", "unet": "/gone/unet"})
     with pytest.raises(UserError, match="/gone/base"):

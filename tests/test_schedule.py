@@ -1,21 +1,25 @@
 import numpy as np
 import pytest
-import torch
 
 from dc_rt import UserError
 from dc_rt.schedule import initial_scale, karras_sigmas
-from depthcrafter import load_scheduler
+
+
+@pytest.fixture
+def scheduler(checkpoint):
+    """The checkpoint's own, which needs PyTorch."""
+    from depthcrafter import load_scheduler
+
+    return load_scheduler(checkpoint[0])
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 10, 25])
-def test_sigmas_are_those_of_the_checkpoints_scheduler(checkpoint, steps):
-    scheduler = load_scheduler(checkpoint[0])
+def test_sigmas_are_those_of_the_checkpoints_scheduler(scheduler, steps):
     scheduler.set_timesteps(steps)
     np.testing.assert_allclose(karras_sigmas(steps), scheduler.sigmas.numpy(), rtol=1e-6)
 
 
-def test_initial_scale_is_that_of_the_checkpoints_scheduler(checkpoint):
-    scheduler = load_scheduler(checkpoint[0])
+def test_initial_scale_is_that_of_the_checkpoints_scheduler(scheduler):
     scheduler.set_timesteps(5)
     assert initial_scale() == pytest.approx(float(scheduler.init_noise_sigma), rel=1e-6)
 
@@ -35,8 +39,8 @@ def test_no_steps_is_an_error(steps):
         karras_sigmas(steps)
 
 
-def test_a_step_with_d_is_the_schedulers_step_with_v(checkpoint):
-    scheduler = load_scheduler(checkpoint[0])
+def test_a_step_with_d_is_the_schedulers_step_with_v(scheduler):
+    torch = pytest.importorskip("torch")
     scheduler.set_timesteps(5)
     sigmas = karras_sigmas(5)
     rng = torch.Generator().manual_seed(0)

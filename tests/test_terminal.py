@@ -1,7 +1,6 @@
 """Colour and progress bars, on a real terminal: a pseudo-terminal whose every byte is looked at."""
 
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from media_helpers import moving_gradient, write_clip
+
+pty = pytest.importorskip("pty", reason="there are no pseudo-terminals")
 
 COLOUR = re.compile(rb"\x1b\[(?:[0-9]*;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])[;m]")
 ESCAPE = b"\x1b"
