@@ -25,7 +25,8 @@ class Timeline:
         times: int64 [num_frames], strictly increasing from 0.
         end: when the last frame stops being shown.
         fps: frames a second: the rate where it is constant, else the average.
-        is_constant: whether frames come at the rate `fps`, although some may be missing; a tick is then 1/fps.
+        is_constant: whether frames come at the rate `fps`, although some may be missing; a tick is then 1/fps, or a
+            whole part of it.
     """
 
     tick: Fraction
@@ -58,9 +59,9 @@ class Timeline:
         end = int(self.times[following]) if following < len(self.times) else self.end
         if not self.is_constant:
             return Timeline(self.tick, times, end, self.fps / stride, False)
-        # The coarsest tick that has a whole number between all of them: a constant rate stays exactly constant.
-        step = math.gcd(stride, *map(int, np.diff(times)))
-        return Timeline(self.tick * step, times // step, max(-(-end // step), 1), self.fps / stride, True)
+        # The coarsest tick that they and the end are whole numbers of: a constant rate stays exactly constant.
+        step = math.gcd(stride, end, *map(int, np.diff(times)))
+        return Timeline(self.tick * step, times // step, end // step, self.fps / stride, True)
 
 
 def timeline_of(
