@@ -32,15 +32,17 @@ EXPORT_TESTS = (
     "test_evaluate.py",
     "test_export.py",
     "test_gpu_check.py",
-    "test_half_weights.py",
     "test_half_precision.py",
+    "test_half_weights.py",
+    "test_hub.py",
     "test_instance_norm.py",
     "test_nano.py",
     "test_reference.py",
     "test_resize.py",
     "test_rewrite.py",
-    "test_scenes.py",
+    "test_staging.py",
     "test_tensorrt.py",
+    "test_weights.py",
 )
 collect_ignore = [] if find_spec("torch") else list(EXPORT_TESTS)
 
