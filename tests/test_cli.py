@@ -44,7 +44,7 @@ def decode(path):
 
 @pytest.mark.parametrize(
     ("name", "size", "num_frames"),
-    [("bikes.mp4", (64, 128), 40), ("carphone_pristine.mp4", (128, 128), 30), ("bigbuckbunny.mp4", (64, 128), 20)],
+    [("bikes.mp4", (64, 128), 40), ("carphone_pristine.mp4", (64, 128), 30), ("bigbuckbunny.mp4", (64, 128), 20)],
 )
 def test_real_clips_become_videos_of_their_length_size_and_rate(name, size, num_frames):
     clip = real_clip(name)

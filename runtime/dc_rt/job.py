@@ -320,7 +320,7 @@ def _write_results(staging: Path, plan: Plan, options: Options, spool: Spool, cl
         if options.save_exr:
             write_depth.append(behind(ExrWriter(staging / plan.name, aspect)))
         if options.save_png:
-            write_depth.append(behind(PngWriter(staging / plan.name, aspect)))
+            write_depth.append(behind(PngWriter(staging / plan.name)))
         read = stack.enter_context(ahead(read_numbered(plan.source, *size, plan.stride, plan.num_frames), READ_AHEAD))
         for (number, frame), depth in zip(read, spool.normalised(), strict=False):
             with clock.measure("write", frames=1):

@@ -179,8 +179,10 @@ def _to_rgb(frame: VideoFrame, height: int, width: int, reformatter: VideoReform
 
 def _probe_folder(folder: Path) -> VideoInfo:
     images = list_images(folder)
-    height, width, aspect, notes = look_through(images)
-    return VideoInfo(folder, height, width, aspect, Timeline.even(len(images), IMAGE_FOLDER_FPS), None, notes)
+    height, width, notes = look_through(images)
+    return VideoInfo(
+        folder, height, width, Fraction(width, height), Timeline.even(len(images), IMAGE_FOLDER_FPS), None, notes
+    )
 
 
 def _probe_file(path: Path) -> VideoInfo:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Generator, Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -37,21 +36,18 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(images, key=_natural_key)
 
 
-def look_through(images: list[Path]) -> tuple[int, int, Fraction, tuple[str, ...]]:
-    """Height, width and aspect of the images as they are shown, which all must share, and what is to be said of them.
+def look_through(images: list[Path]) -> tuple[int, int, tuple[str, ...]]:
+    """Height and width of the images as they are shown, which all must share, and what is to be said of them.
 
     Decodes every image, so that a broken one is found before any work is done; raises `UserError` naming it.
     """
     size: tuple[int, int] | None = None
-    aspect = Fraction(1)
     num_transparent = num_with_more = num_wide = 0
     for image in images:
-        frame, pixel_aspect, has_more = _decode_image(image)
-        stored = Fraction(frame.width, frame.height) * pixel_aspect
-        orientation = Orientation.of(frame)
-        shown = orientation.shown_size(frame.height, max(round(frame.height * stored), 1))
+        frame, has_wide_pixels, has_more = _decode_image(image)
+        shown = Orientation.of(frame).shown_size(frame.height, frame.width)
         if size is None:
-            size, aspect = shown, 1 / stored if orientation.transposed else stored
+            size = shown
         elif shown != size:
             raise UserError(
                 f"{image} is {shown[1]}x{shown[0]} pixels where {images[0].name} is {size[1]}x{size[0]}; "
@@ -59,16 +55,17 @@ def look_through(images: list[Path]) -> tuple[int, int, Fraction, tuple[str, ...
             )
         num_transparent += is_transparent(frame)
         num_with_more += has_more
-        num_wide += pixel_aspect != 1
+        num_wide += has_wide_pixels
     assert size is not None  # `list_images` gives one at least
     notes = (
         (num_transparent, ALPHA),
         (num_with_more, "of several pages or frames, of which the first is read"),
-        (num_wide, "stored with pixels that are not square, read as they are shown"),
+        # Programs take the two densities that an image states in opposite senses, and most take no notice of them.
+        (num_wide, "of pixels that are said not to be square, read as if they were"),
     )
     of_all = f" of {len(images)} images:" if len(images) > 1 else ""
     said = tuple(f"{count}{of_all} {note}" if count < len(images) else note for count, note in notes if count)
-    return *size, aspect, said
+    return *size, said
 
 
 def is_transparent(frame: VideoFrame) -> bool:
@@ -84,8 +81,8 @@ def decode_images(images: list[Path]) -> Generator[VideoFrame, None, None]:
         yield _decode_image(image)[0]
 
 
-def _decode_image(path: Path) -> tuple[VideoFrame, Fraction, bool]:
-    """The picture, the width to height of its pixels, and whether the file has more of them."""
+def _decode_image(path: Path) -> tuple[VideoFrame, bool, bool]:
+    """The picture, whether its pixels are said not to be square, and whether the file has more pictures."""
     try:
         # An open file rather than a name: FFmpeg would take "%d" in a name for a pattern.
         with path.open("rb") as file, open_input(file) as container:
@@ -98,10 +95,10 @@ def _decode_image(path: Path) -> tuple[VideoFrame, Fraction, bool]:
                 )
             frames = container.decode(stream)
             frame = next(frames)
-            pixel_aspect = to_fraction(codec.sample_aspect_ratio) or Fraction(1)
+            has_wide_pixels = to_fraction(codec.sample_aspect_ratio) not in (None, 1)
             # Behind a JPEG there may be another, such as the map of a photo's brightness, which is no picture.
             has_more = "jpeg" not in container.format.name and (_has_another(frames) or _has_pages(path))
-            return frame, pixel_aspect, has_more
+            return frame, has_wide_pixels, has_more
     except (*DECODING_ERRORS, OSError, StopIteration, IndexError) as error:
         if isinstance(error, DECODING_ERRORS) and is_animated_webp(path):
             raise UserError(

@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Rates that cameras, broadcasts and editors use. Containers round times, so that a rate cannot be read off them.
-_COMMON_RATES = tuple(
-    Fraction(rate) for nominal in (24, 30, 48, 60, 120, 240) for rate in (nominal, Fraction(1000 * nominal, 1001))
-) + tuple(Fraction(rate) for rate in (5, 6, 8, 10, 12, Fraction(25, 2), 15, 20, 25, 50, 100, 200))
+_ROUND_RATES = (5, 6, 8, 10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 72, 75, 90, 100, 120, 144, 200, 240)
+_COMMON_RATES = (
+    *map(Fraction, _ROUND_RATES),
+    *(Fraction(1000 * rate, 1001) for rate in _ROUND_RATES if rate % 12 == 0 or rate == 30),
+    Fraction(25, 2),
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,7 +27,8 @@ SQUARE = Fraction(1)
 
 # MP4 counts ticks a second in 32 bits, and players in fewer: clocks of a nanosecond are cut down to a microsecond.
 _SHORTEST_TICK = Fraction(1, 1_000_000)
-_LARGEST_FIELD = 65535  # of numbers in H.264's and PNG's headers
+_LARGEST_FIELD = 65535  # of numbers in H.264's headers
+_PHYS_BYTES = 21  # of a PNG file's chunk pHYs: length, name, two numbers and a unit, checksum
 
 
 def fitting(sample_aspect_ratio: Fraction) -> Fraction:
@@ -195,16 +196,15 @@ class ExrWriter:
 class PngWriter:
     """A folder of `frame_0000.png`, 16-bit grey."""
 
-    def __init__(self, folder: str | Path, sample_aspect_ratio: Fraction = SQUARE) -> None:
+    def __init__(self, folder: str | Path) -> None:
         """Creates the folder."""
         self._folder = _make_folder(folder)
-        self._sample_aspect_ratio = sample_aspect_ratio
         self._num_frames = 0
 
     def write(self, depth: NDArray[np.float32]) -> None:
         """Write the next frame, [H,W] in [0,1], as round(depth * 65535)."""
         path = self._folder / f"frame_{self._num_frames:04d}.png"
-        path.write_bytes(_encode_png(np.round(depth * 65535).astype(np.uint16), self._sample_aspect_ratio))
+        path.write_bytes(_encode_png(np.round(depth * 65535).astype(np.uint16)))
         self._num_frames += 1
 
     def __enter__(self) -> Self:
@@ -222,12 +222,15 @@ def _make_folder(folder: str | Path) -> Path:
     return folder
 
 
-def _encode_png(grey: NDArray[np.uint16], sample_aspect_ratio: Fraction) -> bytes:
+def _encode_png(grey: NDArray[np.uint16]) -> bytes:
     """A PNG file of a 16-bit grey image [H,W]."""
     encoder = av.VideoCodecContext.create("png", "w")
     encoder.height, encoder.width = grey.shape
     encoder.pix_fmt = "gray16be"
     encoder.time_base = Fraction(1)  # asked for, though an image has no time
-    encoder.sample_aspect_ratio = fitting(sample_aspect_ratio)
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(grey), format="gray16be")
-    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+    contents = b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+    # It says nothing of the shape of pixels: FFmpeg takes the two numbers for it in the opposite sense of the PNG
+    # specification, so that one of two programs would widen what is to be narrowed. FFmpeg writes 0 and 0.
+    at = contents.index(b"pHYs") - 4
+    return contents[:at] + contents[at + _PHYS_BYTES :]
