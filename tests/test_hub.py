@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from dc_rt.engine import Manifest
 from dc_rt.engine.discovery import BUNDLED
@@ -60,7 +61,9 @@ def run(hub, home):
 
     def run(*arguments, token=READER, **environment):
         values = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home), "HF_TOKEN": token}
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+        # Without what the tests' own process has set for itself.
+        own = ("HF_", "TRANSFORMERS_", "DIFFUSERS_", "TQDM_")
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(own)}
         environment = inherited | {key: value for key, value in (values | environment).items() if value}
         command = [sys.executable, *(arguments or ("-m", "dc_export.cli", "onnx", "--out", "set"))]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -262,6 +265,17 @@ def test_too_little_room_is_said_before_the_download(hub, run, home):
 def test_a_cache_that_cannot_be_written_is_a_sentence(run, home):
     home.write_text("a file, where a folder should be")
     assert "cannot be used" in one_sentence(run())
+
+
+def test_what_libraries_say_is_out_of_sight_unless_asked_for(hub, run, tmp_path):
+    base, unet = (hub.repositories[name].commits[hub.repositories[name].branches["main"]] for name in (BASE, UNET))
+    copy = Path(shutil.copytree(base, tmp_path / "copy"))
+    weights = load_file(copy / "image_encoder/model.safetensors")
+    key = "vision_model.encoder.layers.1.mlp.fc1.bias"
+    save_file({name: value for name, value in weights.items() if name != key}, copy / "image_encoder/model.safetensors")
+    options = ["-m", "dc_export.cli", "onnx", "--out", "set", "--base", str(copy), "--unet", str(unet)]
+    assert f"lacks 1 of its {len(weights)} weights ({key})" in one_sentence(run(*options))
+    assert run(*options, "-v").stderr.count("\n") > 1
 
 
 def test_the_real_ids_are_exported_and_their_commits_recorded_and_loaded_again(hub, run, home, tmp_path):
