@@ -83,6 +83,7 @@ ONNX = ("onnx", "--base", "nano", "--unet", "nano", "--out", "set")
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
 def test_dc_export_without_its_extra_says_how_to_install_it(command, module):
+    pytest.importorskip("torch", reason="PyTorch is not installed: it comes with the extra export")
     done = without({module}, MAIN, *command)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
@@ -92,6 +93,7 @@ def test_dc_export_without_its_extra_says_how_to_install_it(command, module):
 
 
 def test_a_library_that_is_broken_is_told_with_its_reason():
+    pytest.importorskip("torch", reason="PyTorch is not installed: it comes with the extra export")
     sentence = missing_module(ImportError("libcudart.so.13: cannot open shared object file\nand more", name="torch"))
     assert sentence.startswith("torch is installed and cannot be loaded (libcudart.so.13: cannot open")
     assert "\n" not in sentence

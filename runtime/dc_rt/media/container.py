@@ -65,12 +65,13 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     if not streams:
         raise UserError(f"{path} has no video stream, only sound or other data; give a file with a picture.")
     stream = streams[0]
-    if is_encrypted(stream):
+    # It may be but a part of a stream that is, behind one that is not.
+    if is_encrypted(stream) or says_encrypted(path):
         raise encrypted(path)
+    if stream.frames == 1 and any(part.disposition & Disposition.dependent for part in container.streams.video):
+        raise UserError(f"{path} is a picture made of tiles, which are not put together here; save it as PNG or JPEG.")
     # Older versions of PyAV (18.0 for one) crash on decoding a stream that they have no decoder for.
     if stream.codec_context is None:
-        if says_encrypted(path):
-            raise encrypted(path)
         raise UserError(f"There is no decoder here for {path}; convert it to H.264 first.")
     return stream
 
@@ -93,9 +94,10 @@ def is_encrypted(stream: VideoStream) -> bool:
 def may_start_anywhere(container: InputContainer) -> bool:
     """Whether the first packets may refer to frames that are not there, as in a recording of a broadcast.
 
-    ISO media files start with what can be decoded, whatever they say of keyframes: what an edit list cuts off is there.
+    Other files start with what can be decoded, whatever they say of keyframes: what an edit list cuts off is there, and
+    some formats mark none.
     """
-    return not container.format.name.startswith("mov")
+    return is_of_kind(container, Flags.ts_discont) or is_of_kind(container, Flags.no_timestamps)
 
 
 def read_packets(

@@ -151,7 +151,10 @@ def _numbered(
             if stamps is None:
                 following += num_missed
             elif frame.pts is not None:
-                following = max(following, int(np.searchsorted(stamps, frame.pts)))
+                place = int(np.searchsorted(stamps, frame.pts))
+                # Some decoders give a frame another time than its packet had: it follows the one before.
+                if place < num_frames and stamps[place] == frame.pts:
+                    following = max(following, place)
             if following >= num_frames:
                 damage.num_surplus += 1
                 continue

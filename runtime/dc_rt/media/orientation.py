@@ -49,6 +49,12 @@ class Orientation:
         along, across = ((c, b), (a, d)) if transposed else ((a, d), (b, c))
         return cls(transposed, along[1] < 0, along[0] < 0, max(map(abs, across)) * 100 <= max(map(abs, along)))
 
+    @classmethod
+    def of_exif(cls, number: int) -> Orientation:
+        """That of EXIF's tag 0x0112, 1 to 8; anything else is taken for 1, upright."""
+        mirrored_rows, mirrored_columns = number in (3, 4, 7, 8), number in (2, 3, 6, 7)
+        return cls(number in (5, 6, 7, 8), mirrored_rows, mirrored_columns)
+
     def shown_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width as shown of a picture that is stored with these; and the other way round."""
         return (width, height) if self.transposed else (height, width)

@@ -32,8 +32,8 @@ from dc_rt.media.container import (
 from dc_rt.media.decode import Damage, decoded_frames, numbered_frames
 from dc_rt.media.orientation import Orientation
 from dc_rt.media.pyav import to_fraction
-from dc_rt.media.read_images import ALPHA, decode_images, is_transparent, list_images, look_through
-from dc_rt.media.structure import ends_early, is_animated_webp
+from dc_rt.media.read_images import ALPHA, is_transparent, list_images, look_through, oriented_images
+from dc_rt.media.structure import ends_early, is_animated_webp, is_heif
 from dc_rt.media.timeline import Timeline, timeline_of, unevenness
 
 # Images carry no frame rate.
@@ -141,19 +141,20 @@ def read_numbered(
     if count == 0:
         return
     with closing(_stored_frames(source, stride, count, damage or Damage())) as frames:
-        for number, frame in frames:
+        for number, frame, orientation in frames:
             given += 1
             if given > start:
-                yield number, _to_rgb(frame, height, width, reformatter)
+                yield number, _to_rgb(frame, orientation, height, width, reformatter)
 
 
 def _stored_frames(
     source: VideoInfo, stride: int, count: int, damage: Damage
-) -> Generator[tuple[int, VideoFrame], None, None]:
-    """n and frame n * stride as it is stored, for n below `count`."""
+) -> Generator[tuple[int, VideoFrame, Orientation], None, None]:
+    """n, frame n * stride as it is stored, and how it is turned, for n below `count`."""
     if source.path.is_dir():
-        with closing(decode_images(list_images(source.path)[: count * stride : stride])) as images:
-            yield from enumerate(images)
+        with closing(oriented_images(list_images(source.path)[: count * stride : stride])) as images:
+            for number, (image, orientation) in enumerate(images):
+                yield number, image, orientation
         return
     # Frames in between are decoded too: seeking is not exact in every container.
     with closing(numbered_frames(source.path, source.stamps, source.num_frames, damage)) as frames:
@@ -161,14 +162,15 @@ def _stored_frames(
             if number > (count - 1) * stride:
                 return
             if number % stride == 0:
-                yield number // stride, frame
+                yield number // stride, frame, Orientation.of(frame)
             if number == (count - 1) * stride:
                 return
 
 
-def _to_rgb(frame: VideoFrame, height: int, width: int, reformatter: VideoReformatter) -> NDArray[np.uint8]:
+def _to_rgb(
+    frame: VideoFrame, orientation: Orientation, height: int, width: int, reformatter: VideoReformatter
+) -> NDArray[np.uint8]:
     """The frame as it is shown, uint8 [height,width,3]."""
-    orientation = Orientation.of(frame)
     stored_height, stored_width = orientation.shown_size(height, width)
     # Bilinear, straight to RGB in one pass, is nearest to what the original's reader (decord) does.
     rgb = reformatter.reformat(
@@ -273,7 +275,7 @@ def _scan(path: Path) -> _Packets:
             to_fraction(stream.time_base) or Fraction(1),
             rates,
             to_fraction(stream.sample_aspect_ratio) or Fraction(1),
-            tuple(_container_notes(container, stream)),
+            tuple(_container_notes(path, container, stream)),
         )
 
 
@@ -359,10 +361,15 @@ def _decoded_stamps(path: Path) -> list[int | None]:
     return stamps
 
 
-def _container_notes(container: InputContainer, stream: VideoStream) -> Iterator[str]:
+def _container_notes(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[str]:
     """What is to be said of the file."""
     streams = video_streams(container)
-    if len(streams) > 1:
+    if is_heif(path):
+        # The others are the picture's alpha channel, in its size, or a thumbnail.
+        size = (stream.height, stream.width)
+        if any((other.height, other.width) == size for other in streams if other.index != stream.index):
+            yield ALPHA
+    elif len(streams) > 1:
         which = "the default" if stream.disposition & Disposition.default else "the first"
         yield f"{len(streams)} video streams, of which {which} one is read"
     if is_of_kind(container, Flags.no_timestamps):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from av.video.frame import VideoFrame
 
@@ -15,6 +14,7 @@ from dc_rt.media.container import MAX_PIXELS
 from dc_rt.media.orientation import Orientation
 from dc_rt.media.pyav import DECODING_ERRORS, open_input, to_fraction
 from dc_rt.media.structure import is_animated_webp
+from dc_rt.media.tiff import NEXT_PAGE, read_tags, unread_kind, webp_orientation
 
 ALPHA = "transparent, read without its alpha channel"
 
@@ -44,8 +44,9 @@ def look_through(images: list[Path]) -> tuple[int, int, tuple[str, ...]]:
     size: tuple[int, int] | None = None
     num_transparent = num_with_more = num_wide = 0
     for image in images:
-        frame, has_wide_pixels, has_more = _decode_image(image)
-        shown = Orientation.of(frame).shown_size(frame.height, frame.width)
+        decoded = _decode_image(image)
+        frame = decoded.frame
+        shown = decoded.orientation.shown_size(frame.height, frame.width)
         if size is None:
             size = shown
         elif shown != size:
@@ -54,8 +55,8 @@ def look_through(images: list[Path]) -> tuple[int, int, tuple[str, ...]]:
                 "the images of a folder must be of one size."
             )
         num_transparent += is_transparent(frame)
-        num_with_more += has_more
-        num_wide += has_wide_pixels
+        num_with_more += decoded.has_more
+        num_wide += decoded.has_wide_pixels
     assert size is not None  # `list_images` gives one at least
     notes = (
         (num_transparent, ALPHA),
@@ -78,12 +79,31 @@ def is_transparent(frame: VideoFrame) -> bool:
 def decode_images(images: list[Path]) -> Generator[VideoFrame, None, None]:
     """Each image in turn, in its own pixel format; raises `UserError` naming one that cannot be decoded."""
     for image in images:
-        yield _decode_image(image)[0]
+        yield _decode_image(image).frame
 
 
-def _decode_image(path: Path) -> tuple[VideoFrame, bool, bool]:
-    """The picture, whether its pixels are said not to be square, and whether the file has more pictures."""
+def oriented_images(images: list[Path]) -> Generator[tuple[VideoFrame, Orientation], None, None]:
+    """As `decode_images`, with how each is to be turned."""
+    for image in images:
+        decoded = _decode_image(image)
+        yield decoded.frame, decoded.orientation
+
+
+@dataclass(frozen=True)
+class _Image:
+    """A picture; whether its pixels are said not to be square, and whether the file has more pictures."""
+
+    frame: VideoFrame
+    orientation: Orientation
+    has_wide_pixels: bool
+    has_more: bool
+
+
+def _decode_image(path: Path) -> _Image:
     try:
+        tags = read_tags(path)
+        if kind := unread_kind(tags):
+            raise UserError(f"{path} is a TIFF file {kind}, a kind that is not read here; save it as PNG.")
         # An open file rather than a name: FFmpeg would take "%d" in a name for a pattern.
         with path.open("rb") as file, open_input(file) as container:
             stream = container.streams.video[0]
@@ -95,10 +115,17 @@ def _decode_image(path: Path) -> tuple[VideoFrame, bool, bool]:
                 )
             frames = container.decode(stream)
             frame = next(frames)
-            has_wide_pixels = to_fraction(codec.sample_aspect_ratio) not in (None, 1)
-            # Behind a JPEG there may be another, such as the map of a photo's brightness, which is no picture.
-            has_more = "jpeg" not in container.format.name and (_has_another(frames) or _has_pages(path))
-            return frame, has_wide_pixels, has_more
+            orientation = Orientation.of(frame)
+            if orientation == Orientation() and container.format.name == "webp_pipe":
+                # FFmpeg does not find it behind the six bytes that most programs put before it, as JPEG has them.
+                orientation = Orientation.of_exif(webp_orientation(path))
+            return _Image(
+                frame,
+                orientation,
+                to_fraction(codec.sample_aspect_ratio) not in (None, 1),
+                # Behind a JPEG there may be another, such as the map of a photo's brightness, which is no picture.
+                "jpeg" not in container.format.name and (_has_another(frames) or bool(tags.get(NEXT_PAGE))),
+            )
     except (*DECODING_ERRORS, OSError, StopIteration, IndexError) as error:
         if isinstance(error, DECODING_ERRORS) and is_animated_webp(path):
             raise UserError(
@@ -112,21 +139,6 @@ def _has_another(frames: Iterator[VideoFrame]) -> bool:
         return next(frames, None) is not None
     except DECODING_ERRORS:
         return False
-
-
-def _has_pages(path: Path) -> bool:
-    """Whether a TIFF file has more than one page, of which FFmpeg reads the first (TIFF 6.0, section 2; BigTIFF)."""
-    with path.open("rb") as file:
-        start = file.read(16)
-        order: Literal["little", "big"] = "little" if start[:2] == b"II" else "big"
-        version = int.from_bytes(start[2:4], order)
-        if start[:2] not in (b"II", b"MM") or version not in (42, 43):
-            return False
-        offset, count_size, entry_size = (start[4:8], 2, 12) if version == 42 else (start[8:16], 8, 20)
-        file.seek(int.from_bytes(offset, order))
-        num_entries = int.from_bytes(file.read(count_size), order)
-        file.seek(num_entries * entry_size, os.SEEK_CUR)
-        return any(file.read(len(offset)))
 
 
 def _natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:

@@ -15,6 +15,7 @@ _FRAME_BOXES = (b"moov", b"moof", b"mdat")
 _INDEX_BOXES = (b"moov", b"meta")  # the second in AVIF and HEIF, which are images
 # Sample entries of encrypted video: common encryption (ISO/IEC 23001-7), and Apple's own.
 ENCRYPTED_ENTRIES = ("encv", "drmi")
+_HEIF_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 _LARGEST_INDEX = 1 << 26  # bytes that are searched for these
 
 # RFC 8794 and RFC 9559.
@@ -42,7 +43,7 @@ def ends_early(path: Path) -> bool:
 
 
 def says_encrypted(path: Path) -> bool:
-    """Whether the index of an MP4/MOV file names encrypted video; False for all other files."""
+    """Whether an index of an MP4/MOV file names encrypted video; False for all other files."""
     with path.open("rb") as file:
         if file.read(8)[4:] != b"ftyp":
             return False
@@ -50,8 +51,16 @@ def says_encrypted(path: Path) -> bool:
             if kind == b"moov":
                 file.seek(offset)
                 index = file.read(min(length, _LARGEST_INDEX))
-                return any(entry.encode() in index for entry in ENCRYPTED_ENTRIES)
+                if any(entry.encode() in index for entry in ENCRYPTED_ENTRIES):
+                    return True
     return False
+
+
+def is_heif(path: Path) -> bool:
+    """Whether a file is an image, or several, in the manner of HEIF, as AVIF is (ISO/IEC 23008-12)."""
+    with path.open("rb") as file:
+        start = file.read(12)
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS
 
 
 def is_animated_webp(path: Path) -> bool:

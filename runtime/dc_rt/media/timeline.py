@@ -121,8 +121,10 @@ def _numbers(times: NDArray[np.int64], tick: Fraction, fps: Fraction) -> NDArray
     exact = times * float(tick * fps)
     numbers = np.rint(exact).astype(np.int64)
     steps = np.diff(numbers)
-    # Both the first time and this one were rounded. Beyond a quarter of a frame anything would fit.
-    tolerance = min(1.01 * float(tick * fps), 0.25)
+    # Both the first time and this one were rounded to ticks; not where a tick is a frame or near it, and beyond a
+    # quarter of a frame anything would fit.
+    rounding = 1.01 * float(tick * fps)
+    tolerance = rounding if rounding <= 0.25 else 0.02
     fits = (
         np.abs(exact - numbers).max() <= tolerance
         and steps.min() >= 1
