@@ -380,6 +380,21 @@ def test_results_lie_exactly_over_the_source(nano: DepthCrafter, tmp_path: Path,
     assert header["pixelAspectRatio"] == pytest.approx(float(expected), rel=1e-6)
 
 
+@pytest.mark.parametrize(("color_range", "expected"), [(1, [0, 128, 255]), (2, [16, 126, 235])])
+def test_grey_is_read_in_its_range(tmp_path: Path, color_range: int, expected: list[int]) -> None:
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=24)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "gray"
+        stream.color_range = color_range
+        shades = np.repeat(np.array([[16, 126, 235]], np.uint8), 32, axis=1).repeat(64, axis=0)
+        frame = av.VideoFrame.from_ndarray(shades, format="gray")
+        frame.color_range = color_range
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    (frame,) = read_frames(path, 64, 96)
+    assert frame[32, [16, 48, 80], 0].tolist() == expected
+
+
 # Damage
 
 

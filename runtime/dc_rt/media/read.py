@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from array import array
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +14,7 @@ from av.container import InputContainer
 from av.format import Flags
 from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -41,7 +42,9 @@ IMAGE_FOLDER_FPS = Fraction(24)
 
 # What bare streams are taken at that state no rate; FFmpeg's own choice.
 _BARE_STREAM_FPS = Fraction(25)
+_NONE = np.iinfo(np.int64).min  # where a packet or a frame has no time stamp, as in FFmpeg
 _TRIAL_PACKETS = 24  # that are decoded to see whether each is a frame, and how frames are told
+_FULL_RANGE = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)  # of black 16, white 235
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ISO/IEC 23091-2, transfer characteristics
 
 
@@ -176,7 +179,11 @@ def _to_rgb(
     rgb = reformatter.reformat(
         frame, stored_width, stored_height, format="rgb24", interpolation="BILINEAR"
     ).to_ndarray()
-    return np.ascontiguousarray(orientation.apply(rgb.astype(np.uint8, copy=False)))
+    rgb = rgb.astype(np.uint8, copy=False)
+    # swscale takes grey for full range, whatever it is.
+    if frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG.value:
+        rgb = _FULL_RANGE[rgb]
+    return np.ascontiguousarray(orientation.apply(rgb))
 
 
 def _probe_folder(folder: Path) -> VideoInfo:
@@ -205,7 +212,7 @@ class _Packets:
     """What the packets of a video say of its frames, hidden ones and those before the first keyframe left out.
 
     Attributes:
-        shown: time stamps of presentation, in decoding order; None where there are none.
+        shown: time stamps of presentation, in decoding order: int64, `_NONE` where there are none.
         decoded: likewise, of decoding.
         num_tried: how many of them are among the first `_TRIAL_PACKETS`.
         last_duration: ticks that the last frame is shown for; 0 where the file does not say.
@@ -215,8 +222,8 @@ class _Packets:
         notes: what is to be said of the file.
     """
 
-    shown: list[int | None]
-    decoded: list[int | None]
+    shown: NDArray[np.int64]
+    decoded: NDArray[np.int64]
     num_tried: int
     last_duration: int
     tick: Fraction
@@ -227,9 +234,8 @@ class _Packets:
 
 def _scan(path: Path) -> _Packets:
     """Read a file to its end, decoding nothing."""
-    shown: list[int | None] = []
-    decoded: list[int | None] = []
-    durations: list[int] = []
+    # Eight bytes a number: a film has hundreds of thousands of frames.
+    shown, decoded, durations = array("q"), array("q"), array("q")
     num_packets = num_tried = 0
     last_is_corrupt = False
     with open_video(path) as container:
@@ -253,8 +259,8 @@ def _scan(path: Path) -> _Packets:
             num_packets += 1
             # An edit list hides frames that others are predicted from.
             if not packet.is_discard and not is_hidden(packet, codec.name):
-                shown.append(packet.pts)
-                decoded.append(packet.dts)
+                shown.append(_NONE if packet.pts is None else packet.pts)
+                decoded.append(_NONE if packet.dts is None else packet.dts)
                 durations.append(packet.duration or 0)
                 num_tried += num_packets <= _TRIAL_PACKETS
         if last_is_corrupt:
@@ -264,12 +270,12 @@ def _scan(path: Path) -> _Packets:
                 f"{path} has a video stream without a frame that can be decoded; record or export it again."
             )
         # In ISO media files a sample's duration is the time to the next one to be decoded, whatever is shown when.
-        by_decoding = container.format.name.startswith("mov") or None in shown
-        last = -1 if by_decoding else max(range(len(shown)), key=lambda index: shown[index] or 0)
+        stamps = np.array(shown, np.int64)
+        last = -1 if container.format.name.startswith("mov") or _NONE in stamps else int(np.argmax(stamps))
         rates = tuple(map(to_fraction, (stream.guessed_rate, stream.base_rate, stream.average_rate)))
         return _Packets(
-            shown,
-            decoded,
+            stamps,
+            np.array(decoded, np.int64),
             num_tried,
             durations[last],
             to_fraction(stream.time_base) or Fraction(1),
@@ -284,21 +290,21 @@ class _Trial:
     """What decoding the first packets gives: the first frame, the time stamps of all, and whether all went well."""
 
     first: VideoFrame | None
-    stamps: list[int | None]
+    stamps: NDArray[np.int64]
     is_clean: bool
 
 
 def _try(path: Path) -> _Trial:
     first = None
-    stamps: list[int | None] = []
+    stamps = array("q")
     is_clean = True
     with closing(decoded_frames(path, one_thread=True, num_packets=_TRIAL_PACKETS)) as frames:
         for frame in frames:
             is_clean &= frame is not None and not frame.is_corrupt
             if frame is not None:
                 first = first or frame
-                stamps.append(frame.pts)
-    return _Trial(first, stamps, is_clean)
+                stamps.append(_NONE if frame.pts is None else frame.pts)
+    return _Trial(first, np.array(stamps, np.int64), is_clean)
 
 
 def _first_frame(path: Path) -> VideoFrame:
@@ -315,23 +321,22 @@ def _first_frame(path: Path) -> VideoFrame:
 
 def _time(path: Path, packets: _Packets, trial: _Trial) -> tuple[NDArray[np.int64] | None, Timeline]:
     """What frames are told by, and when they are shown."""
-    stamps = _increasing(packets.shown, sort=True)
-    seen = _increasing(trial.stamps)
-    if stamps is not None and seen is not None and {*trial.stamps} <= {*packets.shown[: packets.num_tried]}:
+    stamps, seen, tried = np.sort(packets.shown), trial.stamps, packets.shown[: packets.num_tried]
+    if _tell_apart(stamps) and _tell_apart(seen) and np.isin(seen, tried).all():
         if trial.is_clean:
             # Frames that refer to some before the first keyframe cannot be had: a recording may start anywhere.
             stamps = stamps[stamps >= seen[0]]
-            if np.count_nonzero(np.array(packets.shown[: packets.num_tried], np.int64) >= seen[0]) != len(seen):
+            if np.count_nonzero(tried >= seen[0]) != len(seen):
                 # Not every packet is a frame, as where the two fields of a frame come one by one.
-                stamps = _increasing(_decoded_stamps(path))
-        if stamps is not None:
+                stamps = _decoded_stamps(path)
+        if _tell_apart(stamps):
             return stamps, timeline_of(stamps, packets.last_duration, packets.tick, packets.rates)
     # The decoder gives other times than the container, or none: frames are shown one after the other.
     num_frames = len(packets.shown)
     if trial.is_clean and len(trial.stamps) != packets.num_tried:
         num_frames = len(_decoded_stamps(path))
     for times in (packets.decoded, packets.shown):
-        known = np.array([time for time in times if time is not None], np.int64)
+        known = times[times != _NONE]
         if len(known) == num_frames:
             # Strictly increasing: of two frames with one time, the second is shown a tick later.
             known = np.maximum.accumulate(np.sort(known) - np.arange(num_frames)) + np.arange(num_frames)
@@ -340,25 +345,26 @@ def _time(path: Path, packets: _Packets, trial: _Trial) -> tuple[NDArray[np.int6
     return None, Timeline.even(num_frames, fps)
 
 
-def _increasing(stamps: Sequence[int | None], *, sort: bool = False) -> NDArray[np.int64] | None:
-    """The stamps, if all are there and each is greater than the one before, in order or put in order; else None."""
-    if not stamps or None in stamps:
-        return None
-    array = np.array(stamps, np.int64)
-    array = np.sort(array) if sort else array
-    return array if np.all(np.diff(array) > 0) else None
+def _tell_apart(stamps: NDArray[np.int64]) -> bool:
+    """Whether there are stamps, none is missing, and each is greater than the one before."""
+    return len(stamps) > 0 and _NONE not in stamps and bool(np.all(np.diff(stamps) > 0))
 
 
-def _decoded_stamps(path: Path) -> list[int | None]:
+def _decoded_stamps(path: Path) -> NDArray[np.int64]:
     """The time stamps of all frames that can be decoded, at the cost of decoding them all."""
-    stamps: list[int | None] = []
+    stamps = array("q")
     for one_thread in (False, True):
+        del stamps[:]
+        num_errors = 0
         with closing(decoded_frames(path, one_thread=one_thread)) as frames:
-            all_frames = [(frame is not None, frame.pts if frame else None) for frame in frames]
-        stamps = [stamp for is_frame, stamp in all_frames if is_frame]
-        if len(stamps) == len(all_frames):
+            for frame in frames:
+                if frame is None:
+                    num_errors += 1
+                else:
+                    stamps.append(_NONE if frame.pts is None else frame.pts)
+        if num_errors == 0:
             break
-    return stamps
+    return np.array(stamps, np.int64)
 
 
 def _container_notes(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[str]:
