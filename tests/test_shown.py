@@ -22,8 +22,9 @@ from PIL import Image
 from dc_rt import DepthCrafter, UserError
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.job import Options, plan_job, run_job
-from dc_rt.media import Damage, Timeline, VideoInfo, probe, read_frames, read_numbered
+from dc_rt.media import Damage, Mp4Writer, Timeline, VideoInfo, probe, read_frames, read_numbered
 from dc_rt.media.timeline import timeline_of
+from dc_rt.media.write import fitting
 from media_helpers import moving_gradient, write_clip, write_without_edges
 
 DATA = Path(__file__).parent / "data"
@@ -419,6 +420,88 @@ def test_lost_frames_are_counted_and_leave_the_others_where_they_are(
     for kind in ("depth", "vis", "input"):
         assert shown_times(tmp_path / "out" / f"clip_{kind}.mp4") == [Fraction(i - kept[0], 30) for i in kept]
     assert end_of(tmp_path / "out" / "clip_depth.mp4") == pytest.approx(1.0, abs=0.002)
+
+
+def test_a_lost_first_keyframe_moves_no_other_frame(tmp_path: Path) -> None:
+    whole = write_clip(tmp_path / "whole.mp4", moving_gradient(80, 64, 96), 25, options={"bf": "2", "g": "30"})
+    damage = Damage()
+    numbers = [n for n, _ in read_numbered(spoilt(whole, tmp_path / "clip.mp4", slice(0, 1)), 64, 96, damage=damage)]
+    assert numbers == list(range(30, 80))
+    assert (damage.num_lost, damage.num_frames) == (30, 80)
+
+
+def test_an_edit_list_may_hide_more_frames_than_are_tried(tmp_path: Path) -> None:
+    times = np.cumsum(np.random.default_rng(0).integers(20, 60, 90)).tolist()
+    whole = write_timed(tmp_path / "whole.mp4", times, MILLISECOND, options={"bf": "3"})
+    path = tmp_path / "edited.mp4"
+    with av.open(str(whole)) as clip, av.open(str(path), "w") as container:
+        stream = clip.streams.video[0]
+        copy = container.add_stream_from_template(stream)
+        shift = int((times[40] - times[0]) * MILLISECOND / stream.time_base)
+        for packet in clip.demux(stream):
+            if packet.dts is not None:
+                packet.pts -= shift
+                packet.dts -= shift
+                packet.stream = copy
+                container.mux(packet)
+    info = probe(path)
+    assert info.num_frames in (49, 50, 51)
+    kept = times[-info.num_frames :]
+    expected = [(time - kept[0]) / 1000 for time in kept]
+    assert info.timeline.seconds(range(info.num_frames)) == pytest.approx(expected, abs=1e-3)
+
+
+def test_frames_without_times_of_their_own_are_not_said_to_keep_them(tmp_path: Path) -> None:
+    whole = write_clip(tmp_path / "whole.avi", moving_gradient(30, 64, 96), 25, options={"bf": "2", "g": "10"})
+    damage = Damage()
+    list(read_frames(spoilt(whole, tmp_path / "clip.avi", slice(4, 5)), 64, 96, damage=damage))
+    assert next(damage.describe()).endswith("could not be decoded; those behind them may be shown too early")
+
+
+@pytest.mark.parametrize("pause", [60, 2400, 80000])
+def test_a_long_pause_is_kept(tmp_path: Path, pause: int) -> None:
+    times = [0, 33_000, 70_000, 70_000 + pause * 1_000_000]
+    timeline = timeline_of(np.array(times), 40_000, Fraction(1, 1_000_000), [])
+    with Mp4Writer(tmp_path / "clip.mp4", timeline, 64, 64) as writer:
+        for number, frame in enumerate(moving_gradient(4, 64, 64)):
+            writer.write(frame, number)
+    written = [float(time) for time in shown_times(tmp_path / "clip.mp4")]
+    assert written == pytest.approx([time / 1e6 for time in times], abs=1e-4)
+
+
+def test_a_pause_that_no_video_has_is_refused(tmp_path: Path) -> None:
+    clip = write_timed(tmp_path / "clip.mkv", [0, 40, 80, 3 * 86_400_000], MILLISECOND)
+    with pytest.raises(UserError, match="pause of more than a day between two frames"):
+        probe(clip)
+
+
+@pytest.mark.parametrize(
+    "ratio", [Fraction(1131613191, 1131120016), Fraction(10**10), Fraction(1, 10**6), Fraction(4, 3)]
+)
+def test_a_sample_aspect_ratio_fits_into_sixteen_bits(ratio: Fraction) -> None:
+    fitted = fitting(ratio)
+    assert 1 <= fitted.numerator <= 65535
+    assert 1 <= fitted.denominator <= 65535
+    if Fraction(1, 65535) <= ratio <= 65535:
+        assert float(fitted) == pytest.approx(float(ratio), rel=1e-6)
+
+
+def test_a_title_is_no_encryption(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "Midrmichael, encverted"
+        stream = container.add_stream("libx264", rate=24)
+        stream.height = stream.width = 64
+        frame = av.VideoFrame.from_ndarray(moving_gradient(1, 64, 64)[0], format="rgb24")
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    assert probe(path).num_frames == 1
+
+
+@pytest.mark.parametrize("contents", [b"RIFF\x10\0\0\0WEBPVP8X", b"RIFF\0\1\0\0WEBPEXIF\x20\0\0\0II+\0" + b"\xff" * 40])
+def test_a_photo_that_is_cut_off_is_refused(tmp_path: Path, contents: bytes) -> None:
+    (tmp_path / "0.webp").write_bytes(contents)
+    with pytest.raises(UserError, match=r"0\.webp is not an image"):
+        probe(tmp_path)
 
 
 def test_every_n_th_frame_is_that_of_the_whole_video(whole: Path, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ import shutil
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -251,7 +251,11 @@ def _run_model(model: DepthCrafter, plan: Plan, options: Options, spool: Spool, 
         with clock.measure("write", frames=0):
             spool.commit(state, clock.notes() | {"damage": vars(damage)})
 
-    with ahead(clock.timed("read", iter(frames)), READ_AHEAD) as read, Behind(WRITE_BEHIND) as writer:
+    with (
+        closing(frames),
+        ahead(clock.timed("read", frames), READ_AHEAD) as read,
+        Behind(WRITE_BEHIND) as writer,
+    ):
         depths = model(
             read,
             steps=options.num_denoising_steps,
@@ -272,18 +276,20 @@ def _run_model(model: DepthCrafter, plan: Plan, options: Options, spool: Spool, 
 
 
 def _refuse_hopeless(
-    frames: Iterator[NDArray[np.uint8]], window_size: int, damage: Damage, plan: Plan
-) -> Iterator[NDArray[np.uint8]]:
+    frames: Generator[NDArray[np.uint8], None, None], window_size: int, damage: Damage, plan: Plan
+) -> Generator[NDArray[np.uint8], None, None]:
     """The frames, once those of the first window are read: raises `UserError` if most of them cannot be decoded."""
-    window = deque(islice(frames, window_size))
-    if damage.is_hopeless:
-        raise UserError(
-            f"Most of the first {damage.num_frames} frames of {plan.source.path} cannot be decoded ({damage.num_lost} "
-            f"are lost, {damage.num_patched} damaged): it is damaged, or encrypted; copy or download it again."
-        )
-    while window:
-        yield window.popleft()
-    yield from frames
+    with closing(frames):
+        window = deque(islice(frames, window_size))
+        if damage.is_hopeless:
+            raise UserError(
+                f"Most of the first {damage.num_frames} frames of {plan.source.path} cannot be decoded "
+                f"({damage.num_lost} are lost, {damage.num_patched} damaged): it is damaged, or encrypted; "
+                "copy or download it again."
+            )
+        while window:
+            yield window.popleft()
+        yield from frames
 
 
 class _Writer(Protocol):
@@ -322,7 +328,8 @@ def _write_results(staging: Path, plan: Plan, options: Options, spool: Spool, cl
         if options.save_png:
             write_depth.append(behind(PngWriter(staging / plan.name)))
         read = stack.enter_context(ahead(read_numbered(plan.source, *size, plan.stride, plan.num_frames), READ_AHEAD))
-        for (number, frame), depth in zip(read, spool.normalised(), strict=False):
+        # The depth first: when it ends, no frame is taken for nothing.
+        for depth, (number, frame) in zip(spool.normalised(), read, strict=False):
             with clock.measure("write", frames=1):
                 write_input(frame, number)
                 write_grey(to_uint8(depth), number)

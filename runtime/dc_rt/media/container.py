@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -24,9 +23,9 @@ _HOPELESS = 20  # unreadable packets in a row after which the rest of a file is 
 # Not pictures to be played: covers of songs, previews of a player's time line, single pictures.
 _NOT_PLAYED = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
-# Seconds forward and backward from where it should be, after which a clock that may be set anew is taken to have been;
-# FFmpeg's own tools do the same.
-_LONGEST_PAUSE, _LONGEST_OVERLAP = 10, 0.1
+# Seconds forward and backward from where it should be, after which a clock that may be set anew is taken to have been.
+# Less is a pause, which is kept: the sound may go on.
+_LONGEST_PAUSE, _LONGEST_OVERLAP = 3600, 0.1
 
 
 def open_video(path: Path) -> InputContainer:
@@ -101,22 +100,23 @@ def may_start_anywhere(container: InputContainer) -> bool:
 
 
 def read_packets(
-    container: InputContainer, stream: VideoStream, *, all_streams: bool = False
+    container: InputContainer, stream: VideoStream, *, all_streams: bool = False, clock: Clock | None = None
 ) -> Iterator[Packet | None]:
     """The packets of a stream, or of all, in the file's order; None for each that cannot be read.
 
     The stream's packets come on one continuous clock, also where the file's own is set anew in the middle, as it is in
-    a broadcast recording that was joined from several.
+    a broadcast recording that was joined from several; `clock` then knows of it.
     """
     tick = to_fraction(stream.time_base)
-    clock = _Clock(tick) if tick and is_of_kind(container, Flags.ts_discont) else None
+    clock = clock or Clock()
+    second = round(1 / tick) if tick and is_of_kind(container, Flags.ts_discont) else None
     in_a_row = 0
     while True:
         try:
             for packet in container.demux() if all_streams else container.demux(stream):
                 in_a_row = 0
-                if clock and packet.stream_index == stream.index:
-                    clock.correct(packet)
+                if second and packet.stream_index == stream.index:
+                    clock.correct(packet, second)
                 yield packet
             return
         except av.FFmpegError:
@@ -126,25 +126,31 @@ def read_packets(
             yield None
 
 
-class _Clock:
-    """Takes the jumps out of packets' times."""
+class Clock:
+    """Takes the jumps out of packets' times; `num_jumps` of them so far."""
 
-    def __init__(self, tick: Fraction) -> None:
-        self._second = round(1 / tick)
+    def __init__(self) -> None:
+        self.num_jumps = 0
         self._shift = 0
-        self._next: int | None = None
+        self._last: int | None = None
+        self._step = 0
 
-    def correct(self, packet: Packet) -> None:
+    def correct(self, packet: Packet, second: int) -> None:
+        """Give a packet the times of a clock that is never set anew; `second` is in ticks."""
         if packet.dts is None:
             return
-        if self._next is not None:
-            jump = packet.dts + self._shift - self._next
-            if not -_LONGEST_OVERLAP * self._second <= jump <= _LONGEST_PAUSE * self._second:
+        if self._last is not None:
+            jump = packet.dts + self._shift - self._last - self._step
+            if not -_LONGEST_OVERLAP * second <= jump <= _LONGEST_PAUSE * second:
                 self._shift -= jump
+                self.num_jumps += 1
+            # Where packets have no duration: the shortest time between two.
+            step = packet.duration or packet.dts + self._shift - self._last
+            self._step = packet.duration or min(step, self._step or step)
         packet.dts += self._shift
         if packet.pts is not None:
             packet.pts += self._shift
-        self._next = packet.dts + (packet.duration or 0)
+        self._last = packet.dts
 
 
 def is_hidden(packet: Packet, codec: str) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from dc_rt.media.container import MAX_PIXELS, may_start_anywhere, open_video, read_packets, video_stream
+from dc_rt.media.container import MAX_PIXELS, is_hidden, may_start_anywhere, open_video, read_packets, video_stream
 from dc_rt.media.pyav import DECODING_ERRORS
 
 
@@ -32,6 +32,7 @@ class Damage:
         num_errors: packets that could not be read or decoded.
         num_resized: frames that are stored in another size than the first.
         num_surplus: frames beyond those that should be there, which are left out.
+        is_counted: whether frames have no times of their own, so that those behind lost ones may be placed too early.
     """
 
     num_frames: int = 0
@@ -40,6 +41,7 @@ class Damage:
     num_errors: int = 0
     num_resized: int = 0
     num_surplus: int = 0
+    is_counted: bool = False
 
     @property
     def is_any(self) -> bool:
@@ -55,7 +57,8 @@ class Damage:
         """What is to be said of it: nothing where all is well."""
         of_all = f"of {self.num_frames} frames"
         if self.num_lost:
-            yield f"damaged: {self.num_lost} {of_all} could not be decoded; the others keep their times"
+            others = "those behind them may be shown too early" if self.is_counted else "the others keep their times"
+            yield f"damaged: {self.num_lost} {of_all} could not be decoded; {others}"
         if self.num_patched:
             yield f"damaged: {self.num_patched} {of_all} could be decoded in parts alone, and were patched"
         if self.num_errors and not self.num_lost:
@@ -96,14 +99,33 @@ def numbered_frames(
             yield from ((number, frame) for number, frame in frames if number > last)
 
 
+@dataclass
+class Fed:
+    """What a decoder was given so far: packets, and of those that are shown, the number of the last keyframe's."""
+
+    num_packets: int = 0
+    num_shown: int = 0
+    last_keyframe: int = 0
+
+    def add(self, packet: av.Packet, codec: str) -> None:
+        """Count a packet."""
+        self.num_packets += 1
+        if not packet.is_discard and not is_hidden(packet, codec):
+            if packet.is_keyframe:
+                self.last_keyframe = self.num_shown
+            self.num_shown += 1
+
+
 def decoded_frames(
-    path: Path, *, one_thread: bool, num_packets: int | None = None
+    path: Path, *, one_thread: bool, num_frames: int | None = None, fed: Fed | None = None
 ) -> Generator[VideoFrame | None, None, None]:
     """The frames of a video file as its decoder gives them; None for each packet that nothing can be made of.
 
     The first is the first that can be decoded: a recording of a broadcast may start before its first keyframe. With
-    `num_packets` only so many are decoded.
+    `num_frames` no packet is read after so many frames, but those that the decoder still holds are given too. `fed` is
+    kept up to date.
     """
+    fed = fed or Fed()
     with open_video(path) as container:
         stream = video_stream(container, path)
         decoder = stream.codec_context
@@ -112,24 +134,26 @@ def decoded_frames(
             decoder.thread_count = 1
         # A damaged header can ask for a picture that no memory holds.
         decoder.options = {"max_pixels": str(MAX_PIXELS)}
-        num_decoded = 0
+        num_given = 0
         from_keyframe = may_start_anywhere(container)
         for packet in read_packets(container, stream):
             if packet is None:
                 yield None
             # Empty packets stand for frames that are shown for longer, in Theora for one; to a decoder they would be
             # the end of the stream.
-            elif packet.size and (num_decoded or packet.is_keyframe or not from_keyframe):
-                num_decoded += 1
-                yield from _decoded(decoder, packet)
-                if num_decoded == num_packets:
+            elif packet.size and (fed.num_packets or packet.is_keyframe or not from_keyframe):
+                fed.add(packet, decoder.name)
+                frames = _decoded(decoder, packet)
+                yield from frames
+                num_given += len(frames) - frames.count(None)
+                if num_frames is not None and num_given >= num_frames:
                     break
         yield from _decoded(decoder, None)
 
 
-def _decoded(decoder: av.VideoCodecContext, packet: av.Packet | None) -> list[VideoFrame] | list[None]:
+def _decoded(decoder: av.VideoCodecContext, packet: av.Packet | None) -> list[VideoFrame | None]:
     try:
-        return decoder.decode(packet)
+        return [*decoder.decode(packet)]
     except DECODING_ERRORS:
         return [None]
 
@@ -138,10 +162,12 @@ def _numbered(
     path: Path, one_thread: bool, stamps: NDArray[np.int64] | None, num_frames: int, damage: Damage
 ) -> Generator[tuple[int, VideoFrame], None, None]:
     damage.clear()
+    damage.is_counted = stamps is None
     number = -1
     num_missed = 0  # packets since the last frame
     size = None
-    with closing(decoded_frames(path, one_thread=one_thread)) as frames:
+    fed = Fed()
+    with closing(decoded_frames(path, one_thread=one_thread, fed=fed)) as frames:
         for frame in frames:
             if frame is None:
                 damage.num_errors += 1
@@ -150,6 +176,8 @@ def _numbered(
             following = number + 1
             if stamps is None:
                 following += num_missed
+                if num_missed and frame.key_frame:  # frames that referred to a lost one are lost without an error
+                    following = max(following, fed.last_keyframe)
             elif frame.pts is not None:
                 place = int(np.searchsorted(stamps, frame.pts))
                 # Some decoders give a frame another time than its packet had: it follows the one before.

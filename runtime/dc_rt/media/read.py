@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dc_rt.errors import UserError
 from dc_rt.media.container import (
     MAX_PIXELS,
+    Clock,
     encrypted,
     is_hidden,
     is_of_kind,
@@ -30,12 +31,12 @@ from dc_rt.media.container import (
     video_stream,
     video_streams,
 )
-from dc_rt.media.decode import Damage, decoded_frames, numbered_frames
+from dc_rt.media.decode import Damage, Fed, decoded_frames, numbered_frames
 from dc_rt.media.orientation import Orientation
 from dc_rt.media.pyav import to_fraction
 from dc_rt.media.read_images import ALPHA, is_transparent, list_images, look_through, oriented_images
 from dc_rt.media.structure import ends_early, is_animated_webp, is_heif
-from dc_rt.media.timeline import Timeline, timeline_of, unevenness
+from dc_rt.media.timeline import LONGEST_PAUSE, Timeline, timeline_of, unevenness
 
 # Images carry no frame rate.
 IMAGE_FOLDER_FPS = Fraction(24)
@@ -43,8 +44,9 @@ IMAGE_FOLDER_FPS = Fraction(24)
 # What bare streams are taken at that state no rate; FFmpeg's own choice.
 _BARE_STREAM_FPS = Fraction(25)
 _NONE = np.iinfo(np.int64).min  # where a packet or a frame has no time stamp, as in FFmpeg
-_TRIAL_PACKETS = 24  # that are decoded to see whether each is a frame, and how frames are told
+_TRIAL_FRAMES = 24  # that are decoded to see whether each packet is one, and how they are told
 _FULL_RANGE = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)  # of black 16, white 235
+_CLOCK_SET_ANEW = ("joined from recordings of several times, read one after the other",)
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ISO/IEC 23091-2, transfer characteristics
 
 
@@ -84,8 +86,8 @@ def probe(path: str | Path) -> VideoInfo:
     """Look a video file, or a folder of images, through before any work is done on it.
 
     A file is read to its end, and its first frames are decoded: frames are counted, since containers' own counts and
-    rates are missing or wrong often enough, and a missing end is found now. MPEG program and transport streams and bare
-    streams do not tell that their end is missing.
+    rates are missing or wrong often enough. An end that is missing is found now in MP4, MOV, Matroska and WebM, which
+    tell; in other formats, where it is missing amid a frame.
     Raises `UserError` for what is not there, is no video, is empty, is encrypted, has no video stream or no frame, is
     cut short, or cannot be decoded.
     """
@@ -104,7 +106,7 @@ def read_frames(
     limit: int | None = None,
     start: int = 0,
     damage: Damage | None = None,
-) -> Iterator[NDArray[np.uint8]]:
+) -> Generator[NDArray[np.uint8], None, None]:
     """The frames that `read_numbered` gives, without their numbers."""
     with closing(read_numbered(video, height, width, stride, limit, start, damage)) as frames:
         for _, frame in frames:
@@ -198,7 +200,7 @@ def _probe_file(path: Path) -> VideoInfo:
     _check_whole_file(path)
     packets = _scan(path)
     trial = _try(path)
-    first = trial.first or _first_frame(path)
+    first = trial.first
     stamps, timeline = _time(path, packets, trial)
     orientation = Orientation.of(first)
     aspect = Fraction(first.width, first.height) * packets.pixel_aspect
@@ -214,7 +216,6 @@ class _Packets:
     Attributes:
         shown: time stamps of presentation, in decoding order: int64, `_NONE` where there are none.
         decoded: likewise, of decoding.
-        num_tried: how many of them are among the first `_TRIAL_PACKETS`.
         last_duration: ticks that the last frame is shown for; 0 where the file does not say.
         tick: seconds.
         rates: what the file says of its rate.
@@ -224,7 +225,6 @@ class _Packets:
 
     shown: NDArray[np.int64]
     decoded: NDArray[np.int64]
-    num_tried: int
     last_duration: int
     tick: Fraction
     rates: tuple[Fraction | None, ...]
@@ -236,8 +236,9 @@ def _scan(path: Path) -> _Packets:
     """Read a file to its end, decoding nothing."""
     # Eight bytes a number: a film has hundreds of thousands of frames.
     shown, decoded, durations = array("q"), array("q"), array("q")
-    num_packets = num_tried = 0
+    num_packets = 0
     last_is_corrupt = False
+    clock = Clock()
     with open_video(path) as container:
         stream = video_stream(container, path)
         codec = stream.codec_context
@@ -247,7 +248,7 @@ def _scan(path: Path) -> _Packets:
                 f"The pictures of {path} have {codec.width}x{codec.height} pixels, and at most {MAX_PIXELS:,} are "
                 "read; make them smaller first."
             )
-        for packet in read_packets(container, stream, all_streams=True):
+        for packet in read_packets(container, stream, all_streams=True, clock=clock):
             if packet is None or packet.size == 0:
                 continue
             # A packet that was cut is marked; one amid the file, as in broadcasts, says nothing of the file's end.
@@ -262,7 +263,6 @@ def _scan(path: Path) -> _Packets:
                 shown.append(_NONE if packet.pts is None else packet.pts)
                 decoded.append(_NONE if packet.dts is None else packet.dts)
                 durations.append(packet.duration or 0)
-                num_tried += num_packets <= _TRIAL_PACKETS
         if last_is_corrupt:
             raise _truncated(path)
         if not shown:
@@ -276,42 +276,39 @@ def _scan(path: Path) -> _Packets:
         return _Packets(
             stamps,
             np.array(decoded, np.int64),
-            num_tried,
             durations[last],
             to_fraction(stream.time_base) or Fraction(1),
             rates,
             to_fraction(stream.sample_aspect_ratio) or Fraction(1),
-            tuple(_container_notes(path, container, stream)),
+            (*_container_notes(path, container, stream), *_CLOCK_SET_ANEW[: clock.num_jumps]),
         )
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """What decoding the first packets gives: the first frame, the time stamps of all, and whether all went well."""
+    """What decoding the first frames gives: the first of them, their time stamps, the number of packets that are shown
+    and had to be read for them, and whether all went well."""
 
-    first: VideoFrame | None
+    first: VideoFrame
     stamps: NDArray[np.int64]
+    num_packets: int
     is_clean: bool
 
 
 def _try(path: Path) -> _Trial:
+    """Raises `UserError` where no frame of the file can be decoded."""
     first = None
     stamps = array("q")
     is_clean = True
-    with closing(decoded_frames(path, one_thread=True, num_packets=_TRIAL_PACKETS)) as frames:
+    fed = Fed()
+    with closing(decoded_frames(path, one_thread=True, num_frames=_TRIAL_FRAMES, fed=fed)) as frames:
         for frame in frames:
             is_clean &= frame is not None and not frame.is_corrupt
             if frame is not None:
                 first = first or frame
                 stamps.append(_NONE if frame.pts is None else frame.pts)
-    return _Trial(first, np.array(stamps, np.int64), is_clean)
-
-
-def _first_frame(path: Path) -> VideoFrame:
-    with closing(decoded_frames(path, one_thread=False)) as frames:
-        for frame in frames:
-            if frame is not None:
-                return frame
+    if first is not None:
+        return _Trial(first, np.array(stamps, np.int64), fed.num_shown, is_clean)
     if is_animated_webp(path):
         raise UserError(
             f"{path} is an animated WebP, which there is no decoder for here; convert it to a video or a GIF."
@@ -320,8 +317,8 @@ def _first_frame(path: Path) -> VideoFrame:
 
 
 def _time(path: Path, packets: _Packets, trial: _Trial) -> tuple[NDArray[np.int64] | None, Timeline]:
-    """What frames are told by, and when they are shown."""
-    stamps, seen, tried = np.sort(packets.shown), trial.stamps, packets.shown[: packets.num_tried]
+    """What frames are told by, and when they are shown; raises `UserError` for a pause that no video has."""
+    stamps, seen, tried = np.sort(packets.shown), trial.stamps, packets.shown[: trial.num_packets]
     if _tell_apart(stamps) and _tell_apart(seen) and np.isin(seen, tried).all():
         if trial.is_clean:
             # Frames that refer to some before the first keyframe cannot be had: a recording may start anywhere.
@@ -330,19 +327,31 @@ def _time(path: Path, packets: _Packets, trial: _Trial) -> tuple[NDArray[np.int6
                 # Not every packet is a frame, as where the two fields of a frame come one by one.
                 stamps = _decoded_stamps(path)
         if _tell_apart(stamps):
+            _check_pauses(path, stamps, packets.tick)
             return stamps, timeline_of(stamps, packets.last_duration, packets.tick, packets.rates)
     # The decoder gives other times than the container, or none: frames are shown one after the other.
     num_frames = len(packets.shown)
-    if trial.is_clean and len(trial.stamps) != packets.num_tried:
+    if trial.is_clean and len(trial.stamps) != trial.num_packets:
         num_frames = len(_decoded_stamps(path))
     for times in (packets.decoded, packets.shown):
         known = times[times != _NONE]
         if len(known) == num_frames:
             # Strictly increasing: of two frames with one time, the second is shown a tick later.
+            _check_pauses(path, np.sort(known), packets.tick)
             known = np.maximum.accumulate(np.sort(known) - np.arange(num_frames)) + np.arange(num_frames)
             return None, timeline_of(known, packets.last_duration, packets.tick, packets.rates)
     fps = next((rate for rate in packets.rates if rate), _BARE_STREAM_FPS)
     return None, Timeline.even(num_frames, fps)
+
+
+def _check_pauses(path: Path, stamps: NDArray[np.int64], tick: Fraction) -> None:
+    # As numbers of Python, since the difference may not fit into 64 bits.
+    span = int(stamps[-1]) - int(stamps[0])
+    if span >= 2**53 or (len(stamps) > 1 and int(np.diff(stamps).max()) * tick > LONGEST_PAUSE):
+        raise UserError(
+            f"{path} has a pause of more than a day between two frames: its times are damaged; "
+            "write it anew with a program that mends them, or cut it in two."
+        )
 
 
 def _tell_apart(stamps: NDArray[np.int64]) -> bool:

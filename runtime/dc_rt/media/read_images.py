@@ -108,6 +108,8 @@ def _decode_image(path: Path) -> _Image:
         with path.open("rb") as file, open_input(file) as container:
             stream = container.streams.video[0]
             codec = stream.codec_context
+            if codec is None:  # a stream that there is no decoder for
+                raise IndexError
             if codec.height * codec.width > MAX_PIXELS:
                 raise UserError(
                     f"{path} has {codec.width}x{codec.height} pixels, and at most {MAX_PIXELS:,} are read; "
@@ -126,7 +128,7 @@ def _decode_image(path: Path) -> _Image:
                 # Behind a JPEG there may be another, such as the map of a photo's brightness, which is no picture.
                 "jpeg" not in container.format.name and (_has_another(frames) or bool(tags.get(NEXT_PAGE))),
             )
-    except (*DECODING_ERRORS, OSError, StopIteration, IndexError) as error:
+    except (*DECODING_ERRORS, OSError, OverflowError, StopIteration, IndexError) as error:
         if isinstance(error, DECODING_ERRORS) and is_animated_webp(path):
             raise UserError(
                 f"{path} is an animated WebP, which there is no decoder for here; take it out of the folder."

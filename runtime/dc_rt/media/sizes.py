@@ -7,6 +7,8 @@ from dc_rt.errors import UserError
 # The denoiser's last level has 1/8 of the latents' sides, which are 1/8 of the pixels'.
 SIZE_MULTIPLE = 64
 
+LARGEST_STRIDE = 2**31  # more frames than any video has
+
 # (height, width) of the paper's benchmarks.
 DATASET_SIZES: dict[str, tuple[int, int]] = {
     "sintel": (448, 1024),
@@ -46,7 +48,7 @@ def frame_stride(source_fps: float, target_fps: float) -> int:
         return 1
     if not target_fps > 0:
         raise UserError(f"The target frame rate must be positive, or -1 for the video's own, not {target_fps}.")
-    return max(round(float(source_fps) / target_fps), 1)
+    return max(round(min(float(source_fps) / target_fps, LARGEST_STRIDE)), 1)
 
 
 def _nearest_multiple(side: float) -> int:

@@ -17,6 +17,7 @@ _INDEX_BOXES = (b"moov", b"meta")  # the second in AVIF and HEIF, which are imag
 ENCRYPTED_ENTRIES = ("encv", "drmi")
 _HEIF_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 _LARGEST_INDEX = 1 << 26  # bytes that are searched for these
+_MOST_ENTRIES = 64
 
 # RFC 8794 and RFC 9559.
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
@@ -51,9 +52,20 @@ def says_encrypted(path: Path) -> bool:
             if kind == b"moov":
                 file.seek(offset)
                 index = file.read(min(length, _LARGEST_INDEX))
-                if any(entry.encode() in index for entry in ENCRYPTED_ENTRIES):
+                if any(entry in ENCRYPTED_ENTRIES for entry in _sample_entries(index)):
                     return True
     return False
+
+
+def _sample_entries(index: bytes) -> Iterator[str]:
+    """The kinds of what the tracks of an index hold, by its sample descriptions."""
+    at = index.find(b"stsd")
+    while at >= 0:
+        entry = at + 12  # behind version, flags and the number of entries
+        for _ in range(min(int.from_bytes(index[at + 8 : entry]), _MOST_ENTRIES)):
+            yield index[entry + 4 : entry + 8].decode("latin-1").lower()
+            entry += max(int.from_bytes(index[entry : entry + 4]), 8)
+        at = index.find(b"stsd", at + 4)
 
 
 def is_heif(path: Path) -> bool:
@@ -67,7 +79,7 @@ def is_animated_webp(path: Path) -> bool:
     """Whether a file is a WebP animation, which FFmpeg decodes no frame of."""
     with path.open("rb") as file:
         start = file.read(21)
-    return start[:4] == b"RIFF" and start[8:16] == b"WEBPVP8X" and bool(start[20] & 0b10)
+    return len(start) == 21 and start[:4] == b"RIFF" and start[8:16] == b"WEBPVP8X" and bool(start[20] & 0b10)
 
 
 def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:

@@ -10,6 +10,9 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+LONGEST_PAUSE = 24 * 3600
+"""Seconds that a frame may be shown for: no video has a longer pause, and MP4 cannot hold a much longer one."""
+
 # Rates that cameras, broadcasts and editors use. Containers round times, so that a rate cannot be read off them.
 _ROUND_RATES = (5, 6, 8, 10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 72, 75, 90, 100, 120, 144, 200, 240)
 _COMMON_RATES = (
@@ -80,6 +83,8 @@ def timeline_of(
     """
     rates = [rate for rate in stated_rates if rate]
     times = stamps - stamps[0]
+    if last_duration * tick > LONGEST_PAUSE:  # a damaged number
+        last_duration = 0
     if len(times) == 1:
         fps = 1 / (last_duration * tick) if last_duration > 0 else (rates or [Fraction(25)])[0]
         return Timeline.even(1, fps)

@@ -33,8 +33,17 @@ _PHYS_BYTES = 21  # of a PNG file's chunk pHYs: length, name, two numbers and a 
 
 def fitting(sample_aspect_ratio: Fraction) -> Fraction:
     """The nearest sample aspect ratio that files can hold, whose numbers have 16 bits."""
-    scale = max(1, -(-sample_aspect_ratio.numerator // _LARGEST_FIELD))
-    return sample_aspect_ratio.limit_denominator(_LARGEST_FIELD // scale)
+    if sample_aspect_ratio > 1:
+        return 1 / fitting(1 / sample_aspect_ratio)
+    return max(sample_aspect_ratio.limit_denominator(_LARGEST_FIELD), Fraction(1, _LARGEST_FIELD))
+
+
+def _tick_for(timeline: Timeline) -> Fraction:
+    """The timeline's tick, or one so long that none of its steps is too large for MP4, which has 31 bits for it."""
+    longest = max(int(np.diff(timeline.times, append=timeline.end).max()), 1) * timeline.tick
+    if longest <= max(timeline.tick, _SHORTEST_TICK) * 2**30:
+        return max(timeline.tick, _SHORTEST_TICK)
+    return Fraction(1, int(2**30 / longest))
 
 
 class Mp4Writer:
@@ -64,7 +73,7 @@ class Mp4Writer:
         self._shape = (height, width, 3)
         self._timeline = timing if isinstance(timing, Timeline) else None
         fps = timing.fps if isinstance(timing, Timeline) else timing
-        self._tick = max(self._timeline.tick, _SHORTEST_TICK) if self._timeline else 1 / fps
+        self._tick = _tick_for(self._timeline) if self._timeline else 1 / fps
         self._num_frames = 0
         self._last_time = -1
         self._reformatter = VideoReformatter()
@@ -76,7 +85,7 @@ class Mp4Writer:
         # Without B-frames, since a file of frames that are stored out of order cannot say how long each is shown.
         options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0:bframes=0"}
         self._stream = self._container.add_stream(
-            "libx264", rate=fps.limit_denominator(_LARGEST_FIELD), options=options
+            "libx264", rate=max(fps.limit_denominator(_LARGEST_FIELD), Fraction(1, _LARGEST_FIELD)), options=options
         )
         self._stream.height, self._stream.width = height, width
         self._stream.pix_fmt = "yuv420p"
