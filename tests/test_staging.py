@@ -196,7 +196,8 @@ def test_an_export_that_is_interrupted_leaves_the_set_as_it_was(old, number, mon
     assert left == before
     if number == signal.SIGKILL:
         assert (old / ".export").exists()
-        main("onnx", "--base", "/nowhere", "--out", old, monkeypatch=monkeypatch, capsys=capsys)
+        with staged(old):  # the next export that gets as far as writing, whatever becomes of it
+            pass
     assert contents(old) == before
 
 
