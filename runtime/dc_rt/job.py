@@ -21,7 +21,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
@@ -117,7 +117,7 @@ class Plan:
         """Frame rate of the results, on average where it is variable."""
         return self.timeline.fps
 
-    @property
+    @cached_property
     def timeline(self) -> Timeline:
         """When the frames of the results are shown: when those of the source are, whatever the stride."""
         return self.source.timeline.every(self.stride, self.num_frames)

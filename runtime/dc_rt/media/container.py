@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from dc_rt.errors import UserError
 from dc_rt.media.pyav import open_input, to_fraction
-from dc_rt.media.structure import ENCRYPTED_ENTRIES, says_encrypted
+from dc_rt.media.structure import ENCRYPTED_ENTRIES
 
 MAX_PIXELS = 16384 * 8192
 
@@ -34,8 +34,6 @@ def open_video(path: Path) -> InputContainer:
         # The protocol is named, so that FFmpeg does not take the start of a name such as "take:2.mp4" for one.
         container = open_input(f"file:{path}")
     except av.FFmpegError as error:
-        if says_encrypted(path):
-            raise encrypted(path) from error
         raise UserError(f"{path} is not a video that can be read; give a video file or a folder of images.") from error
     # FFmpeg would draw a text file as a terminal does.
     if container.format.name == "tty":
@@ -64,8 +62,7 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     if not streams:
         raise UserError(f"{path} has no video stream, only sound or other data; give a file with a picture.")
     stream = streams[0]
-    # It may be but a part of a stream that is, behind one that is not.
-    if is_encrypted(stream) or says_encrypted(path):
+    if is_encrypted(stream):
         raise encrypted(path)
     if stream.frames == 1 and any(part.disposition & Disposition.dependent for part in container.streams.video):
         raise UserError(f"{path} is a picture made of tiles, which are not put together here; save it as PNG or JPEG.")

@@ -35,7 +35,7 @@ from dc_rt.media.decode import Damage, Fed, decoded_frames, numbered_frames
 from dc_rt.media.orientation import Orientation
 from dc_rt.media.pyav import to_fraction
 from dc_rt.media.read_images import ALPHA, is_transparent, list_images, look_through, oriented_images
-from dc_rt.media.structure import ends_early, is_animated_webp, is_heif
+from dc_rt.media.structure import ends_early, is_animated_webp, is_heif, says_encrypted
 from dc_rt.media.timeline import LONGEST_PAUSE, Timeline, timeline_of, unevenness
 
 # Images carry no frame rate.
@@ -425,6 +425,9 @@ def _check_whole_file(path: Path) -> None:
         raise UserError(f"{path} is empty (0 bytes); copy or download it again.")
     if ends_early(path):
         raise _truncated(path)
+    # Asked of the file itself, once: FFmpeg cannot open some such files, and of others but a part is encrypted.
+    if says_encrypted(path):
+        raise encrypted(path)
 
 
 def _truncated(path: Path) -> UserError:

@@ -66,7 +66,7 @@ class Timeline:
         if not self.is_constant:
             return Timeline(self.tick, times, end, self.fps / stride, False)
         # The coarsest tick that they and the end are whole numbers of: a constant rate stays exactly constant.
-        step = math.gcd(stride, end, *map(int, np.diff(times)))
+        step = math.gcd(stride, end, int(np.gcd.reduce(np.diff(times))))
         return Timeline(self.tick * step, times // step, end // step, self.fps / stride, True)
 
 
