@@ -1,0 +1,219 @@
+"""Every option of a run, once: its name, its default, its range, and the sentence for a wrong value.
+
+The command line, the job, the record and the fingerprint of a run, the reference and the benchmarks all take these
+objects. To add an option is to add a field here, and what it does. NumPy is not imported: `dc-rt --help` does not wait.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dc_rt.errors import UserError, option
+from dc_rt.outputs import Output, all_outputs
+from dc_rt.sampler import SAMPLERS
+
+# The denoiser's last level has 1/8 of the latents' sides, which are 1/8 of the pixels'.
+SIZE_MULTIPLE = 64
+
+DATASET_SIZES: dict[str, tuple[int, int]] = {
+    "sintel": (448, 1024),
+    "scannet": (640, 832),
+    "KITTI": (384, 1280),
+    "bonn": (512, 640),
+    "NYUv2": (448, 640),
+}
+"""Height and width of the paper's benchmarks, by the name of the data set."""
+
+_ANY_SIZE = "open"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a field's value must be, and how the command line shows it.
+
+    Attributes:
+        help: what it does, in a phrase.
+        flags: of the command line, the first of which messages use; the field's name unless given.
+        least: the smallest value.
+        above: what the value must be greater than.
+        most: the largest value.
+        instead: a value that stands for "no limit", whatever the range.
+        choices: all values that there are.
+    """
+
+    help: str
+    flags: tuple[str, ...] = ()
+    least: float = -math.inf
+    above: float = -math.inf
+    most: float = math.inf
+    instead: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def check(self, name: str, value: Any, default: Any) -> None:
+        """Raise `UserError` unless `value` is one that the option may have."""
+        instead = option(name, default)
+        if self.choices:
+            if value not in self.choices:
+                raise UserError(f"There is no {option(name, value)}; choose one of {', '.join(self.choices)}.")
+            return
+        if isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, int | type(default)):
+            kind = "a whole number" if type(default) is int else "a number" if type(default) is float else "yes or no"
+            raise UserError(f"{option(name)} must be {kind}, not {value!r}; try {instead}.")
+        if self.instead is not None and value == self.instead:
+            return
+        if not math.isfinite(value):
+            raise UserError(f"{option(name)} must be a finite number, not {value}; try {instead}.")
+        unless = "" if self.instead is None else f", or {self.instead:g} for no limit"
+        for wrong, bound in (
+            (value < self.least, f"at least {self.least}"),
+            (value <= self.above, f"greater than {self.above}"),
+            (value > self.most, f"at most {self.most}"),
+        ):
+            if wrong:
+                raise UserError(f"{option(name)} must be {bound}{unless}, not {value}; try {instead}.")
+
+
+def _option(default: Any, help: str, *flags: str, **rule: Any) -> Any:
+    return field(default=default, metadata={"rule": Rule(help, flags, **rule)})
+
+
+class _Checked:
+    """A dataclass whose fields are checked when it is made: none with a wrong value exists."""
+
+    def __post_init__(self) -> None:
+        for name, rule, default in rules(type(self)):
+            value = getattr(self, name)
+            if hasattr(value, "item"):  # NumPy's numbers, which no record and no fingerprint could hold
+                value = value.item()
+            if type(default) is float and type(value) is int:
+                value = float(value)
+            rule.check(name, value, default)
+            object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True)
+class Sampling(_Checked):
+    """How depth is sampled from the model.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+
+    steps: int = _option(5, "Denoising steps.", "--num-denoising-steps", "--num-inference-steps", least=1)
+    sampler: str = _option("euler", "How the steps are taken.", choices=tuple(SAMPLERS))
+    guidance_scale: float = _option(1.0, "Classifier-free guidance; up to 1 there is none, above it a step costs two.")
+    window_size: int = _option(110, "Frames denoised together.", least=1)
+    overlap: int = _option(25, "Frames that neighbouring windows share.", least=0)
+    seed: int = _option(42, "Of the noise.", least=0, most=2**64 - 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.overlap >= self.window_size:
+            raise UserError(
+                f"{option('overlap')} must be smaller than {option('window_size', self.window_size)}, not "
+                f"{self.overlap}; try {option('overlap', default_overlap(self.window_size))}."
+            )
+
+    @property
+    def stride(self) -> int:
+        """Frames from the start of a window to that of the next one."""
+        return self.window_size - self.overlap
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether each step takes two evaluations."""
+        return self.guidance_scale > 1
+
+
+@dataclass(frozen=True)
+class Source(_Checked):
+    """What is taken of a video, and at which size.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+
+    process_length: int = _option(-1, "Frames to process at most; -1 for all.", least=0, instead=-1)
+    target_fps: float = _option(
+        -1.0, "Take every n-th frame, for about this frame rate; -1 for all.", above=0, instead=-1
+    )
+    max_res: int = _option(1024, "Largest height or width to process at, in pixels.", least=SIZE_MULTIPLE)
+    dataset: str = _option(_ANY_SIZE, "Size preset; open follows the video.", choices=(_ANY_SIZE, *DATASET_SIZES))
+
+
+@dataclass(frozen=True)
+class Outputs(_Checked):
+    """What is written.
+
+    Attributes:
+        names: of the rows of `dc_rt.outputs`, in the table's order.
+
+    Raises:
+        UserError: there is no such output, or none is named.
+    """
+
+    names: tuple[str, ...] = ()
+    keep_spool: bool = _option(False, "Leave the raw depth beside the results.")
+    overwrite: bool = _option(False, "Replace files that dc-rt did not write.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        table = all_outputs()
+        wanted = (self.names,) if isinstance(self.names, str) else tuple(self.names) or default_outputs()
+        for name in wanted:
+            if name not in table:
+                raise UserError(f"There is no {option('outputs', name)}; choose of {', '.join(table)}.")
+        object.__setattr__(self, "names", tuple(name for name in table if name in wanted))
+
+    @property
+    def rows(self) -> tuple[Output, ...]:
+        """Those of the table."""
+        return tuple(all_outputs()[name] for name in self.names)
+
+
+def default_overlap(window_size: int) -> int:
+    """The overlap that the default one is for a window of this size."""
+    return window_size * Sampling.overlap // Sampling.window_size
+
+
+def default_outputs() -> tuple[str, ...]:
+    """Names of the outputs that are written unless others are asked for."""
+    return tuple(row.name for row in all_outputs().values() if row.is_default)
+
+
+def rules(options: type) -> Iterator[tuple[str, Rule, Any]]:
+    """Name, rule and default of every option of a class of them."""
+    for each in dataclasses.fields(options):
+        if "rule" in each.metadata:
+            yield each.name, each.metadata["rule"], each.default
+
+
+def flags_of(name: str) -> Sequence[str]:
+    """The flags of an option by its name in Python, the one to use in messages first."""
+    for options in (Sampling, Source, Outputs):
+        for known, rule, _ in rules(options):
+            if known == name and rule.flags:
+                return rule.flags
+    return (f"--{name.replace('_', '-')}",)
+
+
+def as_flag(name: str, typed: str, value: str) -> str:
+    """How a command line words an option: see `dc_rt.errors.worded`."""
+    return f"{flags_of(name)[0]} {typed}".rstrip()
+
+
+def record(*options: Sampling | Source | Outputs) -> dict[str, Any]:
+    """All their values by name, as JSON can hold them."""
+    values: dict[str, Any] = {}
+    for each in options:
+        values |= {("outputs" if key == "names" else key): value for key, value in vars(each).items()}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def merged(*several: Iterable[str]) -> tuple[str, ...]:
+    """Names without those that come twice."""
+    return tuple(dict.fromkeys(name for names in several for name in names))

@@ -1,0 +1,117 @@
+"""What a run can write: one row an output. Everything else, from flags to disk space, is derived from these.
+
+Any package can add one: `name = "module:row"` in its entry-point group `dc_rt.outputs`, the row an `Output`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, cast
+
+from dc_rt.errors import UserError
+
+if TYPE_CHECKING:
+    from dc_rt.media.results import OpenWriter
+
+PLUGINS = "dc_rt.outputs"
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output.
+
+    Attributes:
+        name: what `outputs` takes.
+        suffix: of the file, after the video's name: `_depth.mp4`; of each frame's, with `is_frames`: `.exr`.
+        help: what is written, in a phrase.
+        bytes_per_pixel: at most, in all its files.
+        writer: "module:function" of what opens it, a `dc_rt.media.results.OpenWriter`: imported when it is used, so
+            that listing outputs waits for no library.
+        flag: an option of the command line's that adds it to the default ones, if there is one.
+        is_default: whether it is written unless other outputs are asked for.
+        is_frames: whether it is a file a frame, in a folder that is called as the video is.
+        needs: what of a frame is only read where it is asked for: "source", "audio".
+    """
+
+    name: str
+    suffix: str
+    help: str
+    bytes_per_pixel: float
+    writer: str
+    flag: str | None = None
+    is_default: bool = False
+    is_frames: bool = False
+    needs: frozenset[str] = frozenset()
+
+    def open_writer(self) -> OpenWriter:
+        """What opens its writer."""
+        module, _, function = self.writer.partition(":")
+        return cast("OpenWriter", getattr(import_module(module), function))
+
+
+# Videos take well under a byte a pixel, all three of them; NPZ and EXR at most 4 each, compressed or not.
+_BUILT_IN = (
+    Output(
+        "depth.mp4",
+        "_depth.mp4",
+        "depth in grey, H.264",
+        1 / 3,
+        "dc_rt.media.results:grey_video",
+        is_default=True,
+    ),
+    Output(
+        "vis.mp4",
+        "_vis.mp4",
+        "depth in colours (inferno), H.264",
+        1 / 3,
+        "dc_rt.media.results:colour_video",
+        is_default=True,
+    ),
+    Output(
+        "input.mp4",
+        "_input.mp4",
+        "the frames that were taken, at the size they were processed at, H.264",
+        1 / 3,
+        "dc_rt.media.results:input_video",
+        is_default=True,
+    ),
+    Output("npz", ".npz", "depth, float32 [T,H,W]", 4, "dc_rt.media.results:npz", flag="--save-npz"),
+    Output("exr", ".exr", "a file a frame, channel Z", 4, "dc_rt.media.results:exr", flag="--save-exr", is_frames=True),
+    Output(
+        "png", ".png", "a file a frame, 16-bit grey", 2, "dc_rt.media.results:png", flag="--save-png", is_frames=True
+    ),
+)
+
+
+@cache
+def all_outputs() -> Mapping[str, Output]:
+    """Every output by its name: those that are built in, then those that installed packages add.
+
+    Raises:
+        UserError: a package that adds one cannot be imported, or adds something else.
+    """
+    return {row.name: row for row in (*_BUILT_IN, *_added())}
+
+
+def _added() -> Iterator[Output]:
+    taken = {row.suffix for row in _BUILT_IN}
+    for plugin in sorted(entry_points(group=PLUGINS), key=lambda plugin: plugin.name):
+        package = plugin.dist.name if plugin.dist else plugin.value
+        try:
+            row = plugin.load()
+        except Exception as error:  # another package's code, which may raise anything
+            raise UserError(
+                f"The output {plugin.name} of the package {package} cannot be imported ({error}); "
+                f"update or remove that package."
+            ) from error
+        if not isinstance(row, Output) or row.suffix in taken:
+            raise UserError(
+                f"The output {plugin.name} of the package {package} is no dc_rt.outputs.Output with a suffix of its "
+                "own; update or remove that package."
+            )
+        taken.add(row.suffix)
+        yield row

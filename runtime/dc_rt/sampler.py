@@ -1,0 +1,44 @@
+"""Samplers: from noise to latents by a denoiser's D(x; sigma), whatever library the arrays are of.
+
+After k-diffusion: a denoiser is a function, and a sampler is plain arithmetic on what it gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, TypeVar
+
+Array = TypeVar("Array", bound=Any)
+
+Denoise = Callable[[Array, Any], Array]
+"""D(x; sigma) of Karras et al. (2022): the denoised latents, of the shape of x."""
+
+Sampler = Callable[[Denoise[Any], Any, Sequence[Any]], Any]
+
+
+def sample_euler(denoise: Denoise[Array], x: Array, sigmas: Sequence[Any]) -> Array:
+    """Euler's method on the probability flow (Karras et al. 2022, algorithm 2 without churn).
+
+    Args:
+        denoise: D(x; sigma).
+        x: latents under noise of the first sigma.
+        sigmas: noise levels, falling to 0.
+    """
+    for sigma, sigma_next in pairwise(sigmas):
+        x = x + (x - denoise(x, sigma)) / sigma * (sigma_next - sigma)
+    return x
+
+
+def guided(conditional: Denoise[Array], unconditional: Denoise[Array], scale: Any) -> Denoise[Array]:
+    """Classifier-free guidance (Ho and Salimans 2021): away from what is denoised without the condition."""
+
+    def denoise(x: Array, sigma: Any) -> Array:
+        denoised, without = conditional(x, sigma), unconditional(x, sigma)
+        return without + scale * (denoised - without)
+
+    return denoise
+
+
+SAMPLERS: Mapping[str, Sampler] = {"euler": sample_euler}
+"""By the name that the option `sampler` has."""
