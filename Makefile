@@ -31,7 +31,7 @@ PYTHON_GPU ?=
 GPU_CHECK_FLAGS ?=
 
 ENGINES = engines/$(MODEL)-$(PROFILE)$(if $(LOW_MEMORY),-low-memory)
-TRACED = $(addprefix export/dc_export/,graphs.py onnx.py rewrite.py) depthcrafter/unet.py $(TRACED_$(MODEL))
+TRACED = $(addprefix export/dc_export/,graphs.py export.py rewrite.py) depthcrafter/unet.py $(TRACED_$(MODEL))
 TRACED_nano = $(wildcard runtime/dc_rt/bundled/checkpoint/*/*)
 CHECKPOINT_depthcrafter = --base stabilityai/stable-video-diffusion-img2vid-xt --unet tencent/DepthCrafter
 CHECKPOINT_nano = --base nano --unet nano

@@ -136,7 +136,7 @@ def _load_torch(
     import torch
 
     from depthcrafter.engine import torch_engines
-    from depthcrafter.pipeline import load_pipeline
+    from depthcrafter.reference import load_pipeline
 
     manifest = Manifest.read(engines)
     cuda = torch.cuda.is_available()

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dc_export.onnx import export_onnx
+from dc_export.export import export_onnx
 from dc_rt import DepthCrafter
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.job import Options

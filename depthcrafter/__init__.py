@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from depthcrafter.checkpoint import load_image_encoder, load_scheduler, load_unet, load_vae
     from depthcrafter.layout import CONFIGS, CheckpointConfig
-    from depthcrafter.pipeline import DepthCrafterPipeline, load_pipeline
     from depthcrafter.random_checkpoint import make_checkpoint
+    from depthcrafter.reference import DepthCrafterPipeline, load_pipeline
     from depthcrafter.source import find_checkpoint
     from depthcrafter.unet import DepthCrafterUNet
 
@@ -28,11 +28,11 @@ __all__ = [
 _HOMES = {
     "CONFIGS": "layout",
     "CheckpointConfig": "layout",
-    "DepthCrafterPipeline": "pipeline",
+    "DepthCrafterPipeline": "reference",
     "DepthCrafterUNet": "unet",
     "find_checkpoint": "source",
     "load_image_encoder": "checkpoint",
-    "load_pipeline": "pipeline",
+    "load_pipeline": "reference",
     "load_scheduler": "checkpoint",
     "load_unet": "checkpoint",
     "load_vae": "checkpoint",

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from dc_rt.engine import Array, Engine, Manifest, OpenEngine
-from depthcrafter.pipeline import DepthCrafterPipeline, load_pipeline
+from depthcrafter.reference import DepthCrafterPipeline, load_pipeline
 
 
-def load_engines(folder: Path, manifest: Manifest, cpu_offload: str) -> tuple[OpenEngine, str]:
+def open_engines(folder: Path, manifest: Manifest, cpu_offload: str) -> tuple[OpenEngine, str]:
     """The four graphs computed by PyTorch from the checkpoint that the manifest names, at the commits that it names.
 
     On a GPU where there is one.

@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from dc_rt.errors import UserError
+from depthcrafter.report import Report
 
 CHUNK_BYTES = 1 << 16  # and so many are lost at most where a download is cut off
 TIMEOUT = 30.0  # seconds without a byte
@@ -38,7 +38,6 @@ RETRY_WAITS = (0.5, 1.0, 2.0)
 # In a log there is a line for each of these shares of the whole.
 LOGGED_SHARE = 0.1
 
-Report = Callable[[str], None]
 # Which of a repository's files are needed; raises UserError where they are not among them.
 Choose = Callable[[Collection[str]], list[str]]
 
@@ -478,8 +477,3 @@ def _progress(total: int, here: int, report: Report) -> Iterator[Callable[[int],
             report(f"{_in_words(done)} of {_in_words(total)} ({done / total:.0%}), {speed}/s")
 
     yield advance
-
-
-def to_stderr(message: str) -> None:
-    """Report to whoever looks on, where the caller has no better place."""
-    print(message, file=sys.stderr)

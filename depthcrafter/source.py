@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +22,13 @@ from huggingface_hub.utils import validate_repo_id
 
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.errors import UserError
-from depthcrafter.hub import ask_hub, fetch, to_stderr
+from depthcrafter.hub import ask_hub, fetch
+from depthcrafter.report import Report, to_stderr
 
 DEFAULT_BASE = "stabilityai/stable-video-diffusion-img2vid-xt"
 DEFAULT_UNET = "tencent/DepthCrafter"
 
 Source = str | os.PathLike[str]
-Report = Callable[[str], None]
 # A part of a checkpoint and, for a network, the precision that it is wanted in, "fp32" or "fp16".
 Wanted = tuple[str, str]
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dc_export import export_onnx, load_profile, verify_engines
+from dc_export.export import versions_of_the_exporter
 from dc_export.graphs import GRAPH_SPECS, ConstantBlender, Denoiser, SingleKeyAttention
-from dc_export.onnx import versions_of_the_exporter
 from dc_rt import DepthCrafter, Noise, UserError
 from dc_rt.engine import GRAPHS, Manifest
 from depthcrafter import CONFIGS, load_unet, make_checkpoint

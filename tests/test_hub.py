@@ -30,8 +30,8 @@ LOAD = """
 import sys
 from pathlib import Path
 from dc_rt.engine import Manifest
-from depthcrafter.engine import load_engines
-load_engines(Path(sys.argv[1]), Manifest.read(sys.argv[1]), "none")
+from depthcrafter.engine import open_engines
+open_engines(Path(sys.argv[1]), Manifest.read(sys.argv[1]), "none")
 """
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from dc_export import export_onnx
+from dc_export.export import _save, _tidy, _trace
 from dc_export.graphs import GRAPH_SPECS, Denoiser, VaeDecoder, VaeEncoder
-from dc_export.onnx import _save, _tidy, _trace
 from dc_export.rewrite import PIECES, prepare_for_tensorrt
-from dc_export.sizes import check_tensor_sizes, largest_shapes
+from dc_export.tensor_sizes import check_tensor_sizes, largest_shapes
 from dc_rt import UserError
 from dc_rt.engine import GRAPHS, Manifest, Profile, Range
 from depthcrafter import load_unet, load_vae

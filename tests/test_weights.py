@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dc_export import onnx as exporter
+from dc_export import export as exporter
 from dc_export.weights import WeightsHash
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.engine.manifest import Manifest

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from depthcrafter.nano.scenes import Clip, make_clip
-from depthcrafter.pipeline import NOISE_AUGMENTATION, DepthCrafterPipeline
+from depthcrafter.reference import NOISE_AUGMENTATION, DepthCrafterPipeline
 
 # Seeds of training scenes count up from here; those that are held out, for validation and for evaluation, lie below.
 TRAINING_SEEDS = 1_000_000

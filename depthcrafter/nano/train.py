@@ -39,7 +39,7 @@ from depthcrafter.nano.data import coarse, rendered, to_and_fro
 from depthcrafter.nano.recipe import Recipe
 from depthcrafter.nano.stage import Stage, first_then_others, in_bfloat16, rank, round_to_half
 from depthcrafter.nano.train_unet import train_unet
-from depthcrafter.pipeline import DepthCrafterPipeline
+from depthcrafter.reference import DepthCrafterPipeline
 from depthcrafter.unet import DepthCrafterUNet
 
 # How much wrong changes from frame to frame weigh against wrong frames, to the decoder.

@@ -17,7 +17,7 @@ from dc_rt.schedule import RHO, SIGMA_MAX, SIGMA_MIN, karras_sigmas
 from depthcrafter.nano.data import EncodedClips, encoded, near, to_and_fro
 from depthcrafter.nano.recipe import Recipe
 from depthcrafter.nano.stage import Stage, first_then_others, in_bfloat16, round_to_half
-from depthcrafter.pipeline import ADDED_TIME_IDS, DepthCrafterPipeline
+from depthcrafter.reference import ADDED_TIME_IDS, DepthCrafterPipeline
 from depthcrafter.unet import DepthCrafterUNet
 
 # Of clips [B,1] and of their frames [B,T].

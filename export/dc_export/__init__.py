@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dc_export.build import build_engines
-    from dc_export.onnx import export_onnx
+    from dc_export.export import export_onnx
     from dc_export.profiles import load_profile
-    from dc_export.verify import Comparison, verify_engines
+    from dc_export.verify import GraphError, verify_engines
 
-__all__ = ["Comparison", "build_engines", "export_onnx", "load_profile", "verify_engines"]
+__all__ = ["GraphError", "build_engines", "export_onnx", "load_profile", "verify_engines"]
 
 _HOMES = {
     "build_engines": "build",
-    "export_onnx": "onnx",
+    "export_onnx": "export",
     "load_profile": "profiles",
-    "Comparison": "verify",
+    "GraphError": "verify",
     "verify_engines": "verify",
 }
 

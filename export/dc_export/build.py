@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -37,14 +37,13 @@ from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Build, BuiltEngine
 from dc_rt.errors import UserError
 from dc_rt.installation import install_command
 from dc_rt.pipeline import CHUNK
+from depthcrafter.report import Report
 
 # What TensorRT-RTX builds for by default. Its documentation says so ("CPU-only AOT"); the builder does not list it.
 RTX_TARGETS = ("8.0", "8.6", "8.9", "12.0+")
 REPORT_SECONDS = 30.0  # between two signs of life of a long build
 GB = 1e9
 DISK_IS_FULL = 74  # the exit status of a process that builds: that of input and output in sysexits.h
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -258,7 +257,7 @@ def _is_unchanged(folder: Path, file: File) -> bool:
 
 
 def _check_sizes(path: Path, profile: Profile) -> None:
-    from dc_export.sizes import check_tensor_sizes  # here, since the process that builds does without onnx
+    from dc_export.tensor_sizes import check_tensor_sizes  # here, since the process that builds does without onnx
 
     check_tensor_sizes(path, profile)
 

@@ -77,7 +77,7 @@ def onnx(
     revisions = {"base_revision": base_revision, "unet_revision": unet_revision}
     chosen, _ = choose_settings(target, precision, profile, low_memory)
     checkpoint = find_checkpoint(base, unet, parts_for(chosen), **revisions, report=report)
-    from dc_export.onnx import export_onnx
+    from dc_export.export import export_onnx
 
     manifest = export_onnx(
         base,

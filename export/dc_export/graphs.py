@@ -19,7 +19,7 @@ from diffusers.models.resnet import AlphaBlender
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from depthcrafter.pipeline import ADDED_TIME_IDS
+from depthcrafter.reference import ADDED_TIME_IDS
 from depthcrafter.unet import DepthCrafterUNet
 
 

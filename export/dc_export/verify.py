@@ -13,8 +13,9 @@ from polygraphy.logger import G_LOGGER
 from dc_rt.engine import GRAPHS, Array, EngineSet, Profile, load_engines
 from dc_rt.resize import resize_matrix
 from depthcrafter.engine import torch_engines
-from depthcrafter.pipeline import NOISE_AUGMENTATION, load_pipeline
-from depthcrafter.source import Report, Source
+from depthcrafter.reference import NOISE_AUGMENTATION, load_pipeline
+from depthcrafter.report import Report
+from depthcrafter.source import Source
 
 # Largest error that is still rounding, as a share of the output's spread. Half precision has 11 bits, single 24;
 # hundreds of layers lie between input and output.
@@ -23,7 +24,7 @@ SIGMAS = (700.0, 3.0, 0.002)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class GraphError:
     """One graph at one size: absolute errors, and the standard deviation of the reference's output beside them."""
 
     graph: str
@@ -44,13 +45,13 @@ def verify_engines(
     base_revision: str | None = None,
     unet_revision: str | None = None,
     report: Report | None = None,
-) -> Iterator[Comparison]:
+) -> Iterator[GraphError]:
     """Compare every graph of `engines` with the float32 reference on the checkpoint `base` and `unet`.
 
     Where these are the hub's and the set was exported from them, it is at the same commits unless revisions are given.
 
     Yields:
-        A comparison a graph, size and, for the denoiser, noise level.
+        One a graph, size and, for the denoiser, noise level.
 
     Raises:
         UserError: the engine set or the checkpoint cannot be loaded.
@@ -72,7 +73,7 @@ def verify_engines(
                 yield _compare(graph, label, engine_set(graph, **inputs), expected, tolerance)
 
 
-def _compare(graph: str, size: str, actual: Array, expected: Array, tolerance: float) -> Comparison:
+def _compare(graph: str, size: str, actual: Array, expected: Array, tolerance: float) -> GraphError:
     spread = float(expected.std())
     compare = CompareFunc.simple(atol=tolerance * spread, rtol=0, check_error_stat="max")
     with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
@@ -81,7 +82,7 @@ def _compare(graph: str, size: str, actual: Array, expected: Array, tolerance: f
             IterationResult({"output": expected}, runner_name="reference"),
         )
     result = results["output"]
-    return Comparison(graph, size, float(result.mean_absdiff), float(result.max_absdiff), spread, passed=bool(result))
+    return GraphError(graph, size, float(result.mean_absdiff), float(result.max_absdiff), spread, passed=bool(result))
 
 
 def _sizes(profile: Profile, graph: str) -> list[tuple[int, int, int]]:

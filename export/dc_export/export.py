@@ -23,9 +23,9 @@ from dc_export.graphs import GRAPH_SPECS, ClipEncoder, Denoiser, Graph, VaeDecod
 from dc_export.half_weights import store_half_weights
 from dc_export.instance_norm import use_instance_normalization
 from dc_export.rewrite import prepare_for_tensorrt
-from dc_export.sizes import check_tensor_sizes
 from dc_export.staging import WEIGHTS, staged, swap
 from dc_export.targets import choose_settings
+from dc_export.tensor_sizes import check_tensor_sizes
 from dc_export.weights import WeightsHash
 from dc_rt.engine import GRAPHS, File, Manifest, Model, Profile
 from dc_rt.engine.manifest import NOT_IN_A_LINE
@@ -38,13 +38,12 @@ from depthcrafter.checkpoint import (
     load_unet,
     load_vae,
 )
+from depthcrafter.report import Report
 from depthcrafter.source import Checkpoint, Source, find_checkpoint, parts_for
 
 OPSET = 23  # the first with an Attention node, which ONNX Runtime runs twice as fast as its parts, in half the memory
 # A protobuf message ends at 2 GiB; past this the weights go into a file beside the graph.
 EXTERNAL_DATA_BYTES = 1 << 30
-
-Report = Callable[[str], None]
 
 
 def export_onnx(

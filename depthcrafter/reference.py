@@ -25,7 +25,8 @@ from depthcrafter.checkpoint import (
     load_unet,
     load_vae,
 )
-from depthcrafter.source import CONFIGS, DEFAULT_BASE, DEFAULT_UNET, NETWORKS, Report, Source, find_checkpoint
+from depthcrafter.report import Report
+from depthcrafter.source import CONFIGS, DEFAULT_BASE, DEFAULT_UNET, NETWORKS, Source, find_checkpoint
 
 NOISE_AUGMENTATION = 0.02
 # Frames per second, motion bucket, noise augmentation: constants in DepthCrafter, inputs in Stable Video Diffusion.
