@@ -1,10 +1,10 @@
 """DepthCrafter on ONNX Runtime or TensorRT: consistent depth for long videos, without PyTorch.
 
-from dc_rt import DepthCrafter
+from dc_rt import DepthCrafter, Sampling
 
-model = DepthCrafter.load("engines/nano")
-for depth in model(frames):
-    ...
+with DepthCrafter.load("engines/nano") as model:
+    for depth in model(frames, Sampling(steps=5)):
+        ...
 """
 
 from importlib import import_module
@@ -13,19 +13,46 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dc_rt.engine import EngineSet, load_engines
     from dc_rt.errors import UserError
+    from dc_rt.job import Job, JobCancelled
+    from dc_rt.media import VideoInfo, probe
+    from dc_rt.model import DepthCrafter
     from dc_rt.noise import Noise, NoiseSource
-    from dc_rt.pipeline import DepthCrafter
+    from dc_rt.options import Outputs, Sampling, Source
 
-__all__ = ["DepthCrafter", "EngineSet", "Noise", "NoiseSource", "UserError", "load_engines"]
+__version__ = "0.1.0"
 
 _HOMES = {
-    "DepthCrafter": "pipeline",
+    "DepthCrafter": "model",
     "EngineSet": "engine",
+    "Job": "job",
+    "JobCancelled": "job",
     "Noise": "noise",
     "NoiseSource": "noise",
+    "Outputs": "options",
+    "Sampling": "options",
+    "Source": "options",
     "UserError": "errors",
+    "VideoInfo": "media",
     "load_engines": "engine",
+    "probe": "media",
 }
+
+__all__ = [
+    "DepthCrafter",
+    "EngineSet",
+    "Job",
+    "JobCancelled",
+    "Noise",
+    "NoiseSource",
+    "Outputs",
+    "Sampling",
+    "Source",
+    "UserError",
+    "VideoInfo",
+    "__version__",
+    "load_engines",
+    "probe",
+]
 
 
 def __getattr__(name: str) -> Any:

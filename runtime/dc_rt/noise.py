@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dc_rt.errors import UserError
+from dc_rt.options import Sampling
 
 
 class NoiseSource(Protocol):
@@ -30,11 +30,9 @@ class Noise:
 
     _FRAME, _LATENT = 0, 1
 
-    def __init__(self, seed: int = 42) -> None:
+    def __init__(self, seed: int = Sampling.seed) -> None:
         """`seed` in [0, 2^64); raises `UserError` otherwise."""
-        if not 0 <= seed < 2**64:
-            raise UserError(f"The seed must be between 0 and 2^64 - 1, not {seed}; try --seed 42.")
-        self.seed = seed
+        self.seed = Sampling(seed=seed).seed
 
     def frame(self, index: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         return self._normal(self._FRAME, index, shape)

@@ -1,4 +1,4 @@
-"""DepthCrafter's algorithm: a generator from frames to depth that holds one window, however long the video.
+"""DepthCrafter's method (Hu et al., CVPR 2025): from frames to depth, holding one window, however long the video.
 
 The four graphs, for n frames, T frames of a window, H x W pixels, h = H/8, w = W/8, C the embeddings' width:
 
@@ -10,244 +10,120 @@ The four graphs, for n frames, T frames of a window, H x W pixels, h = H/8, w = 
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, count, islice, pairwise
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dc_rt.engine import EngineSet, load_engines
-from dc_rt.errors import UserError
-from dc_rt.noise import Noise, NoiseSource
+from dc_rt.noise import NoiseSource
+from dc_rt.options import Sampling
 from dc_rt.resize import resize_matrix
+from dc_rt.sampler import SAMPLERS, Denoise, guided
 from dc_rt.schedule import initial_scale, karras_sigmas
-from dc_rt.windows import blend, check_window
+from dc_rt.windows import Float, WindowState, blend
 
 NOISE_AUGMENTATION = 0.02
 # Frames that the encoders and the decoder take at a time. The temporal decoder mixes the frames of a chunk, so that
 # chunks of 8 from frame 0 on are part of the result; for the encoders, whose frames are independent, it is only a size.
 CHUNK = 8
 
-Float = NDArray[np.float32]
-Progress = Callable[[str, int, float], None]
-"""Called after each run of a graph: its name, the frames it was given and the seconds it took."""
-
-
-@dataclass(frozen=True)
-class WindowState:
-    """What a window leaves to the next one: with it and the frames from `next_frame` on, a run goes on.
-
-    Attributes:
-        start: first frame of the next window.
-        image_latents: of that window's first frames, those of the overlap: float32 [overlap,4,h,w].
-        embeddings: likewise, float32 [overlap,C].
-        latents: the result so far over these frames, which the next window's is blended with: float32 [overlap,4,h,w].
-        finished: latents that wait for a whole chunk to be decoded with: float32 [0 to 7,4,h,w].
-    """
-
-    start: int
-    image_latents: Float
-    embeddings: Float
-    latents: Float
-    finished: Float
-
-    @property
-    def next_frame(self) -> int:
-        """The first frame that was not encoded yet."""
-        return self.start + len(self.embeddings)
-
-    @property
-    def num_decoded(self) -> int:
-        """Frames whose depth was given out."""
-        return self.start - len(self.finished)
-
-    @classmethod
-    def initial(cls, shape: tuple[int, int, int], embedding_dim: int) -> WindowState:
-        """Before the first window: nothing is shared."""
-        none = np.empty((0, *shape), np.float32)
-        return cls(0, none, np.empty((0, embedding_dim), np.float32), none, none)
-
-
+Frame = NDArray[np.uint8]
+Graphs = Callable[..., Float]
+"""Runs a graph: called with its name, and with its inputs by theirs."""
 OnWindow = Callable[[WindowState], None]
 
 
-class DepthCrafter:
-    """A model, ready to run. `DepthCrafter.load(...)` makes one; calling it runs a video."""
+def estimate_depth(
+    graphs: Graphs,
+    frames: Iterator[Frame],
+    size: tuple[int, int],
+    sampling: Sampling,
+    noise: NoiseSource,
+    state: WindowState,
+    on_window: OnWindow,
+) -> Iterator[Float]:
+    """Depth of the frames from `state.next_frame` on: float32 [H,W] in [0,1], in order, from `state.num_decoded` on.
 
-    def __init__(self, engines: EngineSet) -> None:
-        self.engines = engines
+    Args:
+        graphs: the four of a model.
+        frames: uint8 [H,W,3], read as they are needed.
+        size: H and W, multiples of 64.
+        sampling: how.
+        noise: where the noise comes from.
+        state: what the window before left.
+        on_window: is given the state between two windows, once the depth before it was taken.
+    """
+    height, width = size
+    resize = {"resize_rows": resize_matrix(height), "resize_cols": resize_matrix(width)}
+    following = next(frames, None)
+    while following is not None:
+        # Read the rest of the window, embedding what is there, and one frame more: whether it is there says whether a
+        # window follows.
+        new, embedded = [], [state.embeddings]
+        for chunk in _chunks(chain([following], islice(frames, sampling.window_size - len(state.embeddings) - 1))):
+            new += chunk
+            embedded.append(graphs("clip_encoder", frames=np.stack(chunk), **resize))
+        following = next(frames, None)
+        embeddings = np.concatenate(embedded)
+        image_latents = np.concatenate([state.image_latents, *_encode(graphs, new, state.next_frame, noise)])
 
-    @classmethod
-    def load(cls, engines: str | os.PathLike[str], backend: str = "auto", *, cpu_offload: str = "none") -> DepthCrafter:
-        """Check and open an engine set; see `dc_rt.engine.load_engines` for the arguments and errors."""
-        return cls(load_engines(engines, backend, cpu_offload))
+        sigmas = karras_sigmas(sampling.steps)
+        slots = [(state.start + i) % sampling.window_size for i in range(len(embeddings))]
+        eps = np.stack([noise.latent(slot, image_latents.shape[1:]) for slot in slots])
+        denoise = _denoiser(graphs, image_latents[None], embeddings[None], sampling)
+        (latents,) = SAMPLERS[sampling.sampler](denoise, _start_from(eps, state.latents, sigmas[0])[None], sigmas)
+        shared = len(state.latents)
+        latents[:shared] = blend(state.latents, latents[:shared])
 
-    def __call__(
-        self,
-        frames: Iterable[NDArray[np.uint8]],
-        *,
-        steps: int = 5,
-        guidance_scale: float = 1.0,
-        window_size: int = 110,
-        overlap: int = 25,
-        noise: NoiseSource | None = None,
-        progress: Progress | None = None,
-        resume_from: WindowState | None = None,
-        on_window: OnWindow | None = None,
-    ) -> Iterator[Float]:
-        """Depth of a video, frame by frame.
-
-        Args:
-            frames: uint8 [H,W,3] each, RGB, of one size, H and W multiples of 64. Read as it is needed.
-            steps: denoising steps, at least 1.
-            guidance_scale: classifier-free guidance; up to 1 there is none, above it each step costs two.
-            window_size: frames that are denoised together.
-            overlap: frames that neighbouring windows share, below `window_size`.
-            noise: where the noise comes from; `Noise(seed=42)` unless given.
-            progress: see `Progress`.
-            resume_from: where an earlier run was; `frames` then starts with frame `resume_from.next_frame`, and the
-                depth with frame `resume_from.num_decoded`. The result is that of an uninterrupted run, bit for bit.
-            on_window: is given the state between two windows, once the depth before it was taken.
-
-        Yields:
-            Disparity, larger is nearer: float32 [H,W] in [0,1], in order, not yet normalised over the video.
-
-        Raises:
-            UserError: at once for an option out of its range, at the first frame for one that the engines cannot run.
-        """
-        check_window(window_size, overlap)
-        self.engines.manifest.profile.check_window(window_size)
-        sigmas = karras_sigmas(steps)
-        run = _Run(self.engines, sigmas, guidance_scale, noise or Noise(), progress or _ignore)
-        return run.depths(iter(frames), window_size, overlap, resume_from, on_window or (lambda state: None))
-
-
-class _Run:
-    """One video on its way through the graphs."""
-
-    def __init__(
-        self, engines: EngineSet, sigmas: Float, guidance_scale: float, noise: NoiseSource, progress: Progress
-    ) -> None:
-        self.engines = engines
-        self.sigmas = sigmas
-        self.guidance_scale = guidance_scale
-        self.noise = noise
-        self.progress = progress
-
-    def depths(
-        self,
-        frames: Iterator[NDArray[np.uint8]],
-        window_size: int,
-        overlap: int,
-        state: WindowState | None,
-        on_window: OnWindow,
-    ) -> Iterator[Float]:
-        first = next(frames, None)
-        if first is None:
-            return
-        height, width = self._check_first(first)
-        self.resize = {"resize_rows": resize_matrix(height), "resize_cols": resize_matrix(width)}
-        frames = _of_one_size(chain([first], frames), height, width)
-
-        shape = (4, height // 8, width // 8)
-        state = state or WindowState.initial(shape, self.engines.manifest.model.embedding_dim)
-        following: NDArray[np.uint8] | None = next(frames)
-        while following is not None:
-            # Read the rest of the window, embedding what is there, and one frame more: whether it is there says whether
-            # a window follows.
-            new: list[NDArray[np.uint8]] = []
-            embedded = [state.embeddings]
-            for chunk in _chunks(chain([following], islice(frames, window_size - len(state.embeddings) - 1))):
-                new += chunk
-                embedded.append(self._embed(chunk))
-            following = next(frames, None)
-            embeddings = np.concatenate(embedded)
-            image_latents = np.concatenate([state.image_latents, *self._encode(new, state.next_frame)])
-
-            slots = [(state.start + i) % window_size for i in range(len(embeddings))]
-            eps = np.stack([self.noise.latent(slot, shape) for slot in slots])
-            latents = self._denoise(self._start_from(eps, state.latents), image_latents, embeddings)
-            shared = len(state.latents)
-            latents[:shared] = blend(state.latents, latents[:shared])
-
-            keep = overlap if following is not None else 0
-            final, kept = np.split(latents, [len(latents) - keep])
-            finished = np.concatenate([state.finished, final])
-            while len(finished) >= CHUNK or (following is None and len(finished)):
-                yield from self._graph("vae_decoder", min(CHUNK, len(finished)), latents=finished[:CHUNK])
-                finished = finished[CHUNK:]
-            if following is not None:
-                stride = window_size - overlap
-                state = WindowState(state.start + stride, image_latents[stride:], embeddings[stride:], kept, finished)
-                on_window(state)
-
-    def _start_from(self, eps: Float, previous: Float) -> Float:
-        """Where a window's latents start: noise, and over the overlap the previous window's result under noise."""
-        noisy = eps * initial_scale()
-        shared = len(previous)
-        noisy[:shared] = previous + eps[:shared] * self.sigmas[0]
-        return noisy
-
-    def _denoise(self, x: Float, image_latents: Float, embeddings: Float) -> Float:
-        """Euler steps of the probability flow from the first noise level to 0; all [T,...]."""
-        x, image_latents, embeddings = x[None], image_latents[None], embeddings[None]
-        for sigma, sigma_next in pairwise(self.sigmas):
-            denoised = self._denoised(x, sigma, image_latents, embeddings)
-            if self.guidance_scale > 1:
-                unconditional = self._denoised(x, sigma, np.zeros_like(image_latents), np.zeros_like(embeddings))
-                denoised = unconditional + np.float32(self.guidance_scale) * (denoised - unconditional)
-            x = x + (x - denoised) / sigma * (sigma_next - sigma)
-        result: Float = x[0]
-        return result
-
-    def _denoised(self, x: Float, sigma: np.float32, image_latents: Float, embeddings: Float) -> Float:
-        inputs = {"noisy": x, "sigma": np.asarray(sigma), "image_latents": image_latents, "embeddings": embeddings}
-        return self._graph("denoiser", x.shape[1], **inputs)
-
-    def _embed(self, frames: Sequence[NDArray[np.uint8]]) -> Float:
-        return self._graph("clip_encoder", len(frames), frames=np.stack(frames), **self.resize)
-
-    def _encode(self, frames: list[NDArray[np.uint8]], index: int) -> Iterator[Float]:
-        """Image latents of `frames`, the first of which is frame `index` of the video."""
-        indices = count(index)
-        for chunk in _chunks(frames):
-            height, width, _ = chunk[0].shape
-            noise = np.stack([self.noise.frame(next(indices), (3, height, width)) for _ in chunk])
-            inputs = {"frames": np.stack(chunk), "noise": np.float32(NOISE_AUGMENTATION) * noise}
-            yield self._graph("vae_encoder", len(chunk), **inputs)
-
-    def _graph(self, graph: str, num_frames: int, **inputs: NDArray[np.generic]) -> Float:
-        began = time.perf_counter()
-        output = self.engines(graph, **inputs)
-        self.progress(graph, num_frames, time.perf_counter() - began)
-        return output
-
-    def _check_first(self, frame: NDArray[np.uint8]) -> tuple[int, int]:
-        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-            raise UserError(f"Frames must be uint8 [H,W,3], not {frame.dtype} {list(frame.shape)}; convert them first.")
-        height, width, _ = frame.shape
-        self.engines.manifest.profile.check_size(height, width)
-        return height, width
+        keep = sampling.overlap if following is not None else 0
+        final, kept = np.split(latents, [len(latents) - keep])
+        finished = np.concatenate([state.finished, final])
+        while len(finished) >= CHUNK or (following is None and len(finished)):
+            yield from graphs("vae_decoder", latents=finished[:CHUNK])
+            finished = finished[CHUNK:]
+        if following is not None:
+            stride = sampling.stride
+            state = WindowState(state.start + stride, image_latents[stride:], embeddings[stride:], kept, finished)
+            on_window(state)
 
 
-def _chunks(frames: Iterable[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:
-    frames = iter(frames)
-    while chunk := list(islice(frames, CHUNK)):
-        yield chunk
+def _encode(graphs: Graphs, frames: list[Frame], index: int, noise: NoiseSource) -> Iterator[Float]:
+    """Image latents of frames, under a little noise; the first of them is frame `index` of the video."""
+    for chunk in _chunks(enumerate(frames, index)):
+        pixels = np.stack([frame for _, frame in chunk])
+        eps = np.stack([noise.frame(number, (3, *frame.shape[:2])) for number, frame in chunk])
+        yield graphs("vae_encoder", frames=pixels, noise=np.float32(NOISE_AUGMENTATION) * eps)
 
 
-def _of_one_size(frames: Iterable[NDArray[np.uint8]], height: int, width: int) -> Iterator[NDArray[np.uint8]]:
-    for index, frame in enumerate(frames):
-        if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
-            raise UserError(
-                f"Frame {index} is {frame.dtype} {list(frame.shape)} and the first was uint8 {[height, width, 3]}; "
-                "resize all frames to one size."
+def _start_from(eps: Float, previous: Float, sigma: np.float32) -> Float:
+    """Where a window's latents start: noise, and over the overlap the previous window's result under noise."""
+    noisy = eps * initial_scale()
+    shared = len(previous)
+    noisy[:shared] = previous + eps[:shared] * sigma
+    return noisy
+
+
+def _denoiser(graphs: Graphs, image_latents: Float, embeddings: Float, sampling: Sampling) -> Denoise[Float]:
+    """D(x; sigma) under the condition [1,T,...], guided away from that without one if `sampling` asks for it."""
+
+    def conditioned(image_latents: Float, embeddings: Float) -> Denoise[Float]:
+        def denoise(x: Float, sigma: Any) -> Float:
+            return graphs(
+                "denoiser", noisy=x, sigma=np.asarray(sigma), image_latents=image_latents, embeddings=embeddings
             )
-        yield frame
+
+        return denoise
+
+    denoise = conditioned(image_latents, embeddings)
+    if not sampling.is_guided:
+        return denoise
+    without = conditioned(np.zeros_like(image_latents), np.zeros_like(embeddings))
+    return guided(denoise, without, np.float32(sampling.guidance_scale))
 
 
-def _ignore(stage: str, num_frames: int, seconds: float) -> None:
-    pass
+def _chunks(items: Iterable[Any]) -> Iterator[list[Any]]:
+    items = iter(items)
+    while chunk := list(islice(items, CHUNK)):
+        yield chunk

@@ -1,11 +1,9 @@
-"""The noise schedule and the sampler's one step."""
+"""The noise schedule: which levels of noise a sampler goes through."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-
-from dc_rt.errors import UserError
 
 SIGMA_MIN = 0.002
 SIGMA_MAX = 700.0
@@ -13,16 +11,11 @@ RHO = 7.0
 
 
 def karras_sigmas(steps: int) -> NDArray[np.float32]:
-    """Noise levels of `steps` denoising steps, falling, with a final 0: float32 [steps + 1].
+    """Noise levels of `steps` denoising steps, at least 1, falling, with a final 0: float32 [steps + 1].
 
     Equation 5 of Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models"
     (NeurIPS 2022), between the bounds of Stable Video Diffusion's scheduler.
-
-    Raises:
-        UserError: `steps` is below 1.
     """
-    if steps < 1:
-        raise UserError(f"The number of denoising steps must be at least 1, not {steps}; try --num-denoising-steps 5.")
     ramp = np.linspace(0, 1, steps)
     low, high = SIGMA_MIN ** (1 / RHO), SIGMA_MAX ** (1 / RHO)
     sigmas = (high + ramp * (low - high)) ** RHO

@@ -2,14 +2,13 @@
 
 from dc_rt.media.colormap import inferno, to_uint8
 from dc_rt.media.decode import Damage
-from dc_rt.media.read import IMAGE_FOLDER_FPS, VideoInfo, probe, read_frames, read_numbered
+from dc_rt.media.read import IMAGE_FOLDER_FPS, VideoInfo, probe, read_at_sizes, read_frames, read_numbered
 from dc_rt.media.read_images import IMAGE_SUFFIXES, list_images
-from dc_rt.media.sizes import DATASET_SIZES, frame_stride, output_size
+from dc_rt.media.sizes import frame_stride, output_size
 from dc_rt.media.timeline import Timeline
 from dc_rt.media.write import ExrWriter, Mp4Writer, NpzWriter, PngWriter
 
 __all__ = [
-    "DATASET_SIZES",
     "IMAGE_FOLDER_FPS",
     "IMAGE_SUFFIXES",
     "Damage",
@@ -24,6 +23,7 @@ __all__ = [
     "list_images",
     "output_size",
     "probe",
+    "read_at_sizes",
     "read_frames",
     "read_numbered",
     "to_uint8",

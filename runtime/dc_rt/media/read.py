@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -122,18 +122,32 @@ def read_numbered(
     start: int = 0,
     damage: Damage | None = None,
 ) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
+    """The frames that `read_at_sizes` gives, at one size."""
+    with closing(read_at_sizes(video, [(height, width)], stride, limit, start, damage)) as frames:
+        for number, (frame,) in frames:
+            yield number, frame
+
+
+def read_at_sizes(
+    video: str | Path | VideoInfo,
+    sizes: Sequence[tuple[int, int]],
+    stride: int = 1,
+    limit: int | None = None,
+    start: int = 0,
+    damage: Damage | None = None,
+) -> Generator[tuple[int, list[NDArray[np.uint8]]], None, None]:
     """Frames 0, stride, 2*stride, ... of a video file or a folder of images: the first `limit` of them.
 
     Args:
         video: its path, or what `probe` found out about it.
-        height, width: the size to give frames in.
+        sizes: heights and widths to give each frame in.
         stride, limit: which frames to give; None for all.
         start: how many of those that can be decoded to leave out at the beginning.
         damage: is kept up to date with what cannot be decoded. Such a frame is left out; no other takes its place.
 
     Yields:
-        n and frame n * stride: uint8 [height,width,3] RGB, turned and mirrored as it is shown. One frame is held at a
-        time, and the file is closed when the iterator is exhausted or closed, or fails.
+        n and frame n * stride, once a size: uint8 [height,width,3] RGB, turned and mirrored as it is shown. One frame is
+        held at a time, and the file is closed when the iterator is exhausted or closed, or fails.
 
     Raises:
         UserError: what cannot be opened; and all that `probe` raises, for a path.
@@ -141,7 +155,8 @@ def read_numbered(
     source = video if isinstance(video, VideoInfo) else probe(video)
     count = len(range(0, source.num_frames, stride))
     count = count if limit is None else min(count, limit)
-    reformatter = VideoReformatter()  # one for all frames: making its tables takes longer than converting a small frame
+    # One for all frames of a size: making its tables takes longer than converting a small frame.
+    reformatters = [VideoReformatter() for _ in sizes]
     given = 0
     if count == 0:
         return
@@ -149,7 +164,8 @@ def read_numbered(
         for number, frame, orientation in frames:
             given += 1
             if given > start:
-                yield number, _to_rgb(frame, orientation, height, width, reformatter)
+                sized = zip(sizes, reformatters, strict=True)
+                yield number, [_to_rgb(frame, orientation, *size, reformatter) for size, reformatter in sized]
 
 
 def _stored_frames(

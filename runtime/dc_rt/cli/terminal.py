@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 from typing import TextIO
 
+from dc_rt.errors import UserError, worded
+from dc_rt.options import as_flag
+
 
 def complain(sentence: str) -> None:
     """Print to standard error what is wrong."""
@@ -22,3 +25,15 @@ def complain(sentence: str) -> None:
 def can_redraw(stream: TextIO) -> bool:
     """Whether a line that is written can be drawn over, as progress bars are."""
     return stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+
+
+def say(line: str) -> None:
+    """Print a line to standard output, its options as flags."""
+    print(worded(line, as_flag), flush=True)
+
+
+def sentence_of(error: UserError | OSError) -> str:
+    """What is wrong and the fix, with options as they are typed."""
+    if isinstance(error, OSError):
+        return f"A file cannot be read or written ({error}); check its name, its permissions and the disk."
+    return worded(error.sentence, as_flag)

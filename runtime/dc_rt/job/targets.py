@@ -15,36 +15,25 @@ import sys
 import tempfile
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dc_rt.errors import UserError
+from dc_rt.errors import UserError, option
 from dc_rt.media.read_images import IMAGE_SUFFIXES
-from dc_rt.spool import MOVED, write_whole
-
-if TYPE_CHECKING:
-    from dc_rt.job import Options
+from dc_rt.job.spool import MOVED, write_whole
+from dc_rt.options import Outputs
+from dc_rt.outputs import Output, all_outputs
 
 Sizes = dict[str, set[int]]
 """By name, the sizes in bytes by which files are known as those that were written."""
 
 ANY_SIZE = -1  # of a file whose size was not recorded
 
-# All that is written, and the option that asks for it; the record comes last.
-_OUTPUTS = {
-    "_depth.mp4": None,
-    "_vis.mp4": None,
-    "_input.mp4": None,
-    ".npz": "save_npz",
-    ".exr": "save_exr",
-    ".png": "save_png",
-    ".json": None,
-}
-_FRAME_SUFFIXES = (".exr", ".png")
+_RECORD = ".json"
 
 # What every record has had since the first release, which listed no files.
 _RECORD_KEYS = ("model", "engines", "source", "result", "options", "timings", "versions")
@@ -72,10 +61,10 @@ class Targets:
     frames: tuple[str, ...]
 
     @classmethod
-    def of(cls, video: Path, save_folder: Path, options: Options) -> Targets:
-        """The targets of a run with `options`."""
+    def of(cls, video: Path, save_folder: Path, outputs: Outputs) -> Targets:
+        """The targets of a run that writes `outputs`."""
         name = result_name(video)
-        return cls(video, save_folder, name, *_outputs(name, vars(options)))
+        return cls(video, save_folder, name, *_names(name, outputs.rows))
 
     @property
     def frame_folder(self) -> Path:
@@ -133,9 +122,10 @@ class Targets:
             raise UserError(f"{folders[0]} is a folder where a file is to be written; move it away{kept}.")
         if foreign and not overwrite:
             more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
-            elsewhere = "move it away" if at_the_end else "give another --save-folder"
+            elsewhere = "move it away" if at_the_end else f"give another {option('save_folder')}"
             raise UserError(
-                f"{foreign[0]}{more} was not written by dc-rt; {elsewhere}, or replace it with --overwrite{kept}."
+                f"{foreign[0]}{more} was not written by dc-rt; {elsewhere}, or replace it with "
+                f"{option('overwrite', True)}{kept}."
             )
 
     def remember_moves(self) -> None:
@@ -158,15 +148,15 @@ class Targets:
             for path in sorted(staging.rglob("*"))
             if path.is_file()
         }
-        going = {*self.occupied()}
+        to_be_replaced = {*self.occupied()}
         written = self._written()
         for path in self._with_everything().occupied():
-            if path not in going and path != self.record and self._is_ours(path, written):
+            if path not in to_be_replaced and path != self.record and self._is_ours(path, written):
                 listed.setdefault(self._key(path), path.stat().st_size)
         return listed
 
     def _with_everything(self) -> Targets:
-        files, frames = _outputs(self.name, {option: True for option in _OUTPUTS.values() if option})
+        files, frames = _names(self.name, all_outputs().values())
         return replace(self, files=files, frames=frames)
 
     def _key(self, path: Path) -> str:
@@ -200,7 +190,7 @@ def check_batch(batch: Sequence[Targets]) -> None:
     """Raise `UserError` where videos of one batch would overwrite each other's results, or results what is read."""
     counts = Counter(targets.name for targets in batch)
     if double := [name for name, count in counts.items() if count > 1]:
-        raise UserError(f"More than one video is called {double[0]}; run them one by one with a --save-folder each.")
+        raise UserError(f"More than one video is called {double[0]}; run them one by one with a {option('save_folder')} each.")
     _check_inputs(batch)
     _check_names(batch)
 
@@ -216,7 +206,7 @@ def _check_names(batch: Sequence[Targets]) -> None:
             if name == other or _is_one_name(name, other, _existing(first.save_folder)):
                 raise UserError(
                     f"{first.video} and {second.video} would both write {first.save_folder / name}; "
-                    "run them one by one with a --save-folder each."
+                    f"run them one by one with a {option('save_folder')} each."
                 )
 
 
@@ -240,7 +230,7 @@ def _check_inputs(batch: Sequence[Targets]) -> None:
             if mixed := folders.get(_identity(place)):
                 raise UserError(
                     f"The images of {mixed} would be mixed with the results of {targets.video}; "
-                    "give another --save-folder than the one that it is in."
+                    f"give another {option('save_folder')} than the one that it is in."
                 )
         paths = {targets.save_folder / name for name in targets.names()}
         with suppress(OSError):  # of a folder that cannot be read, as `Targets.check` says
@@ -249,7 +239,7 @@ def _check_inputs(batch: Sequence[Targets]) -> None:
             if _identity(path) in inputs or _identity(path) in folders:
                 raise UserError(
                     f"{path} is to be read, and would be overwritten by the results of {targets.video}; "
-                    "give another --save-folder."
+                    f"give another {option('save_folder')}."
                 )
         if any(_identity(folder) in spools for folder in Path(os.path.realpath(targets.video)).parents):
             raise UserError(f"{targets.video} is in the folder of an unfinished run; move it out of there.")
@@ -293,7 +283,7 @@ def _check_lengths(targets: Targets) -> None:
         if error.errno == errno.ENAMETOOLONG:
             raise UserError(
                 f"The paths of the results of {targets.video} would be longer than this system takes; "
-                "give a shorter --save-folder."
+                f"give a shorter {option('save_folder')}."
             ) from error
     # The library that writes EXR files takes no other names.
     if ".exr" in targets.frames and text(targets.frame_folder) != str(targets.frame_folder):
@@ -343,15 +333,15 @@ def _check_writable(folder: Path) -> None:
 def _unwritable(folder: Path, error: OSError) -> UserError:
     return UserError(
         f"Results cannot be written to {folder} ({error.strerror}); "
-        "check the folder's permissions, or give another --save-folder."
+        f"check the folder's permissions, or give another {option('save_folder')}."
     )
 
 
-def _outputs(name: str, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the files, and suffixes of the frames, that are written with `options`."""
-    suffixes = [suffix for suffix, option in _OUTPUTS.items() if option is None or options.get(option)]
-    files = tuple(f"{name}{suffix}" for suffix in suffixes if suffix not in _FRAME_SUFFIXES)
-    return files, tuple(suffix for suffix in suffixes if suffix in _FRAME_SUFFIXES)
+def _names(name: str, outputs: Iterable[Output]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the files, and suffixes of the frames, of these outputs; the record comes last."""
+    rows = tuple(outputs)
+    files = [f"{name}{row.suffix}" for row in rows if not row.is_frames]
+    return (*files, f"{name}{_RECORD}"), tuple(row.suffix for row in rows if row.is_frames)
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
@@ -371,8 +361,9 @@ def _listed(record: dict[str, Any] | None, name: str) -> Sizes:
         return {}
     if "files" in record:
         return _sizes(record["files"])
-    # The first release listed no files: those that its options imply.
-    files, frames = _outputs(name, record["options"])
+    # The first release listed no files: those that its options, which were called as their flags, imply.
+    options = {f"--{key.replace('_', '-')}" for key, value in record["options"].items() if value is True}
+    files, frames = _names(name, [row for row in all_outputs().values() if row.is_default or row.flag in options])
     num_frames = record["result"].get("num_frames")
     indices = range(num_frames) if isinstance(num_frames, int) else ()
     numbered = (f"{name}/frame_{i:04d}{suffix}" for suffix in frames for i in indices)

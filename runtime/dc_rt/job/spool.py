@@ -6,7 +6,7 @@ A spool is a folder beside the results:
     depth.f32   float32 [H,W] a frame; what lies beyond the state's frames is void
     state       SHA-256 of the rest, then an .npz of the `WindowState` and a record in JSON
     results     what is written before it is moved into place
-    moved.json  what earlier runs may have moved into place before they were killed: see `dc_rt.targets`
+    moved.json  what earlier runs may have moved into place before they were killed: see `dc_rt.job.targets`
 
 The state is replaced in one step, after the depth that it counts has reached the disk: a crash at any instant leaves
 the state before or the state after, and either can be gone on from. Whoever deletes anything here holds the lock.
@@ -20,10 +20,9 @@ import json
 import os
 import shutil
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -32,16 +31,13 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dc_rt.errors import UserError
+from dc_rt.errors import UserError, option
 from dc_rt.lock import Held, take_lock
-from dc_rt.pipeline import WindowState
-
-Fingerprint = Mapping[str, Any]
-"""What a run must have in common with the one that it continues: plain values by name."""
-
+from dc_rt.job.fingerprint import Fingerprint, differences
+from dc_rt.windows import WindowState
 
 @dataclass(frozen=True)
-class Progress:
+class Committed:
     """How far a spool is: frames of depth, their range, whether the first pass is over, and what the job adds."""
 
     num_frames: int = 0
@@ -63,105 +59,53 @@ _LOCK_ATTEMPTS = 100  # all but the first are for folders and lock files that ar
 class SpoolLock:
     """The right to work in a spool's folder and to delete what is there, which one process at a time has.
 
-    The system gives it up with the process, however that ends. Its methods may be called from any thread: what one
-    thread deletes no other one writes to meanwhile.
+    The system gives it up with the process, however that ends.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Nothing is made or locked yet."""
-        self.folder = folder
-        self.finished = False
-        """Whether the spool was deleted because its results are in place."""
-        self._file: BinaryIO | None = None
-        self._made: list[Path] = []
-        self._abandoned = False
-        self._mutex = threading.Lock()
-
-    def acquire(self) -> None:
         """Make the folder where there is none, and lock it.
 
         Raises:
             UserError: another run holds it.
             OSError: the disk refuses.
         """
-        with self._mutex:
-            self._check_not_abandoned()
-            self._made = [folder for folder in self.folder.parents if not folder.exists()]
-            try:
-                self._file = _lock(self.folder)
-            except BaseException:
-                self._remove_made()
-                raise
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """While something is written that is to last: nothing is deleted meanwhile, and nothing written afterwards."""
-        with self._mutex:
-            self._check_not_abandoned()
-            yield
+        self._folder = folder
+        self._made = [above for above in folder.parents if not above.exists()]
+        try:
+            self._file = _lock(folder)
+        except BaseException:
+            self._remove_made()
+            raise
 
     def release(self) -> None:
         """Leave the folder as it is to the next run."""
-        with self._mutex:
-            self._close()
+        self._file.close()
 
-    def discard(self) -> None:
-        """Remove a spool that holds nothing to go on from, and the folders that were made for it."""
-        with self._mutex:
-            self._delete(keep=MOVED)
-
-    def finish(self) -> None:
-        """Remove a spool whose results are in place."""
-        with self._mutex:
-            self._check_not_abandoned()
-            self._delete()
-            self.finished = True
-
-    def abandon(self) -> bool:
-        """End this process's work, whatever another thread is at; whether there is something to go on from.
-
-        What there is to go on from stays, and so does what another process works on.
-        """
-        with self._mutex:
-            self._abandoned = True
-            begun = is_begun(self.folder)
-            if not begun:
-                self._delete(keep=MOVED)
-            return begun
-
-    def _check_not_abandoned(self) -> None:
-        if self._abandoned:
-            raise RuntimeError(f"the run in {self.folder} was abandoned")
-
-    def _delete(self, keep: str | None = None) -> None:
-        if self._file is None:
+    def delete(self, keep: str | None = None) -> None:
+        """Remove what is in the folder, but for one name, and the folders that were made for it."""
+        if self._file.closed:
             return
         for name in _CONTENTS:
             if name != keep:
-                _remove(self.folder / name)
+                _remove(self._folder / name)
         # Last of all, and while it is locked, so that whoever has opened it sees that it is not the folder's any more.
         if sys.platform == "win32":  # which deletes no open file, so that nobody can hold a deleted one either
-            self._close()
+            self._file.close()
         with suppress(OSError):
-            (self.folder / "lock").unlink()
-        self._close()
+            (self._folder / "lock").unlink()
+        self._file.close()
         self._remove_made()
 
     def _remove_made(self) -> None:
-        for folder in (self.folder, *self._made):
+        for folder in (self._folder, *self._made):
             try:
                 folder.rmdir()
             except OSError:  # as something is in it
                 return
 
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
-
-def is_begun(folder: Path) -> bool:
-    """Whether there is something to go on from in a spool's folder."""
+def is_resumable(folder: Path) -> bool:
+    """Whether a spool's folder has something to go on from."""
     return os.path.exists(folder / "state")  # noqa: PTH110 - pathlib's raises where the folder cannot be read
 
 
@@ -175,9 +119,8 @@ class Spool:
         height: int,
         width: int,
         restart: bool = False,
-        lock: SpoolLock | None = None,
     ) -> None:
-        """Make the spool in `folder`, or take up the one that is there; `lock` is for whoever may have to abandon it.
+        """Make the spool in `folder`, or take up the one that is there.
 
         Raises:
             UserError: another run holds it; or it was begun with another `fingerprint` or is damaged, unless
@@ -186,11 +129,10 @@ class Spool:
         """
         self.folder = folder
         self.state: WindowState | None = None
-        self.progress = Progress()
+        self.progress = Committed()
         self._fingerprint = dict(fingerprint)
         self._shape = (height, width)
-        self._lock = lock or SpoolLock(folder)
-        self._lock.acquire()
+        self._lock = SpoolLock(folder)
         try:
             if restart:
                 for name in ("state", "depth.f32"):
@@ -200,10 +142,7 @@ class Spool:
             self._depth = (folder / "depth.f32").open("r+b" if (folder / "depth.f32").exists() else "w+b")
             self._hash = self._check_depth()
         except BaseException:
-            if is_begun(folder):
-                self._lock.release()
-            else:
-                self._lock.discard()
+            self._leave()
             raise
         self._min, self._max = np.float32(self.progress.min), np.float32(self.progress.max)
         self._num_frames = self.progress.num_frames
@@ -234,26 +173,28 @@ class Spool:
         """
         self._depth.flush()
         os.fsync(self._depth.fileno())
-        progress = Progress(
+        progress = Committed(
             self._num_frames, *self.range, state is None, self._hash.copy().hexdigest(), dict(notes or {})
         )
         contents = _encode(self._fingerprint, progress, state)
-        with self._lock.held():
-            write_whole(self.folder / "state", contents)
+        write_whole(self.folder / "state", contents)
         self.state, self.progress = state, progress
 
-    def normalised(self) -> Iterator[NDArray[np.float32]]:
-        """All frames as (depth - min) / (max - min): float32 [H,W] in [0,1]; zeros where all depth is the same."""
+    def frames(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """All frames, float32 [H,W]: as they were given, and normalised over the video to [0,1].
+
+        Normalised is (depth - min) / (max - min), or zeros where all depth is the same.
+        """
         low, span = self._min, self._max - self._min
         self._depth.seek(0)
         for _ in range(self._num_frames):
             depth = self._read_frame()
-            yield (depth - low) / span if span > 0 else np.zeros_like(depth)
+            yield depth, (depth - low) / span if span > 0 else np.zeros_like(depth)
 
     def delete(self) -> None:
         """Remove the folder with all that is in it, once the results are in place."""
         self._depth.close()
-        self._lock.finish()
+        self._lock.delete()
 
     def __enter__(self) -> Self:
         return self
@@ -263,21 +204,25 @@ class Spool:
     ) -> None:
         with suppress(OSError):  # on a full disk even closing can fail, and what was committed is safe
             self._depth.close()
-        if self.state is None and not self.progress.complete:
-            self._lock.discard()
-        else:
+        self._leave()
+
+    def _leave(self) -> None:
+        """Give up the lock; a spool that holds nothing to go on from is removed."""
+        if is_resumable(self.folder):
             self._lock.release()
+        else:
+            self._lock.delete(keep=MOVED)
 
     def _read_state(self) -> None:
         found, self.progress, self.state = _decode((self.folder / "state").read_bytes(), self.folder)
-        if found.keys() != self._fingerprint.keys():
+        changed = differences(found, self._fingerprint)
+        if changed is None:
             raise _damaged(self.folder)  # of another version of this program
-        changed = [key for key in found if found[key] != self._fingerprint[key]]
         if changed:
-            what = ", ".join(f"{key} ({_shown(found[key])}, now {_shown(self._fingerprint[key])})" for key in changed)
+            what = ", ".join(f"{key} ({_shown(old)}, now {_shown(new)})" for key, (old, new) in changed.items())
             raise UserError(
                 f"An unfinished run in {self.folder} was begun with another {what}; "
-                "give the same again to go on, or --restart to throw it away."
+                f"give the same again to resume it, or {option('restart', True)} to throw it away."
             )
 
     def _check_depth(self) -> hashlib._Hash:
@@ -301,7 +246,7 @@ class Spool:
         return np.frombuffer(self._depth.read(self._frame_bytes), np.float32).reshape(self._shape)
 
 
-def _encode(fingerprint: Fingerprint, progress: Progress, state: WindowState | None) -> bytes:
+def _encode(fingerprint: Fingerprint, progress: Committed, state: WindowState | None) -> bytes:
     record = {"fingerprint": dict(fingerprint), "progress": vars(progress)}
     arrays = {} if state is None else {field.name: getattr(state, field.name) for field in fields(state)}
     buffer = io.BytesIO()
@@ -310,14 +255,14 @@ def _encode(fingerprint: Fingerprint, progress: Progress, state: WindowState | N
     return hashlib.sha256(payload).digest() + payload
 
 
-def _decode(contents: bytes, folder: Path) -> tuple[dict[str, Any], Progress, WindowState | None]:
+def _decode(contents: bytes, folder: Path) -> tuple[dict[str, Any], Committed, WindowState | None]:
     digest, payload = contents[:32], contents[32:]
     if hashlib.sha256(payload).digest() != digest:
         raise _damaged(folder)
     try:
         with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
             record = json.loads(arrays["record"].tobytes())
-            progress = Progress(**record["progress"])
+            progress = Committed(**record["progress"])
             state = None
             if "start" in arrays:
                 values = {field.name: arrays[field.name] for field in fields(WindowState)}
@@ -328,7 +273,7 @@ def _decode(contents: bytes, folder: Path) -> tuple[dict[str, Any], Progress, Wi
 
 
 def _damaged(folder: Path) -> UserError:
-    return UserError(f"The unfinished run in {folder} is damaged; start over with --restart.")
+    return UserError(f"The unfinished run in {folder} is damaged; start over with {option('restart', True)}.")
 
 
 def _shown(value: Any) -> str:
@@ -371,4 +316,7 @@ def _lock(folder: Path) -> BinaryIO:
                 raise
         except Held:
             break
-    raise UserError(f"Another run is working on this result ({folder}); wait for it, or give another --save-folder.")
+    raise UserError(
+        f"Another run is working on this result ({folder}); wait for it, "
+        f"or give another {option('save_folder')}."
+    )

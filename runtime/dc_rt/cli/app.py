@@ -1,0 +1,79 @@
+"""The commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dc_rt.cli.options import Values, options_from, with_options
+from dc_rt.errors import worded
+from dc_rt.options import as_flag
+
+app = typer.Typer(
+    name="dc-rt",
+    help="Consistent depth for long videos: DepthCrafter on ONNX Runtime or TensorRT.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the libraries have to say too.")]
+
+
+@app.command()
+@with_options
+def infer(
+    # That a video or folder cannot be read is not for the parser to say, which would end the batch.
+    videos: Annotated[
+        list[Path], typer.Argument(metavar="VIDEO...", readable=False, help="Video files, or folders of images.")
+    ],
+    engines: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Engine set; else $DC_RT_ENGINES, else the newest in ./engines that runs the video, else the bundled.",
+        ),
+    ] = None,
+    backend: Annotated[str, typer.Option(metavar="auto|onnx|tensorrt|torch", help="What runs the engines.")] = "auto",
+    provider: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[:KEY=VALUE,...]", help="ONNX Runtime's execution provider; `dc-rt doctor` lists them."),
+    ] = None,
+    cpu_offload: Annotated[
+        str,
+        typer.Option(metavar="none|model|sequential", help="Save memory: one engine at a time, or streamed weights."),
+    ] = "none",
+    save_folder: Annotated[Path, typer.Option(readable=False, help="Where the results go.")] = Path("./demo_output"),
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an unfinished run did.")] = False,
+    verbose: Verbose = False,
+    *,
+    values: Values,
+) -> None:
+    """Estimate the depth of videos: NAME_depth.mp4, NAME_vis.mp4, NAME_input.mp4 and NAME.json of each."""
+    from dc_rt.log import set_up
+
+    set_up(verbose)
+    from dc_rt.cli.infer import infer_all
+
+    opened_with = {"cpu_offload": cpu_offload, "provider": provider}
+    infer_all(videos, engines, backend, opened_with, save_folder, restart, *options_from(values))
+
+
+@app.command()
+def doctor() -> None:
+    """Print what this machine can run, and what to do for more."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from dc_rt.doctor import examine
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "what", "found", "to do"):
+        table.add_column(column, overflow="fold")
+    for finding in examine():
+        mark = "[green]ok" if finding.ok else "[yellow]--"
+        table.add_row(mark, *(escape(worded(text, as_flag)) for text in (finding.what, finding.found, finding.advice)))
+    Console().print(table)

@@ -1,0 +1,120 @@
+"""What is shown of a job: its listeners on a terminal, and elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Self
+
+from dc_rt.cli.terminal import can_redraw, say
+from dc_rt.job.events import Event, Finished, Planned, Progressed, Resumed, Warned
+
+PLAIN_SECONDS = 5.0  # between progress lines where there is no terminal
+
+
+def progress() -> Progress:
+    """A bar on a terminal that can draw it anew, else plain lines."""
+    return Bar() if can_redraw(sys.stdout) else Lines()
+
+
+class Progress(AbstractContextManager["Progress"]):
+    """How far a video is: by denoised frames, most of the work, and by decoded ones."""
+
+    def __init__(self) -> None:
+        self._frames = self._total = self._done = 0
+        self._finished_frames = self._resumed = 0
+        self._began = time.perf_counter()
+
+    def hear(self, event: Event) -> None:
+        """Listen to a job."""
+        match event:
+            case Planned():
+                self._plan(event)
+            case Resumed(num_frames):
+                say(f"  resumed after frame {num_frames} of an unfinished run")
+                self._total -= round(self._total * num_frames / self._frames)
+                self._finished_frames = self._resumed = num_frames
+            case Progressed(stage, num_frames):
+                self._done += num_frames * (stage in ("denoiser", "vae_encoder", "vae_decoder"))
+                self._finished_frames += num_frames * (stage == "vae_decoder")
+            case Warned(sentence):
+                say(f"  {sentence}")
+            case Finished(files, num_frames, seconds):
+                self._show()
+                self.close()
+                say(f"{num_frames} frames in {seconds:.1f} s, {1000 * seconds / num_frames:.0f} ms/frame")
+                for file in files:
+                    say(f"  {file}")
+                return
+        self._show()
+
+    def _plan(self, plan: Planned) -> None:
+        self._frames, self._total = plan.num_frames, plan.num_evaluated + 2 * plan.num_frames
+        say(
+            f"{plan.video}: {plan.num_frames} of {plan.source_frames} frames, "
+            f"{plan.source_width}x{plan.source_height} at {plan.source_fps:.4g} frames/s -> "
+            f"{plan.width}x{plan.height} at {plan.fps:.4g} frames/s"
+        )
+        for note in plan.notes:
+            say(f"  {note}")
+
+    def close(self) -> None:
+        """Draw no more."""
+
+    def _status(self) -> tuple[float, str]:
+        """Share of the work done, and frames, frames per second and time left in words."""
+        elapsed = time.perf_counter() - self._began
+        share = min(self._done / self._total, 1.0) if self._total else 1.0
+        left = f"{_minutes(elapsed / share - elapsed)} left" if share > 0 else "starting"
+        rate = share * (self._frames - self._resumed) / elapsed if elapsed > 0 else 0.0
+        return share, f"{self._finished_frames}/{self._frames} frames, {rate:.2f} frames/s, {left}"
+
+    def _show(self) -> None:
+        raise NotImplementedError
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Bar(Progress):
+    """On a terminal that can: a bar that is drawn anew."""
+
+    def __enter__(self) -> Self:
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bar = RichProgress(BarColumn(), TextColumn("{task.percentage:>3.0f} %  {task.fields[status]}"))
+        self._bar.start()
+        self._task = self._bar.add_task("", total=1.0, status="")
+        return self
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.stop()
+
+    def _show(self) -> None:
+        share, status = self._status()
+        self._bar.update(self._task, completed=share, status=status)
+
+
+class Lines(Progress):
+    """Elsewhere (a log, a pipe): a plain line every few seconds."""
+
+    _last = 0.0
+
+    def _show(self) -> None:
+        now = time.perf_counter()
+        if now - max(self._last, self._began) >= PLAIN_SECONDS:
+            self._last = now
+            share, status = self._status()
+            say(f"{100 * share:3.0f} %  {status}")
+
+
+def _minutes(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,33 @@
+"""One video from file to files: a `Job`, what it tells, and what it keeps on disk until it is done."""
+
+from dc_rt.job.events import (
+    Cancelled,
+    Event,
+    Failed,
+    Finished,
+    Listener,
+    Planned,
+    Progressed,
+    Resumed,
+    Warned,
+    WindowDone,
+)
+from dc_rt.job.job import Job, JobCancelled
+from dc_rt.job.plan import Plan, plan_video
+
+__all__ = [
+    "Cancelled",
+    "Event",
+    "Failed",
+    "Finished",
+    "Job",
+    "JobCancelled",
+    "Listener",
+    "Plan",
+    "Planned",
+    "Progressed",
+    "Resumed",
+    "Warned",
+    "WindowDone",
+    "plan_video",
+]

@@ -1,0 +1,126 @@
+"""What a job tells those who listen to it. All are plain values, so that they can cross to another process as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What will be done, before any of it.
+
+    Attributes:
+        video: its path.
+        source_frames, source_height, source_width, source_fps: of the video, as a player shows it.
+        num_frames, height, width, fps: of the results.
+        num_evaluated: frames that go through the denoiser in all: every window's, every step, twice with guidance.
+        notes: what is to be said of the video.
+    """
+
+    video: str
+    source_frames: int
+    source_height: int
+    source_width: int
+    source_fps: float
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+    num_evaluated: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """An unfinished run is resumed after its first `num_frames` frames."""
+
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """Some work of a stage is done.
+
+    Attributes:
+        stage: "read", the name of the graph that was run ("clip_encoder": embedded, "vae_encoder": encoded,
+            "denoiser": one evaluation of each frame, "vae_decoder": decoded), or "write".
+        num_frames: frames that are done with; 0 for what is written between frames.
+        seconds: that it took, beside the other stages.
+    """
+
+    stage: str
+    num_frames: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class WindowDone:
+    """The first `num_frames` frames of the video are kept: a run that ends now is resumed from here."""
+
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class Warned:
+    """What is to be said of the video once all of it was read, such as what could not be decoded."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All results are in place.
+
+    Attributes:
+        files: and folders of frames, by path, in the order in which they were put there.
+        num_frames: of each result.
+        seconds: since this run began.
+    """
+
+    files: tuple[str, ...]
+    num_frames: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """The job was cancelled; `is_resumable` if something is kept that another run goes on from."""
+
+    is_resumable: bool
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The job ended with an error.
+
+    Attributes:
+        sentence: what is wrong and the fix, with its options marked (`dc_rt.errors.option`); of a bug, what it is.
+        is_bug: whether it is a fault of this program's own.
+        is_resumable: whether something is kept that another run goes on from.
+    """
+
+    sentence: str
+    is_bug: bool
+    is_resumable: bool
+
+
+Event = Planned | Resumed | Progressed | WindowDone | Warned | Finished | Cancelled | Failed
+Listener = Callable[[Event], None]
+"""Is called with every event, one at a time, from whichever thread it happens in. What it raises ends the job."""
+
+_KINDS = {kind.__name__: kind for kind in (Planned, Resumed, Progressed, WindowDone, Warned, Finished, Cancelled, Failed)}
+
+
+def as_json(event: Event) -> dict[str, Any]:
+    """The event as JSON can hold it: its fields by name, and its kind as "event"."""
+    return {"event": type(event).__name__} | dataclasses.asdict(event)
+
+
+def from_json(values: Mapping[str, Any]) -> Event:
+    """What `as_json` gave, after JSON."""
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    event: Event = _KINDS[fields.pop("event")](**fields)
+    return event

@@ -1,0 +1,62 @@
+"""All that decides the depth of a video: what a run must share with the one that it resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dc_rt.errors import UserError
+from dc_rt.media import list_images
+from dc_rt.options import Sampling
+
+if TYPE_CHECKING:
+    from dc_rt.engine import EngineSet
+    from dc_rt.job.plan import Plan
+
+Fingerprint = Mapping[str, Any]
+"""Plain values by name."""
+
+_CALLED_BEFORE = {"num_denoising_steps": "steps"}
+
+
+def fingerprint(engines: EngineSet, plan: Plan, sampling: Sampling) -> dict[str, Any]:
+    """That of a run. Raises `UserError` where the video cannot be read any more."""
+    try:
+        video = _content_hash(plan.video.path)
+    except OSError as error:
+        raise UserError(f"{plan.video.path} cannot be read any more ({error}); check the file.") from error
+    graphs = "".join(engines.manifest.graphs[graph][0].sha256 for graph in sorted(engines.manifest.graphs))
+    return {
+        "video": video,
+        "engines": hashlib.sha256(graphs.encode()).hexdigest(),
+        "backend": engines.backend,
+        "size": f"{plan.width}x{plan.height}",
+        "stride": plan.stride,
+        "frames": plan.num_frames,
+        **dataclasses.asdict(sampling),
+        "guidance_scale": max(sampling.guidance_scale, 1.0),  # up to 1 there is none
+    }
+
+
+def differences(found: Fingerprint, now: Fingerprint) -> dict[str, tuple[Any, Any]] | None:
+    """What differs, by name: as it was found and as it is now; None where another version of dc-rt had other names.
+
+    An option that was added since then had its default.
+    """
+    added = {name: value for name, value in vars(Sampling()).items() if name in now}
+    known = added | {_CALLED_BEFORE.get(name, name): value for name, value in found.items()}
+    if known.keys() != now.keys():
+        return None
+    return {name: (known[name], now[name]) for name in now if known[name] != now[name]}
+
+
+def _content_hash(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder's images."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    images = ((image.name, _content_hash(image)) for image in list_images(path))
+    return hashlib.sha256(repr(list(images)).encode()).hexdigest()

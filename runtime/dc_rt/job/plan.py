@@ -1,0 +1,90 @@
+"""What a run will do with a video, before any of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+
+from dc_rt.engine import Profile
+from dc_rt.errors import UserError, option
+from dc_rt.job.events import Planned
+from dc_rt.job.targets import result_name, text
+from dc_rt.media import Timeline, VideoInfo, frame_stride, output_size, probe
+from dc_rt.options import Sampling, Source
+from dc_rt.windows import plan_windows
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do: the video, the frames taken from it, and the size that they are processed at."""
+
+    video: VideoInfo
+    stride: int
+    num_frames: int
+    height: int
+    width: int
+
+    @property
+    def name(self) -> str:
+        """What the results are called."""
+        return result_name(self.video.path)
+
+    @property
+    def fps(self) -> Fraction:
+        """Frame rate of the results, on average where it is variable."""
+        return self.timeline.fps
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """When the frames of the results are shown: when those of the video are, whatever the stride."""
+        return self.video.timeline.every(self.stride, self.num_frames)
+
+    @property
+    def sample_aspect_ratio(self) -> Fraction:
+        """How wide a pixel of the results is to its height, so that they lie exactly over the video."""
+        return self.video.aspect * self.height / self.width
+
+    def check_engines(self, profile: Profile, sampling: Sampling) -> None:
+        """Raise `UserError` where engines of that profile cannot run the plan's size or the window."""
+        profile.check_size(self.height, self.width)
+        profile.check_window(sampling.window_size)
+
+    def described(self, sampling: Sampling) -> Planned:
+        """The plan as an event."""
+        windows = plan_windows(self.num_frames, sampling.window_size, sampling.overlap)
+        evaluations = sampling.steps * (2 if sampling.is_guided else 1)
+        return Planned(
+            text(self.video.path),
+            self.video.num_frames,
+            self.video.height,
+            self.video.width,
+            float(self.video.fps),
+            self.num_frames,
+            self.height,
+            self.width,
+            float(self.fps),
+            evaluations * sum(end - start for start, end in windows),
+            self.video.notes,
+        )
+
+
+def plan_video(video: str | Path | VideoInfo, source: Source) -> Plan:
+    """Look at the video and settle what is to be done, whatever engines will do it; nothing is written.
+
+    Raises:
+        UserError: the video cannot be read, or no frame is left of it.
+    """
+    info = video if isinstance(video, VideoInfo) else probe(video)
+    stride = frame_stride(float(info.fps), source.target_fps)
+    num_frames = len(range(0, info.num_frames, stride))
+    if source.process_length >= 0:
+        num_frames = min(num_frames, source.process_length)
+    if num_frames == 0:
+        raise UserError(
+            f"No frame is left of {info.path} (every {stride}. of {info.num_frames}, at most {source.process_length}); "
+            f"try {option('process_length', -1)}."
+        )
+    height, width = output_size(info.height, info.width, source.max_res, source.dataset)
+    return Plan(info, stride, num_frames, height, width)

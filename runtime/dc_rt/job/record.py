@@ -1,0 +1,143 @@
+"""`NAME.json`: what was done, from what and with what, and how long it took."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import platform
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
+
+from dc_rt.engine import EngineSet
+from dc_rt.job.events import Listener, Progressed
+from dc_rt.job.plan import Plan
+from dc_rt.job.spool import Spool
+from dc_rt.job.targets import text
+from dc_rt.media import Damage
+
+T = TypeVar("T")
+
+
+def record_of(
+    engines: EngineSet, plan: Plan, options: Mapping[str, Any], spool: Spool, damage: Damage, clock: Clock
+) -> dict[str, Any]:
+    """What `NAME.json` says: enough to tell how a result came about, and to make it again."""
+    return {
+        "model": dataclasses.asdict(engines.manifest.model),
+        "engines": {
+            "backend": engines.backend,
+            "device": engines.device,
+            "flavour": engines.manifest.flavour,
+            "precision": engines.manifest.precision,
+            "profile": engines.manifest.profile.name,
+            "sha256": {graph: engines.manifest.graphs[graph][0].sha256 for graph in engines.manifest.graphs},
+        },
+        "source": {
+            "path": text(plan.video.path),
+            "num_frames": plan.video.num_frames,
+            "height": plan.video.height,
+            "width": plan.video.width,
+            "fps": float(plan.video.fps),
+            "notes": [*plan.video.notes, *damage.describe()],
+            "decode_errors": damage.num_errors,
+            "frames_lost": damage.num_lost,
+            "frames_patched": damage.num_patched,
+            "frames_missing": plan.num_frames - spool.num_frames,
+        },
+        "result": {
+            "num_frames": spool.num_frames,
+            "height": plan.height,
+            "width": plan.width,
+            "fps": float(plan.fps),
+            "variable_frame_rate": not plan.timeline.is_constant,
+            "seconds": float(plan.timeline.duration),
+            "sample_aspect_ratio": f"{plan.sample_aspect_ratio.numerator}:{plan.sample_aspect_ratio.denominator}",
+            "stride": plan.stride,
+            "depth_min": spool.range[0],
+            "depth_max": spool.range[1],
+        },
+        "options": dict(options),
+        "timings": {
+            "seconds": round(clock.elapsed, 3),
+            "ms_per_frame": round(1000 * clock.elapsed / spool.num_frames, 3),
+            "times_resumed": clock.num_resumed,
+            "stages": {stage: round(clock.seconds[stage], 3) for stage in sorted(clock.seconds)},
+        },
+        "versions": {"python": platform.python_version()} | _versions(),
+        "machine": {"system": platform.platform(), "processor": platform.machine()},
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def as_text(record: Mapping[str, Any], **long: list[float]) -> str:
+    """JSON to be read by people too: `long` values take a line each, not one a number."""
+    lines = [f"  {json.dumps(key)}: {json.dumps(values)}" for key, values in long.items()]
+    return ",\n".join([json.dumps(record, indent=2).removesuffix("\n}"), *lines]) + "\n}\n"
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    libraries = ("onnxruntime", "onnxruntime-gpu", "tensorrt-cu13", "tensorrt-rtx-cu13", "torch")
+    for package in ("depthcrafter-rt", "numpy", "av", *libraries):
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
+
+
+class Clock:
+    """Seconds a stage, added up over all runs of a job, and told to a listener."""
+
+    def __init__(self, listen: Listener) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.num_resumed = 0
+        self._before = 0.0
+        self._began = time.perf_counter()
+        self._listen = listen
+        self._lock = threading.Lock()
+
+    def take_up(self, notes: Mapping[str, Any] | None) -> None:
+        """Go on from the `notes` of an interrupted run."""
+        if notes:
+            self.seconds.update(notes["stages"])
+            self._before = notes["elapsed"]
+            self.num_resumed = notes["num_resumed"] + 1
+
+    def notes(self) -> dict[str, Any]:
+        with self._lock:
+            return {"stages": dict(self.seconds), "elapsed": self.elapsed, "num_resumed": self.num_resumed}
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the job began, without those between an interruption and the next run."""
+        return self._before + time.perf_counter() - self._began
+
+    @property
+    def seconds_of_this_run(self) -> float:
+        """Since the clock was made."""
+        return time.perf_counter() - self._began
+
+    def add(self, stage: str, frames: int, seconds: float) -> None:
+        with self._lock:
+            self.seconds[stage] += seconds
+            self._listen(Progressed(stage, frames, seconds))
+
+    @contextmanager
+    def measure(self, stage: str, frames: int) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.add(stage, frames, time.perf_counter() - began)
+
+    def timed(self, stage: str, items: Iterator[T]) -> Iterator[T]:
+        while True:
+            began = time.perf_counter()
+            item = next(items, None)
+            self.add(stage, item is not None, time.perf_counter() - began)
+            if item is None:
+                return
+            yield item
