@@ -1,18 +1,19 @@
 # Two environments: .venv has the runtime and nothing else (no PyTorch), .venv-dev what exporting and testing need.
-# Two more are made anew at every use, to test at both ends of the versions that pyproject.toml states: .venv-oldest and
-# .venv-newest.
+# .venv-fast is the runtime with what tests need, for `make fast`. Two more are made anew at every use, to test at both
+# ends of the versions that pyproject.toml states: .venv-oldest and .venv-newest.
 
 PYTHON ?= python3
 PIP_FLAGS ?= --disable-pip-version-check --quiet
 VENV := .venv
 DEV := .venv-dev
+FAST := .venv-fast
 OLDEST := .venv-oldest
 NEWEST := .venv-newest
 DEMO_CLIP := examples/demo.mp4
 # The environment that `make install-gpu` changes.
 GPU_VENV ?= $(VENV)
 
-# Of test-oldest and test-newest: which tests, all unless given; and what is installed beside the runtime. With
+# Of fast, test-oldest and test-newest: which tests, all unless given; of the last two also what is installed beside the runtime. With
 # EXTRAS="export test", on a Python that torch is there for, those of the export part are run as well.
 TESTS ?=
 EXTRAS ?= test
@@ -24,6 +25,14 @@ PROFILE ?= 1024x576
 FLAVOUR ?= auto
 LOW_MEMORY ?=
 BUILD_FLAGS ?=
+
+# What `make soak` runs: every module of bench/soak, with SOAK_FLAGS_<module>, and the tests that are marked so.
+SOAK ?= $(patsubst bench/soak/%.py,%,$(filter-out %/__init__.py,$(wildcard bench/soak/*.py)))
+SOAK_FLAGS_overlap ?= $(DEMO_CLIP)
+
+# What `make release` releases; and a folder of wheels to install what it needs from, in the place of an index.
+VERSION ?=
+WHEELS ?=
 
 # `make gpu-check` runs in .venv-dev, unless it is given an interpreter that has what it takes: that is used as it is, with
 # the packages of this checkout, and nothing is installed.
@@ -60,8 +69,27 @@ demo: $(VENV)/.installed  ## Estimate the depth of a clip with the bundled engin
 
 dev: $(DEV)/.installed  ## Make .venv-dev with all that exporting and testing need.
 
-test: $(DEV)/.installed  ## Run all tests.
+fast: $(FAST)/.installed  ## Run the runtime's quick tests, under a minute and without PyTorch: TESTS=.
+	$(FAST)/bin/python -m pytest -m "not slow and not soak" $(TESTS)
+
+test: $(DEV)/.installed  ## Run all tests but those of soak.
 	$(DEV)/bin/python -m pytest
+
+# Beside all tests, a small part of what test-oldest and test-newest hold: the demonstration on the lowest versions that
+# pyproject.toml states, and the package in an environment of its own on the newest releases, of which some are made for
+# later Pythons alone. To check types takes one processor, and so does installing.
+check:  ## Run what CI runs: format, style, types, all tests, and both ends of the libraries' versions.
+	$(MAKE) -j2 lint oldest
+	$(MAKE) test
+	$(MAKE) demo VENV=$(OLDEST)
+	$(MAKE) test-newest PYTHON="$$(sh tools/latest_python.sh)" TESTS=tests/test_lean.py
+
+soak: $(DEV)/.installed  ## Run what takes minutes: killed runs, mutated files, memory over long videos: SOAK=.
+	set -e; $(foreach module,$(SOAK),$(DEV)/bin/python -m bench.soak.$(module) $(SOAK_FLAGS_$(module));)
+	$(DEV)/bin/python -m pytest -m soak || [ $$? -eq 5 ]  # 5: no test is marked so
+
+release:  ## Build, check and tag a version; nothing is uploaded: VERSION=x.y.z, WHEELS=.
+	$(PYTHON) tools/release.py "$(VERSION)" $(if $(WHEELS),--wheels "$(WHEELS)")
 
 test-oldest: oldest  ## Run the runtime's tests on the lowest versions of all libraries: PYTHON=, TESTS=, EXTRAS=.
 	$(OLDEST)/bin/python -m pytest $(TESTS)
@@ -90,6 +118,9 @@ gpu-check: $(if $(PYTHON_GPU),,$(DEV)/.installed)  ## Check and time engines on 
 	PYTHONPATH="$(CURDIR)/runtime:$(CURDIR)/export:$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" \
 		$(or $(PYTHON_GPU),$(DEV)/bin/python) bench/gpu_check.py $(GPU_CHECK_FLAGS)
 
+docs:  ## Make the tables of docs/ anew from the code.
+	PYTHONPATH=runtime $(PYTHON) tools/docs_tables.py
+
 bundled: $(DEV)/.installed  ## Export the bundled engine set anew.
 	$(DEV)/bin/dc-export onnx --base nano --unet nano --name nano --out runtime/dc_rt/bundled
 
@@ -104,7 +135,7 @@ install-gpu: $(GPU_VENV)/.installed  ## Put onnxruntime-gpu in the place of onnx
 	$(GPU_VENV)/bin/pip install $(PIP_FLAGS) 'onnxruntime-gpu[cuda,cudnn]'
 
 clean:  ## Remove the environments and the demo's results.
-	rm -rf $(VENV) $(DEV) $(OLDEST) $(NEWEST) demo_output
+	rm -rf $(VENV) $(DEV) $(FAST) $(OLDEST) $(NEWEST) demo_output
 
 # Install into the environment $(1) the requirements that tools/requirements.py prints for $(2), with pip's options $(3),
 # and this checkout. What it prints is what pyproject.toml states, with onnxruntime-gpu in the place of onnxruntime where
@@ -123,6 +154,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) tools/requirements.py > /dev/null
 	$(PYTHON) -m venv $(VENV)
 	$(call install,$(VENV),,-c constraints.txt)
+	touch $@
+
+$(FAST)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) tools/requirements.py > /dev/null
+	$(PYTHON) -m venv $(FAST)
+	$(call install,$(FAST),test,-c constraints.txt)
+	$(call clips,$(FAST))
 	touch $@
 
 oldest:
@@ -151,4 +189,4 @@ $(DEV)/.installed: pyproject.toml constraints.txt
 	$(call clips,$(DEV))
 	touch $@
 
-.PHONY: help install demo dev test test-oldest test-newest oldest newest lint format engines gpu-check bundled examples train-nano install-gpu clean
+.PHONY: help install demo dev fast test check soak release docs test-oldest test-newest oldest newest lint format engines gpu-check bundled examples train-nano install-gpu clean

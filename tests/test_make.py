@@ -78,6 +78,7 @@ def checkout(tmp_path):
     for name in ("runtime/dc_rt", "export/dc_export", "depthcrafter", "engines"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "engines" / "profiles.toml").touch()
+    shutil.copy(ROOT / "runtime" / "dc_rt" / "_version.py", tmp_path / "runtime" / "dc_rt")
     tested = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#")
     for name in FAKES:
         # Of two builds of one version pip takes the one with a suffix: not that of an index.
