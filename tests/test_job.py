@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dc_rt.spool import Spool
 
 from dc_rt import DepthCrafter, UserError
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.job import Options, plan_job, run_job
-from dc_rt.spool import Spool
 from media_helpers import moving_gradient, write_clip
 
 OPTIONS = Options(window_size=10, overlap=3, num_denoising_steps=1, save_npz=True, save_exr=True)

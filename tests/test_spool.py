@@ -4,10 +4,10 @@ import sys
 
 import numpy as np
 import pytest
+from dc_rt.spool import Spool, SpoolLock
 
 from dc_rt import UserError
 from dc_rt.pipeline import WindowState
-from dc_rt.spool import Spool, SpoolLock
 
 FINGERPRINT = {"video": "a" * 64, "window_size": 16}
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dc_rt.targets import Targets, check_batch
 
 from command_helpers import assert_refused, contents, dc_rt, without_override
 from dc_rt import UserError
 from dc_rt.job import Options, plan_job, run_job
-from dc_rt.targets import Targets, check_batch
 from media_helpers import moving_gradient, write_clip, write_image, write_images
 
 FAST = ("--num-denoising-steps", "1", "--window-size", "16", "--overlap", "5")

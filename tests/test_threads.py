@@ -2,7 +2,6 @@ import threading
 import time
 
 import pytest
-
 from dc_rt.threads import Behind, ahead
 
 

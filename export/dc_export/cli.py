@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from dc_rt.terminal import complain
 from rich.console import Console
 from rich.table import Table
 
 from dc_export.faults import disk_error, missing_module, refused_by_disk
 from dc_rt.errors import UserError
-from dc_rt.terminal import complain
 
 app = typer.Typer(
     name="dc-export",

@@ -39,7 +39,9 @@ def infer(
     backend: Annotated[str, typer.Option(metavar="auto|onnx|tensorrt|torch", help="What runs the engines.")] = "auto",
     provider: Annotated[
         str | None,
-        typer.Option(metavar="NAME[:KEY=VALUE,...]", help="ONNX Runtime's execution provider; `dc-rt doctor` lists them."),
+        typer.Option(
+            metavar="NAME[:KEY=VALUE,...]", help="ONNX Runtime's execution provider; `dc-rt doctor` lists them."
+        ),
     ] = None,
     cpu_offload: Annotated[
         str,

@@ -51,9 +51,7 @@ def infer_all(
         plan = plan_video(video, source)
         model = models.for_video(plan, sampling, source)
         with progress() as shown:
-            job = Job(
-                model, plan.video, sampling, source, outputs, save_folder, restart=restart, listener=shown.hear
-            )
+            job = Job(model, plan.video, sampling, source, outputs, save_folder, restart=restart, listener=shown.hear)
             _run(job)
 
     done = [targets for targets in able if _succeeds(targets.video, partial(run_video, targets.video))]
@@ -83,7 +81,9 @@ def _run(job: Job) -> None:
             job.cancel()
             _wait(outcome, _PATIENCE_SECONDS)
             if not outcome.done():
-                print("It stops when the graph under way ends; Ctrl-C again leaves at once.", file=sys.stderr, flush=True)
+                print(
+                    "It stops when the graph under way ends; Ctrl-C again leaves at once.", file=sys.stderr, flush=True
+                )
             _wait(outcome)
     except KeyboardInterrupt:
         _leave(job)

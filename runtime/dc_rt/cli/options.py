@@ -22,7 +22,9 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
     options = {parameter.name: parameter for parameter in _parameters()}
     own = [
-        parameter for name, parameter in inspect.signature(command, eval_str=True).parameters.items() if name != "values"
+        parameter
+        for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
+        if name != "values"
     ]
     at = next((i for i, parameter in enumerate(own) if parameter.name == "save_folder"), len(own) - 1) + 1
     signature = inspect.Signature([*own[:at], *options.values(), *own[at:]])
@@ -47,7 +49,9 @@ def _of(options: type, values: Values) -> Values:
 def _parameters() -> list[inspect.Parameter]:
     """One for each option; one for all outputs, and one for each that has a flag of its own."""
     table = ", ".join(all_outputs())
-    found = [_parameter(name, rule, default) for options in (Source, Sampling) for name, rule, default in rules(options)]
+    found = [
+        _parameter(name, rule, default) for options in (Source, Sampling) for name, rule, default in rules(options)
+    ]
     found.append(_make("outputs", str, None, typer.Option(help=f"What to write, of {table}.", metavar="NAME,...")))
     for row in all_outputs().values():
         if row.flag:

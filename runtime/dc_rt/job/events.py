@@ -111,7 +111,9 @@ Event = Planned | Resumed | Progressed | WindowDone | Warned | Finished | Cancel
 Listener = Callable[[Event], None]
 """Is called with every event, one at a time, from whichever thread it happens in. What it raises ends the job."""
 
-_KINDS = {kind.__name__: kind for kind in (Planned, Resumed, Progressed, WindowDone, Warned, Finished, Cancelled, Failed)}
+_KINDS = {
+    kind.__name__: kind for kind in (Planned, Resumed, Progressed, WindowDone, Warned, Finished, Cancelled, Failed)
+}
 
 
 def as_json(event: Event) -> dict[str, Any]:

@@ -6,7 +6,7 @@ They are written into the spool's folder, and moved into place when all are ther
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path

@@ -32,9 +32,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dc_rt.errors import UserError, option
-from dc_rt.lock import Held, take_lock
 from dc_rt.job.fingerprint import Fingerprint, differences
+from dc_rt.lock import Held, take_lock
 from dc_rt.windows import WindowState
+
 
 @dataclass(frozen=True)
 class Committed:
@@ -317,6 +318,5 @@ def _lock(folder: Path) -> BinaryIO:
         except Held:
             break
     raise UserError(
-        f"Another run is working on this result ({folder}); wait for it, "
-        f"or give another {option('save_folder')}."
+        f"Another run is working on this result ({folder}); wait for it, or give another {option('save_folder')}."
     )

@@ -23,8 +23,8 @@ from stat import S_ISREG
 from typing import Any
 
 from dc_rt.errors import UserError, option
-from dc_rt.media.read_images import IMAGE_SUFFIXES
 from dc_rt.job.spool import MOVED, write_whole
+from dc_rt.media.read_images import IMAGE_SUFFIXES
 from dc_rt.options import Outputs
 from dc_rt.outputs import Output, all_outputs
 
@@ -190,7 +190,9 @@ def check_batch(batch: Sequence[Targets]) -> None:
     """Raise `UserError` where videos of one batch would overwrite each other's results, or results what is read."""
     counts = Counter(targets.name for targets in batch)
     if double := [name for name, count in counts.items() if count > 1]:
-        raise UserError(f"More than one video is called {double[0]}; run them one by one with a {option('save_folder')} each.")
+        raise UserError(
+            f"More than one video is called {double[0]}; run them one by one with a {option('save_folder')} each."
+        )
     _check_inputs(batch)
     _check_names(batch)
 
