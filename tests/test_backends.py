@@ -13,10 +13,10 @@ from media_helpers import moving_gradient, write_clip
 FAST = ("--num-denoising-steps", "1", "--window-size", "8", "--overlap", "2")
 
 PLAIN = """
-from dc_rt.engine import onnx
+from dc_rt.engine import onnx_runtime
 
 def open_engines(folder, manifest, cpu_offload):
-    open_engine, _ = onnx.open_engines(folder, manifest, cpu_offload)
+    open_engine, _ = onnx_runtime.open_engines(folder, manifest, cpu_offload)
     return open_engine, "an abacus"
 """
 

@@ -38,7 +38,7 @@ from dc_rt.engine.compatibility import (
 )
 from dc_rt.engine.discovery import BUNDLED, list_engines
 from dc_rt.engine.manifest import GRAPHS, File
-from dc_rt.engine.onnx import OnnxEngine
+from dc_rt.engine.onnx_runtime import OnnxEngine
 from engine_helpers import EMBEDDING_DIM, TARGETS, add_engines, make_onnx_set
 from media_helpers import moving_gradient, write_clip
 

@@ -57,7 +57,7 @@ def _gpu() -> Finding:
 def _onnx_runtime() -> Finding:
     import onnxruntime
 
-    from dc_rt.engine.onnx import CUDA, available_providers
+    from dc_rt.engine.onnx_runtime import CUDA, available_providers
 
     names = onnx_runtimes()
     found = f"{onnxruntime.__version__} ({', '.join(onnxruntime.get_available_providers())})"

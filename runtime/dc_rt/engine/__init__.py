@@ -2,7 +2,8 @@
 
 A backend is a function `open_engines(folder, manifest, cpu_offload) -> (open, device)`: `open(graph)` gives the
 `Engine` of one of the four graphs, `device` says in words where it runs. An engine that holds memory elsewhere has a
-method `close` that frees it. Any package can add a backend: `name = "module:function"` in its entry-point group
+method `close` that frees it; one whose run can be ended from another thread has `interrupt`, which does that to this
+run and all later ones, and `rearm`, after which it runs again. Any package can add a backend: `name = "module:function"` in its entry-point group
 `dc_rt.backends` makes it one that `load_engines` takes by that name.
 """
 
@@ -10,15 +11,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dc_rt.engine.compatibility import Unavailable, choose_build
 from dc_rt.engine.manifest import GRAPHS, MANIFEST, File, Manifest, Model, Profile, Range
-from dc_rt.errors import UserError
+from dc_rt.errors import UserError, option
 from dc_rt.installation import PACKAGE, install_command
 
 __all__ = [
@@ -29,6 +32,7 @@ __all__ = [
     "Engine",
     "EngineSet",
     "File",
+    "Interrupted",
     "Manifest",
     "Model",
     "Profile",
@@ -50,8 +54,12 @@ Engine = Callable[..., dict[str, Array]]
 OpenEngine = Callable[[str], Engine]
 
 
+class Interrupted(Exception):
+    """An engine set was interrupted (`EngineSet.interrupt`): there is no result."""
+
+
 class EngineSet:
-    """The four graphs of a model on one backend.
+    """The four graphs of a model on one backend; as a context manager it is closed at the end.
 
     `why_not_tensorrt` is a clause that goes on from "as" where `backend` was left to choose and TensorRT could not be
     had; else it is empty.
@@ -74,6 +82,7 @@ class EngineSet:
         self._open = open_engine
         self._one_resident = one_resident
         self._engines: dict[str, Engine] = {}
+        self._is_interrupted = False
         if not one_resident:
             try:
                 for graph in GRAPHS:
@@ -83,13 +92,37 @@ class EngineSet:
                 raise
 
     def __call__(self, graph: str, **inputs: Array) -> NDArray[np.float32]:
-        """Run one graph; each has a single float32 output (see `dc_rt.pipeline` for the shapes)."""
+        """Run one graph; each has a single float32 output (see `dc_rt.pipeline` for the shapes).
+
+        Raises:
+            Interrupted: `interrupt` was called, before or meanwhile.
+        """
+        self._check_not_interrupted()
         if graph not in self._engines:
             if self._one_resident:
                 self.close()
             self._engines[graph] = self._open(graph)
+        # Again, now that `interrupt` can find the engine: whatever the order, it ends the run or there is none.
+        self._check_not_interrupted()
         (output,) = self._engines[graph](**inputs).values()
         return np.asarray(output, np.float32)
+
+    def interrupt(self) -> None:
+        """Have every later call raise `Interrupted`, and end the graph under way where the backend can.
+
+        To be called from any thread. It holds until `rearm`.
+        """
+        self._is_interrupted = True
+        for engine in self._engines.copy().values():
+            if hasattr(engine, "interrupt"):
+                engine.interrupt()
+
+    def rearm(self) -> None:
+        """Let graphs run again after `interrupt`."""
+        self._is_interrupted = False
+        for engine in self._engines.copy().values():
+            if hasattr(engine, "rearm"):
+                engine.rearm()
 
     def close(self) -> None:
         """Close the engines that are open; one that is called again is opened again."""
@@ -97,6 +130,16 @@ class EngineSet:
             _, engine = self._engines.popitem()
             if hasattr(engine, "close"):
                 engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_not_interrupted(self) -> None:
+        if self._is_interrupted:
+            raise Interrupted("the engine set was interrupted")
 
 
 def load_engines(folder: str | os.PathLike[str], backend: str = "auto", cpu_offload: str = "none") -> EngineSet:
@@ -146,14 +189,9 @@ OpenEngines = Callable[[Path, Manifest, str], tuple[OpenEngine, str]]
 
 
 def _open_backend(backend: str) -> OpenEngines:
-    if backend == "onnx":
-        from dc_rt.engine import onnx
-
-        return onnx.open_engines
-    if backend == "tensorrt":
-        from dc_rt.engine import tensorrt
-
-        return tensorrt.open_engines
+    if module := {"onnx": "onnx_runtime", "tensorrt": "tensorrt"}.get(backend):
+        built_in: OpenEngines = import_module(f"dc_rt.engine.{module}").open_engines
+        return built_in
     for plugin in entry_points(group=PLUGINS, name=backend):
         try:
             loaded: OpenEngines = plugin.load()

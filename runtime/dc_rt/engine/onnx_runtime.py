@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from dc_rt.engine import Array, OpenEngine
+from dc_rt.engine import Array, Interrupted, OpenEngine
 from dc_rt.engine.manifest import Manifest
 from dc_rt.engine.signatures import check_signature
 from dc_rt.errors import UserError
@@ -47,6 +47,7 @@ class OnnxEngine:
             )
         self._path = path
         self._device = device
+        self._run_options = ort.RunOptions()
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def shapes(self) -> tuple[dict[str, list[int | str | None]], dict[str, list[int | str | None]]]:
@@ -67,8 +68,10 @@ class OnnxEngine:
         for name in self._outputs:
             binding.bind_output(name, self._device)
         try:
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding, self._run_options)
         except Exception as error:  # as above
+            if self._run_options.terminate:
+                raise Interrupted(f"{self._path.name} was interrupted") from error
             if not re.search(r"out of memory|allocat", str(error), re.IGNORECASE):
                 raise
             raise UserError(
@@ -76,6 +79,14 @@ class OnnxEngine:
                 "try a smaller --window-size or --max-res, or --cpu-offload model."
             ) from error
         return dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
+
+    def interrupt(self) -> None:
+        """End the run under way, within the time of a node, and have later ones raise `Interrupted`."""
+        self._run_options.terminate = True
+
+    def rearm(self) -> None:
+        """Let the graph run again."""
+        self._run_options.terminate = False
 
 
 def open_engines(folder: Path, manifest: Manifest, cpu_offload: str) -> tuple[OpenEngine, str]:
