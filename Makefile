@@ -88,7 +88,7 @@ $(ENGINES)/manifest.json: $(TRACED) | $(DEV)/.installed
 
 gpu-check: $(if $(PYTHON_GPU),,$(DEV)/.installed)  ## Check and time engines on this machine's GPU: PYTHON_GPU=, GPU_CHECK_FLAGS=.
 	PYTHONPATH="$(CURDIR)/runtime:$(CURDIR)/export:$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" \
-		$(or $(PYTHON_GPU),$(DEV)/bin/python) bench/gpu_check.py $(GPU_CHECK_FLAGS)
+		$(or $(PYTHON_GPU),$(DEV)/bin/python) -m bench.gpu_check $(GPU_CHECK_FLAGS)
 
 bundled: $(DEV)/.installed  ## Export the bundled engine set anew.
 	$(DEV)/bin/dc-export onnx --base nano --unet nano --name nano --out runtime/dc_rt/bundled
