@@ -116,7 +116,7 @@ $(ENGINES)/manifest.json: $(TRACED) | $(DEV)/.installed
 
 gpu-check: $(if $(PYTHON_GPU),,$(DEV)/.installed)  ## Check and time engines on this machine's GPU: PYTHON_GPU=, GPU_CHECK_FLAGS=.
 	PYTHONPATH="$(CURDIR)/runtime:$(CURDIR)/export:$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" \
-		$(or $(PYTHON_GPU),$(DEV)/bin/python) bench/gpu_check.py $(GPU_CHECK_FLAGS)
+		$(or $(PYTHON_GPU),$(DEV)/bin/python) -m bench.gpu_check $(GPU_CHECK_FLAGS)
 
 docs:  ## Make the tables of docs/ anew from the code.
 	PYTHONPATH=runtime $(PYTHON) tools/docs_tables.py

@@ -4,10 +4,12 @@ import argparse
 import dataclasses
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +18,28 @@ import pytest
 from onnx import TensorProto, helper
 from rich.console import Console
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
-
-import installed
-import latency
-import nano
-import parity
-import readme_table
-import scaling
-from backends import BACKENDS, EAGER, Backend, wrap
+from bench.accuracy import nano
+from bench.children import Child, ChildFailed
+from bench.clips import clip_frames
+from bench.parity import compare as parity
+from bench.parity.report import draw
+from bench.speed import installed, latency, readme_table, scaling, worker
+from bench.speed.backends import BACKENDS, EAGER, Backend, wrap
+from bench.speed.flops import Cost, count, count_model
+from bench.speed.worker import STAGES, Run, Task, run_clip
 from dc_rt import UserError
 from dc_rt.engine import Manifest, Profile, Range
 from dc_rt.engine.discovery import BUNDLED
+from dc_rt.options import Sampling
 from depthcrafter.nano.scenes import Clip
-from flops import Cost, count, count_model
 from media_helpers import moving_gradient, write_clip
-from worker import STAGES, Job, Run, clip_frames, run_clip
 
 ROOT = Path(__file__).parents[1]
+COMMANDS = (
+    *("bench/latency.py", "bench/evaluate.py", "bench.gpu_check", "bench.parity", "bench.accuracy.nano"),
+    *("bench.speed.scaling", "bench.speed.readme_table"),
+    *("bench.soak.kill", "bench.soak.corruption", "bench.soak.memory", "bench.soak.overlap"),
+)
 DEMO = ROOT / "examples" / "demo.mp4"
 
 
@@ -230,17 +236,17 @@ def test_growth_reads_as_a_sentence():
     )
 
 
-JOB = Job(BUNDLED, DEMO, height=64, width=64, frames=8, window=6, overlap=2, steps=1)
+TASK = Task(BUNDLED, DEMO, 64, 64, 8, Sampling(window_size=6, overlap=2, steps=1))
 
 
 def test_one_option_is_varied_at_a_time():
-    assert [(x, job.frames) for x, job in scaling.jobs_along("frames", JOB, [4, 8])] == [(4, 4), (8, 8)]
-    ((x, job),) = scaling.jobs_along("resolution", JOB, [(64, 128)])
-    assert (x, job.height, job.width, job.frames) == (64 * 128, 64, 128, 8)
-    ((x, job),) = scaling.jobs_along("window", JOB, [12])
-    assert (x, job.window, job.overlap) == (12, 12, 4)
-    ((x, job),) = scaling.jobs_along("steps", JOB, [3])
-    assert (x, job.steps) == (3, 3)
+    assert [(x, task.frames) for x, task in scaling.tasks_along("frames", TASK, [4, 8])] == [(4, 4), (8, 8)]
+    ((x, task),) = scaling.tasks_along("resolution", TASK, [(64, 128)])
+    assert (x, task.height, task.width, task.frames) == (64 * 128, 64, 128, 8)
+    ((x, task),) = scaling.tasks_along("window", TASK, [12])
+    assert (x, task.sampling.window_size, task.sampling.overlap) == (12, 12, 4)
+    ((x, task),) = scaling.tasks_along("steps", TASK, [3])
+    assert (x, task.sampling.steps) == (3, 3)
 
 
 # Running
@@ -255,12 +261,12 @@ def test_a_short_clip_is_taken_over_and_over():
 
 
 def test_the_stages_add_up_and_every_run_of_a_graph_is_counted(bundled, tmp_path):
-    run = run_clip(bundled.engines, JOB, tmp_path, tmp_path / "depth")
+    run = run_clip(bundled.engines, TASK, tmp_path, tmp_path / "depth")
     assert set(run.seconds) == set(STAGES)
     assert all(seconds > 0 for seconds in run.seconds.values())
     # Two windows, of 6 frames and of 4, of which 2 are shared.
-    expected = {("clip_encoder", 6): 1, ("clip_encoder", 2): 1, ("vae_encoder", 6): 1, ("vae_encoder", 2): 1}
-    assert run.calls == expected | {("denoiser", 6): 1, ("denoiser", 4): 1, ("vae_decoder", 8): 1}
+    expected = {"clip_encoder": {6: 1, 2: 1}, "vae_encoder": {6: 1, 2: 1}, "denoiser": {6: 1, 4: 1}}
+    assert run.calls == expected | {"vae_decoder": {8: 1}}
     assert (tmp_path / "depth").stat().st_size == 4 * 8 * 64 * 64
 
 
@@ -268,12 +274,11 @@ def test_the_process_of_onnx_runtime_holds_nothing_of_the_others():
     code = f"""
 import sys
 from pathlib import Path
-sys.path.insert(0, {str(ROOT / "bench")!r})
-import gpu_check, latency, scaling
-from backends import BACKENDS
-from worker import Job, run_clip
+from bench.speed.worker import Task, open_backend, run_task
+from dc_rt.options import Sampling
 engines = Path({str(BUNDLED)!r})
-run_clip(BACKENDS["onnx"].load(engines), Job(engines, Path({str(DEMO)!r}), 64, 64, 2, 2, 0, 1), Path())
+open_backend("onnx", engines)
+run_task("onnx", Task(engines, Path({str(DEMO)!r}), 64, 64, 2, Sampling(window_size=2, overlap=0, steps=1)), None)
 print([module for module in ("torch", "onnx", "diffusers", "matplotlib") if module in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -281,8 +286,8 @@ print([module for module in ("torch", "onnx", "diffusers", "matplotlib") if modu
 
 
 def test_backends_take_turns_and_one_that_fails_is_left_out():
-    job = Job(BUNDLED, DEMO, height=64, width=64, frames=2, window=2, overlap=0, steps=1)
-    found, order = latency.measure(["onnx", "tensorrt"], job, runs=2, fresh=False)
+    task = Task(BUNDLED, DEMO, 64, 64, 2, Sampling(window_size=2, overlap=0, steps=1))
+    found, order = latency.measure(["onnx", "tensorrt"], task, runs=2, fresh=False)
     assert order == ["onnx", "onnx"]
     assert len(found["onnx"]["runs"]) == 2
     assert found["onnx"]["peak_memory_mb"] > 10
@@ -311,14 +316,14 @@ def test_the_speed_up_compares_runs_of_the_same_round():
 
 def test_what_was_measured_is_written_printed_and_drawn():
     def found(seconds):
-        run = Run(dict.fromkeys(STAGES, seconds), {("denoiser", 6): 1, ("denoiser", 4): 1, ("clip_encoder", 8): 1})
+        run = Run(dict.fromkeys(STAGES, seconds), {"denoiser": {6: 1, 4: 1}, "clip_encoder": {8: 1}})
         memory = {"peak_memory_mb": 321.0, "peak_gpu_memory_mb": None}
         return {"runs": [run, run], "device": "the CPU", "load_seconds": 1.0, "first_run_seconds": 2.0} | memory
 
     measured = {"onnx": found(0.08), EAGER: found(0.16), "compile": {"runs": [], "failed": "it ran out of memory"}}
     absent = {"tensorrt": "it is not installed"}
-    record = {"runs": 2} | latency.record_of(JOB, measured, absent, {"onnx": [(0.5, 1.0), (0.6, 1.5)]})
-    record["roofline"] = latency.roofline(JOB, measured["onnx"]["runs"][0].calls, flops=1e11, traffic=1e10)
+    record = {"runs": 2} | latency.record_of(TASK, measured, absent, {"onnx": [(0.5, 1.0), (0.6, 1.5)]})
+    record["roofline"] = latency.roofline(TASK, measured["onnx"]["runs"][0].calls, flops=1e11, traffic=1e10)
     record = json.loads(json.dumps(record))
     assert list(record["backends"]) == ["onnx", "tensorrt", EAGER, "compile"]
     assert record["backends"]["onnx"]["speed_up"]["median"] == pytest.approx(2)
@@ -348,32 +353,32 @@ def fixed_set():
     return folder
 
 
-def job_of(*options):
+def task_of(*options):
     parser = argparse.ArgumentParser()
-    latency.add_job_options(parser)
-    return latency.job_from(parser.parse_args(options))
+    latency.add_task_options(parser)
+    return latency.task_from(parser.parse_args(options))
 
 
 def test_unless_a_size_is_asked_for_one_is_measured_that_the_engine_set_runs(fixed_set):
-    job = job_of()
-    assert (job.engines.name, job.height, job.width, job.window) == ("fixed", 64, 128, 4)
-    job = job_of("--engines", str(BUNDLED))
-    assert (job.engines, job.height, job.width, job.window) == (BUNDLED, 192, 320, 16)
+    task = task_of()
+    assert (task.engines.name, task.height, task.width, task.sampling.window_size) == ("fixed", 64, 128, 4)
+    task = task_of("--engines", str(BUNDLED))
+    assert (task.engines, task.height, task.width, task.sampling.window_size) == (BUNDLED, 192, 320, 16)
 
 
 def test_a_size_that_no_set_runs_is_refused_with_options_that_there_are(fixed_set):
     with pytest.raises(UserError) as error:
-        job_of("--size", "320x192", "--window", "16")
+        task_of("--size", "320x192", "--window", "16")
     advised = re.search(r"try (--size \d+x\d+ --window \d+), or --engines", str(error.value))
-    assert job_of(*advised[1].split()).engines == fixed_set.resolve()
+    assert task_of(*advised[1].split()).engines == fixed_set.resolve()
     assert "--max-res" not in str(error.value)
 
 
 def test_a_size_that_is_asked_for_chooses_the_set_as_a_video_does(fixed_set):
     manifest = Manifest.read(fixed_set)
     dataclasses.replace(manifest, weights=Manifest.read(BUNDLED).weights).write(fixed_set)
-    assert job_of("--size", "128x64", "--window", "4").engines == fixed_set.resolve()
-    assert job_of("--size", "320x192").engines == BUNDLED
+    assert task_of("--size", "128x64", "--window", "4").engines == fixed_set.resolve()
+    assert task_of("--size", "320x192").engines == BUNDLED
 
 
 def test_what_was_measured_is_kept_where_nothing_counts_operations_or_draws():
@@ -381,13 +386,11 @@ def test_what_was_measured_is_kept_where_nothing_counts_operations_or_draws():
     options = ["--backends", "onnx", "--runs", "1", "--cold-runs", "0", "--size", "64x64", "--frames", "2"]
     options += ["--window", "2", "--steps", "1", "--engines", str(BUNDLED), "--results", "results"]
     code = f"""
-import sys
+import runpy, sys
 for module in ("onnx", "torch", "matplotlib"):
     sys.modules[module] = None
-sys.path.insert(0, {str(ROOT / "bench")!r})
 sys.argv = ["latency.py", *{options!r}]
-import latency
-latency.main()
+runpy.run_path({str(ROOT / "bench" / "latency.py")!r}, run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -407,7 +410,7 @@ def test_results_that_cannot_be_written_are_refused_before_anything_is_measured(
 
 # Where backends differ
 
-OPTIONS = parity.Options(steps=2, window_size=6, overlap=2)
+OPTIONS = Sampling(steps=2, window_size=6, overlap=2)
 
 
 @pytest.fixture(scope="module")
@@ -464,7 +467,7 @@ def test_a_planted_difference_is_found_in_its_encoder(bundled, frames):
 
 
 def test_guided_steps_are_told_apart(bundled, frames):
-    options = parity.Options(steps=2, guidance_scale=1.5, window_size=12, overlap=0)
+    options = Sampling(steps=2, guidance_scale=1.5, window_size=12, overlap=0)
     wrong = planted(bundled.engines, "denoiser", {3})  # of 4 runs: two steps, each with and without the condition
     comparison = parity.compare(bundled.engines, wrong, frames[:4], options)
     assert comparison.worst == parity.Place("denoiser", window=0, step=1)
@@ -473,8 +476,8 @@ def test_guided_steps_are_told_apart(bundled, frames):
 
 def test_the_comparison_is_drawn(bundled, frames):
     wrong = planted(bundled.engines, "vae_decoder", {0})
-    comparison = parity.compare(bundled.engines, wrong, frames[:3], parity.Options(steps=1))
-    parity.draw(comparison, frames[:3], ("right", "wrong"), Path("parity.png"))
+    comparison = parity.compare(bundled.engines, wrong, frames[:3], Sampling(steps=1))
+    draw(comparison, frames[:3], ("right", "wrong"), Path("parity.png"))
     assert Path("parity.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -547,13 +550,29 @@ def test_the_records_that_are_read_are_those_of_latency(tmp_path):
     assert [found["name"] for found in readme_table.read_records(tmp_path)] == ["latency-gpu.json", "latency.json"]
 
 
-@pytest.mark.parametrize("script", [latency, scaling, parity, readme_table], ids=lambda script: script.__name__)
-def test_every_script_explains_itself(script, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [script.__name__, "--help"])
-    with pytest.raises(SystemExit) as ended:
-        script.main()
-    assert ended.value.code == 0
-    assert script.__doc__.splitlines()[0] in " ".join(capsys.readouterr().out.split())
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    """From anywhere, as a module; the two scripts likewise as files."""
+    where = [str(ROOT / command)] if command.endswith(".py") else ["-m", command]
+    done = subprocess.run([sys.executable, *where, "--help"], capture_output=True, text=True, check=True)
+    assert "usage:" in done.stdout
+
+
+def test_a_child_keeps_its_state_gives_what_annotations_say_and_outlives_its_own_end():
+    with Child(seconds=60) as child:
+        assert child.call(os.getpid) == child.call(os.getpid)
+        opened = child.call(worker.open_backend, "onnx", BUNDLED)
+        assert isinstance(opened, worker.Opened)
+        assert child.call(worker.run_task, "onnx", TASK, None).calls["denoiser"] == {6: 1, 4: 1}
+        with pytest.raises(ChildFailed, match="this set has no engines for it") as failed:
+            child.call(worker.open_backend, "tensorrt", BUNDLED)
+        with pytest.raises(ChildFailed, match="status 7") as died:
+            child.call(os._exit, 7)
+        assert (failed.value.how, died.value.how) == ("failed", "died")
+        assert child.call(os.getpid) != os.getpid()
+    with Child(seconds=2) as child, pytest.raises(ChildFailed, match="over 2 s") as hung:
+        child.call(time.sleep, 60)
+    assert hung.value.how == "hung"
 
 
 def changing(steps):

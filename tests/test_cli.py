@@ -126,7 +126,7 @@ def test_the_record_tells_how_the_result_came_about(whole_run):
     assert record["model"]["name"] == DepthCrafter.load(BUNDLED).engines.manifest.model.name
     assert record["engines"]["backend"] == "onnx"
     assert record["options"]["seed"] == 7
-    assert record["options"]["num_denoising_steps"] == 1
+    assert record["options"]["steps"] == 1
     source = record["source"]
     assert [source[key] for key in ("num_frames", "height", "width", "fps")] == [23, 96, 130, 12.5]
     assert [source[key] for key in ("decode_errors", "frames_patched", "frames_missing", "notes")] == [0, 0, 0, []]
@@ -170,7 +170,7 @@ def test_a_dataset_decides_the_size():
 def test_both_names_of_the_steps_are_taken():
     clip = write_clip(Path("clip.mp4"), moving_gradient(2, 64, 64, seed=1), Fraction(24))
     assert dc_rt("infer", clip, "--num-inference-steps", 2).returncode == 0
-    assert json.loads(Path("demo_output/clip.json").read_text())["options"]["num_denoising_steps"] == 2
+    assert json.loads(Path("demo_output/clip.json").read_text())["options"]["steps"] == 2
 
 
 def test_a_folder_of_images_is_a_video():
@@ -290,12 +290,12 @@ def test_no_frame_left_after_striding(clip):
     [
         (("--window-size", 16, "--overlap", 16), "overlap"),
         (("--window-size", 16, "--overlap", 17), "overlap"),
-        (("--overlap", -1), "overlap"),
-        (("--window-size", 0), "window"),
+        (("--overlap", -1), "--overlap must be"),
+        (("--window-size", 0), "--window-size must be at least 1"),
         (("--window-size", 300), "window"),
-        (("--num-denoising-steps", 0), "steps"),
-        (("--target-fps", 0), "frame rate"),
-        (("--process-length", -2), "frames to process"),
+        (("--num-denoising-steps", 0), "--num-denoising-steps must be at least 1"),
+        (("--target-fps", 0), "--target-fps must be greater than 0"),
+        (("--process-length", -2), "--process-length must be at least 0"),
         (("--max-res", 10), "--max-res"),
         (("--dataset", "kitty"), "KITTI"),
         (("--seed", -1), "seed"),

@@ -1,11 +1,6 @@
-"""Fifty of the thousand mutated clips of `bench/corruption.py`: each ends whole, or refused in one sentence."""
+"""Fifty of the mutated clips of `python -m bench.soak.corruption`: each ends whole, or refused in one sentence."""
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
-
-from corruption import MEMORY_LIMIT, judged, run_copies
+from bench.soak.corruption import MEMORY_LIMIT, judged, run_copies
 
 
 def test_mutated_clips_end_whole_or_refused_in_one_sentence():

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from bench.accuracy.datasets import DATASETS, find
+from bench.accuracy.evaluate import main
+from bench.accuracy.metrics import METRICS, fit_scale_shift, frame_metrics, resize_bilinear, score_clip
+from bench.children import call_each
 from media_helpers import decode, moving_gradient, write_clip, write_image
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
-
-from evaluate import BENCHMARKS, main, run_each
-from metrics import METRICS, fit_scale_shift, frame_metrics, resize_bilinear, score_clip
 
 BENCH = Path(__file__).parents[1] / "bench"
 PERFECT = dict.fromkeys(METRICS, 0.0) | {"delta1": 1.0, "delta2": 1.0, "delta3": 1.0}
@@ -369,10 +368,10 @@ def test_processes_side_by_side_give_the_same_scores(scored):
 
 
 def test_processes_take_devices_in_turn_and_one_that_dies_is_told():
-    outcomes = [outcome for _, outcome in run_each(os.getenv, ["CUDA_VISIBLE_DEVICES"] * 4, 2, ["3", "5"])]
+    outcomes = list(call_each(os.getenv, [("CUDA_VISIBLE_DEVICES",)] * 4, 2, ["3", "5"]))
     assert set(outcomes) <= {"3", "5"}
     assert len(outcomes) == 4
-    assert all(isinstance(outcome, Exception) for _, outcome in run_each(os._exit, [1, 1], 2))
+    assert all(isinstance(outcome, Exception) for outcome in call_each(os._exit, [(1,), (1,)], 2))
 
 
 def test_a_meta_csv_that_is_none_is_refused_in_a_sentence(scored, tmp_path, capsys):
@@ -388,15 +387,28 @@ def test_a_meta_csv_that_is_none_is_refused_in_a_sentence(scored, tmp_path, caps
 
 
 def test_the_protocol_of_each_data_set():
-    protocol = {name: (b.preset, b.seq_len, b.max_depth, b.overlap) for name, b in BENCHMARKS.items()}
+    protocol = {name: (d.preset, d.length, d.max_depth, d.overlap) for name, d in DATASETS.items()}
     assert protocol == {
         "sintel": ("sintel", 50, 70, 1),
         "scannet": ("scannet", 90, 10, 1),
-        "kitti": ("KITTI", 110, 80, 1),
+        "KITTI": ("KITTI", 110, 80, 1),
         "bonn": ("bonn", 110, 10, 1),
-        "nyuv2": ("NYUv2", 1, 10, 0),
-        "nyu": ("NYUv2", 1, 10, 0),
+        "NYUv2": ("NYUv2", 1, 10, 0),
+        "scenes": ("open", 12, 30, 1),
     }
+    for name, dataset in (("kitti", "KITTI"), ("nyu", "NYUv2"), ("nyuv2", "NYUv2")):
+        assert find(name) is DATASETS[dataset]
+
+
+def test_the_scenes_are_made_and_scored_without_a_download(tmp_path):
+    extract = ["extract", "--dataset", "scenes", "--root", str(tmp_path), "--out", str(tmp_path), "--scenes", "400"]
+    assert main(extract) == 0
+    where = ["--dataset", "scenes", "--meta", str(tmp_path / "scenes.csv"), "--pred-root", str(tmp_path)]
+    assert main(["infer", *where, "--video-root", str(tmp_path), "--num-denoising-steps", "1"]) == 0
+    assert main(["score", *where, "--gt-root", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "results_scenes.json").read_text())
+    assert record["clips"][0]["frames"] == 12
+    assert record["mean"]["abs_rel"] < 0.2
 
 
 # `extract`, from the published layouts.

@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
-
-import gpu_check
-import parity
-from backends import EAGER, wrap
+from bench.children import ChildFailed, apart
+from bench.clips import clip_frames
+from bench.gpu_check import check as gpu_check
+from bench.gpu_check.check import CHECKS, FAILED, MEASURED, MISSED, PASSED, SKIPPED, StepFailed
+from bench.parity.compare import compare
+from bench.speed.backends import EAGER, wrap
 from dc_rt.engine import GRAPHS, Manifest, Profile, Range
 from dc_rt.engine.discovery import BUNDLED
-from gpu_check import CHECKS, FAILED, MEASURED, MISSED, PASSED, SKIPPED, StepFailed
-from worker import clip_frames
+from dc_rt.options import Sampling
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples" / "demo.mp4"
-OPTIONS = parity.Options(steps=1, window_size=4, overlap=1)
+OPTIONS = Sampling(steps=1, window_size=4, overlap=1)
 
 
 def in_small(folder):
@@ -33,7 +33,7 @@ def in_small(folder):
 
 
 def gpu_checks(*words):
-    command = [sys.executable, str(ROOT / "bench" / "gpu_check.py"), "--dry-run", "--model", "nano", *map(str, words)]
+    command = [sys.executable, "-m", "bench.gpu_check", "--dry-run", "--model", "nano", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "200"})
 
 
@@ -106,7 +106,7 @@ def verdicts(rows):
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_a_graph_that_is_wrong_misses_its_target_and_the_others_do_not(bundled, graph):
     frames = list(clip_frames(DEMO, 64, 64, 6))
-    comparison = parity.compare(bundled.engines, wrong(bundled.engines, graph, 0.2), frames, OPTIONS)
+    comparison = compare(bundled.engines, wrong(bundled.engines, graph, 0.2), frames, OPTIONS)
     found = verdicts(gpu_check.parity_rows(comparison))
     assert found[graph] == MISSED
     assert all(found[other] == PASSED for other in GRAPHS if other != graph)
@@ -116,7 +116,7 @@ def test_a_graph_that_is_wrong_misses_its_target_and_the_others_do_not(bundled, 
 
 def test_engines_that_are_right_miss_nothing(bundled):
     frames = list(clip_frames(DEMO, 64, 64, 6))
-    comparison = parity.compare(bundled.engines, bundled.engines, frames, OPTIONS)
+    comparison = compare(bundled.engines, bundled.engines, frames, OPTIONS)
     assert set(verdicts(gpu_check.parity_rows(comparison)).values()) == {PASSED}
     extremes = gpu_check.extremes_rows(bundled.engines, bundled.engines, 64, 64)
     assert {row.status for row in extremes} == {PASSED}
@@ -124,7 +124,7 @@ def test_engines_that_are_right_miss_nothing(bundled):
 
 def test_what_is_not_a_number_is_missed(bundled):
     broken = wrong(bundled.engines, "vae_decoder", np.nan)
-    comparison = parity.compare(bundled.engines, broken, list(clip_frames(DEMO, 64, 64, 3)), OPTIONS)
+    comparison = compare(bundled.engines, broken, list(clip_frames(DEMO, 64, 64, 3)), OPTIONS)
     found = verdicts(gpu_check.parity_rows(comparison))
     assert found["vae_decoder"] == found["depth of the clip"] == MISSED
     extremes = gpu_check.extremes_rows(bundled.engines, broken, 64, 64)
@@ -219,13 +219,9 @@ def test_a_missed_target_is_exit_status_1_and_is_written(half, tmp_path):
     assert "depth of the clip" in row
 
 
-def dies():
-    os._exit(7)
-
-
-def test_a_process_that_dies_is_a_step_that_fails():
-    with pytest.raises(StepFailed, match="status 7"):
-        gpu_check.apart(dies)
+def test_a_process_that_dies_says_so():
+    with pytest.raises(ChildFailed, match="status 7"):
+        apart(os._exit, 7)
 
 
 def test_graphs_are_exported_anew_when_what_makes_them_has_changed(tmp_path, monkeypatch):
@@ -250,7 +246,7 @@ def test_a_file_is_named_after_the_gpu():
 def test_make_uses_the_interpreter_that_it_is_given():
     command = ["make", "--dry-run", "--always-make", "-C", str(ROOT), "gpu-check", "GPU_CHECK_FLAGS=--only build"]
     given = subprocess.run([*command, "PYTHON_GPU=python9"], capture_output=True, text=True, check=True).stdout
-    assert "python9 bench/gpu_check.py --only build" in given
+    assert "python9 -m bench.gpu_check --only build" in given
     assert "pip" not in given
     own = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert ".venv-dev/bin/python bench/gpu_check.py --only build" in own
+    assert ".venv-dev/bin/python -m bench.gpu_check --only build" in own

@@ -1,7 +1,6 @@
 """The graphs that become engines, in half precision: their depth is the float32 reference's, whatever the input."""
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +8,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
-
+from bench.clips import clip_frames
+from bench.gpu_check.check import extremes
+from bench.parity.rounding import FLOAT16_MAX, LARGEST, load_rounded, round_every_value
 from dc_rt import DepthCrafter, Noise
 from dc_rt.engine import GRAPHS, EngineSet, Profile, Range
 from depthcrafter import load_pipeline
-from gpu_check import extremes
-from rounding import FLOAT16_MAX, LARGEST, load_rounded, round_every_value
-from worker import clip_frames
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo.mp4"
 HEIGHT, WIDTH = 128, 192

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dc_rt.spool import Spool
 
 from dc_rt import DepthCrafter, UserError
 from dc_rt.engine.discovery import BUNDLED
-from dc_rt.job import Options, plan_job, run_job
+from dc_rt.job.spool import Spool
+from job_helpers import choose, run_job
 from media_helpers import moving_gradient, write_clip
 
-OPTIONS = Options(window_size=10, overlap=3, num_denoising_steps=1, save_npz=True, save_exr=True)
+OPTIONS = choose("npz", "exr", window_size=10, overlap=3, steps=1)
 COMMAND = ("--window-size", "10", "--overlap", "3", "--num-denoising-steps", "1", "--save-npz", "--save-exr")
 RESULTS = (
     "clip.npz",
@@ -43,7 +43,7 @@ def expected(clip, tmp_path_factory):
     """The results of a run that nothing happened to."""
     folder = tmp_path_factory.mktemp("expected")
     model = DepthCrafter.load(BUNDLED)
-    run_job(model, plan_job(model, clip, OPTIONS), folder, OPTIONS)
+    run_job(model, clip, folder, OPTIONS)
     return folder
 
 
@@ -76,55 +76,51 @@ def fail_at(stage, count, error=Fault):
 )
 def test_a_run_that_fails_anywhere_leaves_nothing_half_done_and_is_gone_on_with(bundled, clip, expected, stage, count):
     folder = Path("out")
-    plan = plan_job(bundled, clip, OPTIONS)
     began = time.monotonic()
     with pytest.raises(Fault):
-        run_job(bundled, plan, folder, OPTIONS, fail_at(stage, count))
+        run_job(bundled, clip, folder, OPTIONS, fail_at(stage, count))
     assert time.monotonic() - began < 30
     assert [path.name for path in folder.iterdir()] == [".clip.spool"]
     resumed = []
-    run_job(bundled, plan, folder, OPTIONS, lambda stage, *_: resumed.append(stage))
+    run_job(bundled, clip, folder, OPTIONS, lambda stage, *_: resumed.append(stage))
     assert "resumed" in resumed
     assert_same_results(folder, expected)
 
 
 def test_a_run_that_fails_in_its_first_window_leaves_nothing(bundled, clip):
     with pytest.raises(Fault):
-        run_job(bundled, plan_job(bundled, clip, OPTIONS), Path("out"), OPTIONS, fail_at("denoiser", 1))
+        run_job(bundled, clip, Path("out"), OPTIONS, fail_at("denoiser", 1))
     assert not Path("out").exists()
 
 
 def test_a_run_that_fails_again_and_again_gets_there(bundled, clip, expected):
-    plan = plan_job(bundled, clip, OPTIONS)
     for _ in range(4):
         with pytest.raises(Fault):
-            run_job(bundled, plan, Path("out"), OPTIONS, fail_at("denoiser", 2))
-    run_job(bundled, plan, Path("out"), OPTIONS)
+            run_job(bundled, clip, Path("out"), OPTIONS, fail_at("denoiser", 2))
+    run_job(bundled, clip, Path("out"), OPTIONS)
     assert_same_results(Path("out"), expected)
     assert json.loads(Path("out/clip.json").read_text())["timings"]["times_resumed"] == 4
 
 
 def test_a_fault_while_results_are_written_leaves_no_result_and_costs_no_inference(bundled, clip, expected):
-    plan = plan_job(bundled, clip, OPTIONS)
     writes = 40 + 6 + 20  # depth and states of the first pass, and half of the second
     with pytest.raises(Fault):
-        run_job(bundled, plan, Path("out"), OPTIONS, fail_at("write", writes))
+        run_job(bundled, clip, Path("out"), OPTIONS, fail_at("write", writes))
     assert [path.name for path in Path("out").iterdir()] == [".clip.spool"]
     stages = []
-    run_job(bundled, plan, Path("out"), OPTIONS, lambda stage, *_: stages.append(stage))
+    run_job(bundled, clip, Path("out"), OPTIONS, lambda stage, *_: stages.append(stage))
     assert "denoiser" not in stages
     assert_same_results(Path("out"), expected)
 
 
 def test_changed_options_are_named_and_restart_throws_the_run_away(bundled, clip, expected):
     with pytest.raises(Fault):
-        run_job(bundled, plan_job(bundled, clip, OPTIONS), Path("out"), OPTIONS, fail_at("denoiser", 3))
-    other = Options(window_size=12, overlap=3, num_denoising_steps=2, seed=1)
-    with pytest.raises(UserError, match=r"window_size .*num_denoising_steps .*seed .*--restart"):
-        run_job(bundled, plan_job(bundled, clip, other), Path("out"), other)
+        run_job(bundled, clip, Path("out"), OPTIONS, fail_at("denoiser", 3))
+    other = choose(window_size=12, overlap=3, steps=2, seed=1)
+    with pytest.raises(UserError, match=r"window_size .*steps .*seed .*restart=True"):
+        run_job(bundled, clip, Path("out"), other)
     stages = []
-    plan = plan_job(bundled, clip, OPTIONS)
-    run_job(bundled, plan, Path("out"), OPTIONS, lambda stage, *_: stages.append(stage), restart=True)
+    run_job(bundled, clip, Path("out"), OPTIONS, lambda stage, *_: stages.append(stage), restart=True)
     assert "resumed" not in stages
     assert_same_results(Path("out"), expected)
 
@@ -133,24 +129,24 @@ def test_a_changed_video_and_changed_engines_are_noticed(bundled, model, clip):
     video = Path("clip.mp4")
     video.write_bytes(clip.read_bytes())
     with pytest.raises(Fault):
-        run_job(bundled, plan_job(bundled, video, OPTIONS), Path("out"), OPTIONS, fail_at("denoiser", 3))
+        run_job(bundled, video, Path("out"), OPTIONS, fail_at("denoiser", 3))
     with pytest.raises(UserError, match="another engines"):
-        run_job(model, plan_job(model, video, OPTIONS), Path("out"), OPTIONS)
+        run_job(model, video, Path("out"), OPTIONS)
     write_clip(video, moving_gradient(40, 64, 128, seed=4), Fraction(24))
     with pytest.raises(UserError, match="another video"):
-        run_job(bundled, plan_job(bundled, video, OPTIONS), Path("out"), OPTIONS)
+        run_job(bundled, video, Path("out"), OPTIONS)
 
 
 def test_what_is_written_may_change_when_a_run_goes_on(bundled, clip):
     with pytest.raises(Fault):
-        run_job(bundled, plan_job(bundled, clip, OPTIONS), Path("out"), OPTIONS, fail_at("denoiser", 3))
-    fewer = Options(window_size=10, overlap=3, num_denoising_steps=1)
-    run_job(bundled, plan_job(bundled, clip, fewer), Path("out"), fewer)
+        run_job(bundled, clip, Path("out"), OPTIONS, fail_at("denoiser", 3))
+    fewer = choose(window_size=10, overlap=3, steps=1)
+    run_job(bundled, clip, Path("out"), fewer)
     assert sorted(path.suffix for path in Path("out").iterdir()) == [".json", ".mp4", ".mp4", ".mp4"]
 
 
 def test_a_kept_spool_has_the_depth_before_normalisation(bundled, clip):
-    run_job(bundled, plan_job(bundled, clip, OPTIONS), Path("out"), OPTIONS, keep_spool=True)
+    run_job(bundled, clip, Path("out"), OPTIONS, keep_spool=True)
     raw = np.fromfile("out/.clip.spool/depth.f32", np.float32).reshape(40, 64, 128)
     record = json.loads(Path("out/clip.json").read_text())["result"]
     assert (raw.min(), raw.max()) == pytest.approx((record["depth_min"], record["depth_max"]))
@@ -178,7 +174,7 @@ def test_killed_runs_end_in_the_results_of_one_that_was_not(clip, expected):
         assert not Path("out/clip.json").exists(), "the run was over before it was killed"
     done = dc_rt(clip)
     assert done.returncode == 0, done.stderr
-    assert "going on after frame" in done.stdout
+    assert "resumed after frame" in done.stdout
     assert_same_results(Path("out"), expected)
 
 
@@ -221,7 +217,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(clip
     assert "Traceback" not in done.stderr
     (sentence,) = done.stderr.strip().splitlines()
     assert sentence.startswith("The results cannot be written")
-    assert "the same command goes on from there" in sentence
+    assert "the same command resumes it" in sentence
     assert os.listdir("out") == [".clip.spool"]  # noqa: PTH208
     done = dc_rt(clip)
     assert done.returncode == 0, done.stderr
@@ -291,7 +287,7 @@ def test_a_second_run_that_is_interrupted_does_the_first_one_no_harm(clip, expec
 
 def test_a_disk_that_is_sure_to_be_too_small_is_found_out_before(bundled, clip, monkeypatch):
     usage = type("Usage", (), {"free": 1_000_000})
-    monkeypatch.setattr("dc_rt.job.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("dc_rt.job.job.shutil.disk_usage", lambda path: usage)
     with pytest.raises(UserError, match=r"up to 4\.3 MB in out, where 1\.0 MB are free"):
-        run_job(bundled, plan_job(bundled, clip, OPTIONS), Path("out"), OPTIONS)
+        run_job(bundled, clip, Path("out"), OPTIONS)
     assert not Path("out").exists()

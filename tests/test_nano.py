@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench.accuracy.metrics import mean_metrics, score_clip
 from dc_rt import DepthCrafter
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.media import read_frames
@@ -201,9 +202,6 @@ def test_the_bundled_engines_are_those_of_the_bundled_checkpoint():
 
 
 def test_nano_sees_depth_in_scenes_that_it_was_not_trained_on():
-    sys.path.insert(0, str(REPOSITORY / "bench"))
-    from metrics import mean_metrics, score_clip
-
     model = DepthCrafter.load(BUNDLED)
     scores = []
     for seed in range(6):

@@ -113,7 +113,7 @@ def test_progress_counts_the_work_of_every_stage(bundled):
     [
         ({"overlap": 10}, "overlap"),
         ({"window_size": 0}, "window"),
-        ({"window_size": 10_000}, "--window-size 256"),
+        ({"window_size": 10_000}, "window_size=256"),
         ({"steps": 0}, "steps"),
     ],
 )

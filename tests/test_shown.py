@@ -21,17 +21,17 @@ from PIL import Image
 
 from dc_rt import DepthCrafter, UserError
 from dc_rt.engine.discovery import BUNDLED
-from dc_rt.job import Options, plan_job, run_job
 from dc_rt.media import Damage, Mp4Writer, Timeline, VideoInfo, probe, read_frames, read_numbered
 from dc_rt.media.timeline import timeline_of
 from dc_rt.media.write import fitting
+from job_helpers import choose, run_job
 from media_helpers import moving_gradient, write_clip, write_without_edges
 
 DATA = Path(__file__).parent / "data"
 MILLISECOND = Fraction(1, 1000)
 UNEVEN = [33 * i for i in range(12)] + [363 + 200 * (i + 1) for i in range(12)]
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov"}
-OPTIONS = Options(max_res=64, num_denoising_steps=1, window_size=16, overlap=4)
+CHOSEN = {"max_res": 64, "steps": 1, "window_size": 16, "overlap": 4}
 
 
 def quarters(height: int = 120, width: int = 160) -> NDArray[np.uint8]:
@@ -127,9 +127,9 @@ def nano() -> DepthCrafter:
 
 def run(model: DepthCrafter, video: Path, folder: Path, **options: object) -> tuple[dict, list[str]]:
     """The record of a run with all outputs, and what it told."""
-    options = Options(**{**vars(OPTIONS), "save_npz": True, "save_exr": True, "save_png": True, **options})
+    chosen = choose("npz", "exr", "png", **{**CHOSEN, **options})
     told: list[str] = []
-    run_job(model, plan_job(model, video, options), folder, options, tell=told.append)
+    run_job(model, video, folder, chosen, tell=told.append)
     return json.loads((folder / f"{video.stem}.json").read_text()), told
 
 
@@ -541,11 +541,10 @@ def test_a_video_of_which_most_cannot_be_decoded_is_refused_before_any_graph_run
 ) -> None:
     clip = spoilt(whole, tmp_path / "clip.mp4", which)
     stages: list[str] = []
-    plan = plan_job(nano, clip, OPTIONS)
     with pytest.raises(
         UserError, match=r"Most of the first \d+ frames of .*clip\.mp4 cannot be decoded \(\d+ are lost"
     ):
-        run_job(nano, plan, tmp_path / "out", OPTIONS, lambda stage, frames, seconds: stages.append(stage))
+        run_job(nano, clip, tmp_path / "out", choose(**CHOSEN), lambda stage, frames, seconds: stages.append(stage))
     assert set(stages) <= {"read"}
     assert not (tmp_path / "out").exists()
 

@@ -4,9 +4,9 @@ import sys
 
 import numpy as np
 import pytest
-from dc_rt.spool import Spool, SpoolLock
 
 from dc_rt import UserError
+from dc_rt.job.spool import Spool
 from dc_rt.pipeline import WindowState
 
 FINGERPRINT = {"video": "a" * 64, "window_size": 16}
@@ -40,14 +40,14 @@ def test_depth_comes_back_normalised_over_all_frames(tmp_path):
         for frame in depth:
             spool.append(frame)
         for _ in range(2):  # it can be read again
-            np.testing.assert_array_equal(np.stack(list(spool.normalised())), expected)
+            np.testing.assert_array_equal(np.stack([depth for _, depth in spool.frames()]), expected)
         assert spool.range == (depth.min(), depth.max())
 
 
 def test_depth_that_is_the_same_everywhere_becomes_zero(tmp_path):
     with open_spool(tmp_path / "spool") as spool:
         spool.append(np.full((3, 4), 0.7, np.float32))
-        assert not np.stack(list(spool.normalised())).any()
+        assert not np.stack([depth for _, depth in spool.frames()]).any()
 
 
 def test_a_spool_is_taken_up_where_it_was_committed(tmp_path):
@@ -70,7 +70,7 @@ def test_a_spool_is_taken_up_where_it_was_committed(tmp_path):
         assert spool.progress.complete
         assert spool.state is None
         expected = (depth - depth.min()) / (depth.max() - depth.min())
-        np.testing.assert_array_equal(np.stack(list(spool.normalised())), expected)
+        np.testing.assert_array_equal(np.stack([depth for _, depth in spool.frames()]), expected)
 
 
 def test_a_spool_without_a_commit_is_removed(tmp_path):
@@ -92,7 +92,7 @@ def test_every_torn_write_leaves_a_state_to_go_on_from(tmp_path):
         with open_spool(crashed) as spool:
             assert spool.num_frames == 4
             spool.append(depth[0])
-            assert len(list(spool.normalised())) == 5
+            assert len(list(spool.frames())) == 5
             spool.commit(state(11))
 
 
@@ -105,7 +105,7 @@ def test_a_damaged_spool_is_refused_and_restart_helps(tmp_path, name, harm):
     if harm == "flip":
         contents[len(contents) // 2] ^= 4
     path.write_bytes({"flip": contents, "cut": contents[:-7], "empty": b""}[harm])
-    with pytest.raises(UserError, match="damaged; start over with --restart"):
+    with pytest.raises(UserError, match="damaged; start over with restart=True"):
         open_spool(tmp_path / "spool")
     with open_spool(tmp_path / "spool", restart=True) as spool:
         assert spool.num_frames == 0
@@ -114,7 +114,7 @@ def test_a_damaged_spool_is_refused_and_restart_helps(tmp_path, name, harm):
 
 def test_another_run_is_told_what_differs(tmp_path):
     begin(tmp_path / "spool", frames(2))
-    with pytest.raises(UserError, match=r"another window_size \(16, now 20\); .*--restart"):
+    with pytest.raises(UserError, match=r"another window_size \(16, now 20\); .*restart=True"):
         open_spool(tmp_path / "spool", FINGERPRINT | {"window_size": 20})
     with pytest.raises(UserError, match=r"another video \(aaaaaaaa\.\.\., now bbbbbbbb\.\.\.\)"):
         open_spool(tmp_path / "spool", FINGERPRINT | {"video": "b" * 64})
@@ -125,7 +125,7 @@ def test_another_run_is_told_what_differs(tmp_path):
 def test_two_runs_do_not_share_a_spool(tmp_path):
     code = f"""
 from dc_rt import UserError
-from dc_rt.spool import Spool
+from dc_rt.job.spool import Spool
 try:
     Spool(__import__("pathlib").Path({str(tmp_path / "spool")!r}), {FINGERPRINT!r}, 3, 4, restart=True)
 except UserError as error:
@@ -139,47 +139,6 @@ except UserError as error:
         assert spool.num_frames == 1
     with open_spool(tmp_path / "spool") as spool:
         assert spool.num_frames == 1
-
-
-def run_python(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-
-
-def test_a_run_that_ends_before_it_has_the_lock_leaves_the_other_ones_spool(tmp_path):
-    folder = tmp_path / "spool"
-    end = f"""
-from pathlib import Path
-from dc_rt.spool import SpoolLock
-print(SpoolLock(Path({str(folder)!r})).abandon())
-"""
-    with open_spool(folder) as spool:
-        spool.append(frames(1)[0])
-        assert run_python(end) == "False\n"
-        spool.commit(state(11))
-        assert run_python(end) == "True\n"
-    with open_spool(folder) as spool:
-        assert spool.num_frames == 1
-
-
-def test_an_abandoned_spool_is_removed_if_nothing_was_committed_and_nothing_is_written_to_it_any_more(tmp_path):
-    folder = tmp_path / "made" / "for it" / "spool"
-    lock = SpoolLock(folder)
-    with open_spool(folder, lock=lock) as spool:
-        spool.append(frames(1)[0])
-        assert not lock.abandon()
-        assert not (tmp_path / "made").exists()
-        with pytest.raises((OSError, RuntimeError)):
-            spool.commit(state(11))
-    assert not (tmp_path / "made").exists()
-
-
-def test_an_abandoned_spool_stays_if_there_is_something_to_go_on_from(tmp_path):
-    begin(tmp_path / "spool", frames(2))
-    lock = SpoolLock(tmp_path / "spool")
-    with open_spool(tmp_path / "spool", lock=lock):
-        assert lock.abandon()
-    with open_spool(tmp_path / "spool") as spool:
-        assert spool.num_frames == 2
 
 
 def test_what_is_not_the_spools_own_is_never_deleted_with_it(tmp_path):
@@ -198,7 +157,7 @@ def test_a_spool_that_is_deleted_is_never_shared(tmp_path):
     code = f"""
 from pathlib import Path
 from dc_rt import UserError
-from dc_rt.spool import Spool
+from dc_rt.job.spool import Spool
 
 folder, held = Path({str(tmp_path / "spool")!r}), 0
 while held < 100:

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dc_rt.targets import Targets, check_batch
 
 from command_helpers import assert_refused, contents, dc_rt, without_override
 from dc_rt import UserError
-from dc_rt.job import Options, plan_job, run_job
+from dc_rt.job.targets import Targets, check_batch
+from job_helpers import choose, run_job
 from media_helpers import moving_gradient, write_clip, write_image, write_images
 
 FAST = ("--num-denoising-steps", "1", "--window-size", "16", "--overlap", "5")
-EVERYTHING = Options(num_denoising_steps=1, window_size=16, overlap=5, save_npz=True, save_exr=True, save_png=True)
-PLAIN = Options(num_denoising_steps=1, window_size=16, overlap=5)
+EVERYTHING = choose("npz", "exr", "png", steps=1, window_size=16, overlap=5)
+PLAIN = choose(steps=1, window_size=16, overlap=5)
 
 
 def small_clip(path, num_frames=2, seed=1):
@@ -103,7 +103,7 @@ def a_folder_where_a_file_goes():
 def test_no_result_is_a_video_of_the_batch(other):
     small_clip(Path("side/p.mp4"))
     small_clip(Path("side/p_depth.mp4"), seed=2)
-    batch = [Targets.of(Path(video), Path("side"), EVERYTHING) for video in ("side/p.mp4", other())]
+    batch = [Targets.of(Path(video), Path("side"), EVERYTHING.outputs) for video in ("side/p.mp4", other())]
     with pytest.raises(UserError, match=r"is to be read, and would be overwritten by the results of side/p\.mp4"):
         check_batch(batch)
 
@@ -122,31 +122,31 @@ def test_a_batch_that_would_overwrite_its_own_videos_is_refused_before_any_work(
 def test_a_video_without_a_suffix_is_not_taken_for_the_folder_of_its_frames():
     small_clip(Path("side/p.mp4")).rename("side/p")
     with pytest.raises(UserError, match="side/p is to be read"):
-        check_batch([Targets.of(Path("side/p"), Path("side"), EVERYTHING)])
-    check_batch([Targets.of(Path("side/p"), Path("side"), PLAIN)])
+        check_batch([Targets.of(Path("side/p"), Path("side"), EVERYTHING.outputs)])
+    check_batch([Targets.of(Path("side/p"), Path("side"), PLAIN.outputs)])
 
 
 def test_results_are_not_mixed_with_images_of_any_video_of_the_batch():
     write_images(Path("shots"), moving_gradient(2, 64, 64))
     small_clip(Path("side/p.mp4"))
     Path("side/p").symlink_to("../shots")
-    for folder, options in (("shots", PLAIN), ("side", EVERYTHING)):
+    for folder, options in (("shots", PLAIN.outputs), ("side", EVERYTHING.outputs)):
         batch = [Targets.of(Path(video), Path(folder), options) for video in ("side/p.mp4", "shots")]
         with pytest.raises(UserError, match="The images of shots would be mixed with the results"):
             check_batch(batch)
     # Beside or below them is no harm: ./demo_output is below where the images may be.
-    check_batch([Targets.of(Path("shots"), Path("shots/out"), EVERYTHING)])
-    check_batch([Targets.of(Path("shots"), Path(), PLAIN)])
+    check_batch([Targets.of(Path("shots"), Path("shots/out"), EVERYTHING.outputs)])
+    check_batch([Targets.of(Path("shots"), Path(), PLAIN.outputs)])
 
 
 def test_results_of_two_videos_never_have_one_name():
     clip = Path("p.mp4")
     for other in ("p_depth.mp4.mov", "p.npz.mov", "p.json.mov", ".p.spool.mov"):
         with pytest.raises(UserError, match=f"would both write out/{re.escape(other[:-4])}"):
-            check_batch([Targets.of(video, Path("out"), EVERYTHING) for video in (clip, Path(other))])
-        check_batch([Targets.of(video, Path("out"), PLAIN) for video in (clip, Path(other))])
+            check_batch([Targets.of(video, Path("out"), EVERYTHING.outputs) for video in (clip, Path(other))])
+        check_batch([Targets.of(video, Path("out"), PLAIN.outputs) for video in (clip, Path(other))])
     with pytest.raises(UserError, match="More than one video is called p"):
-        check_batch([Targets.of(Path(video), Path("out"), PLAIN) for video in ("a/p.mp4", "b/p.mov")])
+        check_batch([Targets.of(Path(video), Path("out"), PLAIN.outputs) for video in ("a/p.mp4", "b/p.mov")])
 
 
 def test_names_that_differ_are_one_where_the_file_system_says_so():
@@ -155,7 +155,7 @@ def test_names_that_differ_are_one_where_the_file_system_says_so():
         Path(names[first]).touch()
         one = Path(names[second]).exists()
         Path(names[first]).unlink()
-        batch = [Targets.of(Path(f"{i}/{names[i]}.mp4"), Path(), PLAIN) for i in (first, second)]
+        batch = [Targets.of(Path(f"{i}/{names[i]}.mp4"), Path(), PLAIN.outputs) for i in (first, second)]
         if one:
             with pytest.raises(UserError, match="would both write"):
                 check_batch(batch)
@@ -169,7 +169,7 @@ OWN = ["p.json", "p_depth.mp4", "p_vis.mp4", "p_input.mp4", "p.npz", "p/frame_00
 
 @pytest.mark.parametrize("name", OWN)
 def test_a_file_of_the_users_own_is_not_replaced_but_with_overwrite(name):
-    targets = Targets.of(Path("p.mp4"), Path("out"), EVERYTHING)
+    targets = Targets.of(Path("p.mp4"), Path("out"), EVERYTHING.outputs)
     own = Path("out", name)
     own.parent.mkdir(parents=True)
     own.write_text('{"mine": 1}')
@@ -188,14 +188,14 @@ def test_files_that_no_result_replaces_are_no_matter():
     for name in ("p.mp4", "p.txt", "q.json", "p/notes.txt", "p/frame_of_mine.png", "p/frame_1.png"):
         Path("out", name).parent.mkdir(exist_ok=True)
         Path("out", name).touch()
-    Targets.of(Path("p.mp4"), Path("out"), EVERYTHING).check()
+    Targets.of(Path("p.mp4"), Path("out"), EVERYTHING.outputs).check()
 
 
 def test_a_folder_is_never_replaced():
     Path("out/p_vis.mp4").mkdir(parents=True)
     for overwrite in (False, True):
         with pytest.raises(UserError, match=r"out/p_vis\.mp4 is a folder where a file is to be written; move it away"):
-            Targets.of(Path("p.mp4"), Path("out"), PLAIN).check(overwrite)
+            Targets.of(Path("p.mp4"), Path("out"), PLAIN.outputs).check(overwrite)
 
 
 def test_the_other_videos_of_a_batch_are_run_and_overwrite_replaces():
@@ -222,7 +222,7 @@ def job(bundled):
     clip = small_clip(Path("p.mp4"), 3)
 
     def run(options=PLAIN, **how):
-        return run_job(bundled, plan_job(bundled, clip, options), Path("out"), options, **how)
+        return run_job(bundled, clip, Path("out"), options, **how)
 
     return run
 
@@ -340,7 +340,7 @@ def test_a_result_next_to_an_unfinished_run_is_still_the_users_if_it_is(job):
 def test_what_only_looks_like_a_record_is_the_users(record):
     Path("p.json").write_bytes(record if isinstance(record, bytes) else record.encode())
     with pytest.raises(UserError, match=r"p\.json was not written by dc-rt"):
-        Targets.of(Path("in/p.mp4"), Path(), PLAIN).check()
+        Targets.of(Path("in/p.mp4"), Path(), PLAIN.outputs).check()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names are counted in bytes on other systems alone")
@@ -349,10 +349,10 @@ def test_names_too_long_for_the_file_system_are_refused_before_any_work(letter):
     limit = os.pathconf(".", "PC_NAME_MAX")
     size = len(letter.encode())
     fits = "b" * ((limit - len("_depth.mp4")) % size) + letter * ((limit - len("_depth.mp4")) // size)
-    Targets.of(Path(f"{fits}.mp4"), Path("not/there/yet"), EVERYTHING).check()
+    Targets.of(Path(f"{fits}.mp4"), Path("not/there/yet"), EVERYTHING.outputs).check()
     for name in (f"{fits}b.mp4", f"{fits}bbbb.mp4"):
         with pytest.raises(UserError, match=rf"names of up to {limit + len(name) - len(fits) - 4} bytes"):
-            Targets.of(Path(name), Path("not/there/yet"), PLAIN).check()
+            Targets.of(Path(name), Path("not/there/yet"), PLAIN.outputs).check()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names are counted in bytes on other systems alone")
@@ -372,9 +372,9 @@ def test_a_name_of_the_greatest_length_is_run_and_a_longer_one_does_not_stop_it(
 def test_paths_too_long_for_the_system_are_refused():
     deep = Path(*["d" * 200] * 21)
     with pytest.raises(UserError, match="longer than this system takes; give a shorter --save-folder"):
-        Targets.of(Path("p.mp4"), deep, PLAIN).check()
+        Targets.of(Path("p.mp4"), deep, PLAIN.outputs).check()
     with pytest.raises(UserError, match="longer than this system takes; give a shorter --save-folder"):
-        Targets.of(Path("p.mp4"), Path("d" * 300), PLAIN).check()
+        Targets.of(Path("p.mp4"), Path("d" * 300), PLAIN.outputs).check()
 
 
 @pytest.mark.parametrize("what", ["video", "file", "images", "save folder", "its parent", "read only", "frames"])
@@ -426,4 +426,4 @@ def test_names_that_are_no_text_are_run_and_recorded():
 def test_one_image_may_be_a_video_of_its_own(bundled):
     """The names of its results are its own alone, though it lies where another's frames might go."""
     write_image(Path("p.png"), np.asarray(moving_gradient(1, 64, 64)[0]), "png", "rgb24")
-    check_batch([Targets.of(Path("p.png"), Path(), EVERYTHING)])
+    check_batch([Targets.of(Path("p.png"), Path(), EVERYTHING.outputs)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -206,14 +206,6 @@ def as_flag(name: str, typed: str, value: str) -> str:
     return f"{flags_of(name)[0]} {typed}".rstrip()
 
 
-def record(*options: Sampling | Source | Outputs) -> dict[str, Any]:
-    """All their values by name, as JSON can hold them."""
-    values: dict[str, Any] = {}
-    for each in options:
-        values |= {("outputs" if key == "names" else key): value for key, value in vars(each).items()}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-
-
-def merged(*several: Iterable[str]) -> tuple[str, ...]:
-    """Names without those that come twice."""
-    return tuple(dict.fromkeys(name for names in several for name in names))
+def record(sampling: Sampling, source: Source, outputs: Outputs) -> dict[str, Any]:
+    """All that decides the results, by name, as JSON can hold it."""
+    return {**vars(source), **vars(sampling), "outputs": list(outputs.names)}

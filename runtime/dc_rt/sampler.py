@@ -5,7 +5,7 @@ After k-diffusion: a denoiser is a function, and a sampler is plain arithmetic o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -14,10 +14,10 @@ Array = TypeVar("Array", bound=Any)
 Denoise = Callable[[Array, Any], Array]
 """D(x; sigma) of Karras et al. (2022): the denoised latents, of the shape of x."""
 
-Sampler = Callable[[Denoise[Any], Any, Sequence[Any]], Any]
+Sampler = Callable[[Denoise[Any], Any, Iterable[Any]], Any]
 
 
-def sample_euler(denoise: Denoise[Array], x: Array, sigmas: Sequence[Any]) -> Array:
+def sample_euler(denoise: Denoise[Array], x: Array, sigmas: Iterable[Any]) -> Array:
     """Euler's method on the probability flow (Karras et al. 2022, algorithm 2 without churn).
 
     Args:
@@ -35,7 +35,8 @@ def guided(conditional: Denoise[Array], unconditional: Denoise[Array], scale: An
 
     def denoise(x: Array, sigma: Any) -> Array:
         denoised, without = conditional(x, sigma), unconditional(x, sigma)
-        return without + scale * (denoised - without)
+        mixed: Array = without + scale * (denoised - without)
+        return mixed
 
     return denoise
 

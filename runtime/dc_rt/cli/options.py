@@ -67,7 +67,7 @@ def _parameter(name: str, rule: Any, default: Any) -> inspect.Parameter:
 
 def _make(name: str, kind: type, default: Any, shown: Any) -> inspect.Parameter:
     annotation: Any = Annotated[kind | None if default is None else kind, shown]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
 
 
 def _variable(flag: str) -> str:

@@ -1,5 +1,6 @@
 """One video from file to files: a `Job`, what it tells, and what it keeps on disk until it is done."""
 
+from dc_rt.job.child import ChildJob
 from dc_rt.job.events import (
     Cancelled,
     Event,
@@ -17,6 +18,7 @@ from dc_rt.job.plan import Plan, plan_video
 
 __all__ = [
     "Cancelled",
+    "ChildJob",
     "Event",
     "Failed",
     "Finished",

@@ -123,6 +123,7 @@ def as_json(event: Event) -> dict[str, Any]:
 
 def from_json(values: Mapping[str, Any]) -> Event:
     """What `as_json` gave, after JSON."""
+    kind: Any = _KINDS[values["event"]]
     fields = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    event: Event = _KINDS[fields.pop("event")](**fields)
+    event: Event = kind(**{name: value for name, value in fields.items() if name != "event"})
     return event

@@ -23,7 +23,7 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
 
     An error of `items` is raised in the reader, after the items before it. Leaving the context stops the thread.
     """
-    source = iter(items)
+    source: Any = iter(items)
     with closing(source) if hasattr(source, "close") else nullcontext(), ThreadPoolExecutor(1, "reader") as pool:
         coming = deque(pool.submit(next, source, _END) for _ in range(depth))
 

@@ -146,8 +146,8 @@ def read_at_sizes(
         damage: is kept up to date with what cannot be decoded. Such a frame is left out; no other takes its place.
 
     Yields:
-        n and frame n * stride, once a size: uint8 [height,width,3] RGB, turned and mirrored as it is shown. One frame is
-        held at a time, and the file is closed when the iterator is exhausted or closed, or fails.
+        n and frame n * stride, once a size: uint8 [height,width,3] RGB, turned and mirrored as it is shown. One frame
+        is held at a time, and the file is closed when the iterator is exhausted or closed, or fails.
 
     Raises:
         UserError: what cannot be opened; and all that `probe` raises, for a path.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dc_rt.options import DATASET_SIZES, SIZE_MULTIPLE
+from dc_rt.options import DATASET_SIZES, SIZE_MULTIPLE, Source
 
 LARGEST_STRIDE = 2**31  # more frames than any video has
 
 
-def output_size(height: int, width: int, max_res: int, dataset: str) -> tuple[int, int]:
+def output_size(
+    height: int, width: int, max_res: int = Source.max_res, dataset: str = Source.dataset
+) -> tuple[int, int]:
     """Height and width, multiples of 64, at which a video of `height` x `width` pixels is processed.
 
     `max_res` and `dataset` are those of `dc_rt.options.Source`; the size of a data set is used as it is. Rounding is to

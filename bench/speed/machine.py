@@ -94,7 +94,7 @@ def _fastest(work: Callable[[], object], runs: int = 7) -> float:
 
 
 def _synchronised(work: Callable[[], object]) -> Callable[[], object]:
-    from backends import synchronise
+    from bench.speed.backends import synchronise
 
     def run() -> None:
         work()

@@ -1,8 +1,8 @@
 """Everything that has to be tried on a GPU: engines are built, loaded, compared with the reference, and timed.
 
     make gpu-check                                  # or, with an interpreter that has all it takes: PYTHON_GPU=python3
-    python bench/gpu_check.py --only build,parity --model nano
-    python bench/gpu_check.py --dry-run             # the same on the CPU, with a tiny model: no GPU is needed
+    python -m bench.gpu_check --only build,parity --model nano
+    python -m bench.gpu_check --dry-run             # the same on the CPU, with a tiny model: no GPU is needed
 
 For each model (nano, and random weights of the real size) there are four steps, each of which may fail without ending
 the others:
@@ -27,7 +27,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import multiprocessing
 import os
 import re
 import signal
@@ -37,9 +36,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,22 +45,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-import latency
-from backends import BACKENDS, EAGER, load_reference, quieten
+from bench.children import ChildFailed, apart, sentence
+from bench.clips import DEMO, clip_frames
+from bench.parity.compare import Differences, Error, compare
+from bench.records import RESULTS
+from bench.speed import latency
+from bench.speed.backends import BACKENDS, EAGER, load_reference, quieten
+from bench.speed.machine import describe, in_words, versions
+from bench.speed.worker import Task
 from dc_export.build import choose_flavour
 from dc_export.profiles import load_profile
-from dc_rt import DepthCrafter, Noise
+from dc_rt import DepthCrafter
 from dc_rt.engine import GRAPHS, MANIFEST, EngineSet, Manifest, load_engines
 from dc_rt.engine.compatibility import Unavailable, find_gpu
 from dc_rt.engine.manifest import LIBRARY_NAMES
 from dc_rt.errors import UserError
-from machine import describe, in_words, versions
-from worker import Job, clip_frames
+from dc_rt.options import Sampling, default_overlap
 
-if TYPE_CHECKING:
-    from parity import Comparison
-
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BUILD_FOLDER = ROOT / "build" / "gpu-check"
 STEPS = ("build", "load", "parity", "latency")
 DRY_RUN = "dry-run"
@@ -86,16 +86,16 @@ COLOURS = {PASSED: "green", MISSED: "red", FAILED: "red", SKIPPED: "yellow", MEA
 
 
 @dataclass(frozen=True)
-class Clip:
+class Excerpt:
     """So many frames of the video, and how they are run."""
 
     frames: int
     window: int
-    steps: int = 5
+    steps: int = Sampling.steps
 
     @property
-    def overlap(self) -> int:
-        return self.window * 25 // 110
+    def sampling(self) -> Sampling:
+        return Sampling(steps=self.steps, window_size=self.window, overlap=default_overlap(self.window))
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class Check:
     name: str
     source: str
     profile: str
-    parity: Clip
-    latency: Clip
+    parity: Excerpt
+    latency: Excerpt
     speed_targets: Mapping[str, float] = dataclasses.field(default_factory=dict)
     backends: tuple[str, ...] = (EAGER, "compile")
 
@@ -114,14 +114,14 @@ class Check:
 CHECKS = {
     check.name: check
     for check in (
-        Check("nano", "nano", "512x256", Clip(60, 32), Clip(110, 110)),
+        Check("nano", "nano", "512x256", Excerpt(60, 32), Excerpt(110, 110)),
         # The reference in float32 takes several times the memory of the engines: few frames at a time.
-        Check("random-full", "random:full", "1024x576", Clip(16, 10), Clip(110, 110), SPEED_TARGETS),
+        Check("random-full", "random:full", "1024x576", Excerpt(16, 10), Excerpt(110, 110), SPEED_TARGETS),
     )
 }
 # Compiling for the CPU takes minutes and tells nothing of a GPU.
 DRY_CHECKS = {
-    name: Check(name, source, "512x256", Clip(4, 3, 2), Clip(2, 2, 1), backends=(EAGER,))
+    name: Check(name, source, "512x256", Excerpt(4, 3, 2), Excerpt(2, 2, 1), backends=(EAGER,))
     for name, source in (("random-tiny", "random:tiny"), ("nano", "nano"))
 }
 
@@ -238,14 +238,14 @@ class Loaded:
 def load_step(folder: Path, dry_run: bool) -> Loaded:
     """Open the engines and run a frame: with TensorRT, else with ONNX Runtime on the GPU (in a dry run, on the CPU)."""
     try:
-        answer: Row = apart(try_tensorrt, folder)
-    except StepFailed as error:
+        answer = apart(try_tensorrt, folder)
+    except ChildFailed as error:
         answer = Row("TensorRT", FAILED, note=str(error))
     if answer.status == PASSED:
         return Loaded([answer], "tensorrt")
     try:
-        other: Row = apart(try_onnx, folder, dry_run)
-    except StepFailed as error:
+        other = apart(try_onnx, folder, dry_run)
+    except ChildFailed as error:
         other = Row("ONNX Runtime", FAILED, note=str(error))
     if other.status != PASSED and not dry_run:
         other = dataclasses.replace(other, status=FAILED)  # then there is nothing to check
@@ -279,7 +279,7 @@ def try_tensorrt(folder: Path) -> Row:
             open_engine, device = tensorrt.open_engines(folder, built, "none")
             row = _run_a_frame("TensorRT", EngineSet(built, "tensorrt", device, open_engine, one_resident=False))
         except Exception as error:  # whatever it is, it is what there is to record
-            attempts.append(f"{LIBRARY_NAMES[flavour]} {build.version}: {_first_line(error)}")
+            attempts.append(f"{LIBRARY_NAMES[flavour]} {build.version}: {sentence(error)}")
             continue
         capability = "{}.{}".format(*gpu.capability)
         known = dataclasses.replace(build, compute_capabilities=(*build.compute_capabilities, capability))
@@ -300,7 +300,7 @@ def _run_a_frame(what: str, engines: EngineSet) -> Row:
     profile = engines.manifest.profile
     frame = np.zeros((1, profile.height.opt, profile.width.opt, 3), np.uint8)
     began = time.perf_counter()
-    (depth,) = DepthCrafter(engines)(frame, steps=1, window_size=1, overlap=0)
+    (depth,) = DepthCrafter(engines)(frame, Sampling(steps=1, window_size=1, overlap=0))
     seconds = time.perf_counter() - began
     engines.close()
     if not np.isfinite(depth).all():
@@ -313,9 +313,8 @@ def _run_a_frame(what: str, engines: EngineSet) -> Row:
 
 def parity_step(check: Check, folder: Path, backend: str, video: Path, depth_target: float, dry_run: bool) -> list[Row]:
     """The engines beside the float32 reference, graph by graph and as a whole."""
-    # Not above: the processes that are timed import this module, and onnx would count as their memory.
-    from parity import Options, compare
-    from rounding import FLOAT16_MAX, load_rounded
+    # Not above: it takes onnx, which no other step needs.
+    from bench.parity.rounding import FLOAT16_MAX, load_rounded
 
     # On the CPU, ONNX Runtime rounds less than what it stands for.
     rounded = load_rounded(folder) if dry_run else None
@@ -325,7 +324,6 @@ def parity_step(check: Check, folder: Path, backend: str, video: Path, depth_tar
     height, width = profile.height.opt, profile.width.opt
     clip = check.parity
     frames = list(clip_frames(video, height, width, clip.frames))
-    options = Options(steps=clip.steps, window_size=clip.window, overlap=clip.overlap)
     where = f"{BACKENDS[backend].title} on {engines.device} against PyTorch in float32 on {reference.device}"
     rows = [
         Row(
@@ -335,7 +333,7 @@ def parity_step(check: Check, folder: Path, backend: str, video: Path, depth_tar
             note=where,
         )
     ]
-    rows += parity_rows(compare(reference, engines, frames, options), depth_target)
+    rows += parity_rows(compare(reference, engines, frames, clip.sampling), depth_target)
     rows += extremes_rows(reference, engines, height, width)
     if rounded:
         for graph, largest in rounded.largest.items():
@@ -344,10 +342,8 @@ def parity_step(check: Check, folder: Path, backend: str, video: Path, depth_tar
     return rows
 
 
-def parity_rows(comparison: Comparison, depth_target: float = DEPTH_TARGET) -> list[Row]:
+def parity_rows(comparison: Differences, depth_target: float = DEPTH_TARGET) -> list[Row]:
     """A row a graph, with the same inputs for both, and one for the whole clip."""
-    from parity import Error
-
     rows = []
     for graph in GRAPHS:
         error = Error.over([error for place, error in comparison.local.items() if place.graph == graph])
@@ -365,7 +361,7 @@ def extremes_rows(reference: EngineSet, engines: EngineSet, height: int, width: 
     rows = []
     for name, frames in extremes(height, width).items():
         expected, depth = (
-            np.stack(list(DepthCrafter(one)(frames, steps=1, window_size=2, overlap=0, noise=Noise(2))))
+            np.stack(list(DepthCrafter(one)(frames, Sampling(steps=1, window_size=2, overlap=0, seed=2))))
             for one in (reference, engines)
         )
         mean = float(np.abs(depth - expected).mean())
@@ -404,20 +400,11 @@ def latency_step(
     """bench/latency.py on the backends, and their speed-ups against their targets."""
     manifest = Manifest.read(folder)
     profile, clip = manifest.profile, check.latency
-    job = Job(
-        folder.resolve(),
-        video,
-        profile.height.opt,
-        profile.width.opt,
-        clip.frames,
-        clip.window,
-        clip.overlap,
-        clip.steps,
-    )
+    task = Task(folder.resolve(), video, profile.height.opt, profile.width.opt, clip.frames, clip.sampling)
     wanted = [*([backend] if backend else []), *check.backends]
-    names, absent = latency.choose_backends(wanted, job.engines)
-    found, order = latency.measure(names, job, runs, fresh)
-    record = {"runs": runs, "order": order, "fresh_processes": fresh} | latency.record_of(job, found, absent, {})
+    names, absent = latency.choose_backends(wanted, task.engines)
+    found, order = latency.measure(names, task, runs, fresh)
+    record = {"runs": runs, "order": order, "fresh_processes": fresh} | latency.record_of(task, found, absent, {})
     rows = latency_rows(record, backend, check.speed_targets)
     latency.write(record, results, f"latency-{check.name}-{label}")
     return rows
@@ -471,40 +458,6 @@ def _all_ms(row: Mapping[str, Any]) -> float:
 
 
 # One step after the other
-
-
-def apart(work: Callable[..., Any], *arguments: Any) -> Any:
-    """What `work` gives, in a process of its own: it may die, and what it holds on the GPU is free afterwards."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(theirs, work, *arguments))
-    process.start()
-    theirs.close()
-    try:
-        ok, answer = ours.recv()
-    except EOFError:
-        process.join()
-        raise StepFailed(f"its process ended with status {process.exitcode}") from None
-    except BaseException:
-        process.terminate()
-        raise
-    process.join()
-    if not ok:
-        raise StepFailed(answer)
-    return answer
-
-
-def _answer(connection: Connection, work: Callable[..., Any], *arguments: Any) -> None:
-    try:
-        connection.send((True, work(*arguments)))
-    except UserError as error:
-        connection.send((False, str(error)))
-    except Exception as error:
-        connection.send((False, f"{type(error).__name__}: {_first_line(error)}"))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or repr(error)).split("\n", 1)[0]
 
 
 class Record:
@@ -603,10 +556,10 @@ def check_model(check: Check, record: Record, arguments: argparse.Namespace, con
         more: dict[str, Any] = {}
         try:
             rows, more = work()
-        except (StepFailed, UserError) as error:
+        except StepFailed as error:
             rows = [Row(step, FAILED, note=str(error))]
         except Exception as error:  # a step that fails does not end the others
-            rows = [Row(step, FAILED, note=f"{type(error).__name__}: {_first_line(error)}")]
+            rows = [Row(step, FAILED, note=sentence(error))]
         # Paths are this machine's own.
         rows = [dataclasses.replace(row, note=row.note.replace(f"{ROOT}{os.sep}", "")) for row in rows]
         record.add(check.name, step, rows, time.perf_counter() - began, **more)
@@ -659,16 +612,16 @@ def slug(name: str) -> str:
 def with_options(check: Check, arguments: argparse.Namespace) -> Check:
     """The check at the sizes that the options ask for; targets hold at the full size, and stay."""
 
-    def clip(old: Clip, frames: int | None, window: int | None) -> Clip:
+    def excerpt(old: Excerpt, frames: int | None, window: int | None) -> Excerpt:
         frames = frames or old.frames
-        return Clip(
+        return Excerpt(
             frames, min(window or old.window, load_profile(check.profile).frames.max), arguments.steps or old.steps
         )
 
     return dataclasses.replace(
         check,
-        parity=clip(check.parity, arguments.parity_frames, arguments.parity_window),
-        latency=clip(check.latency, arguments.frames, arguments.window),
+        parity=excerpt(check.parity, arguments.parity_frames, arguments.parity_window),
+        latency=excerpt(check.latency, arguments.frames, arguments.window),
         backends=tuple(arguments.backends) if arguments.backends else check.backends,
     )
 
@@ -691,7 +644,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", type=_comma_separated(STEPS), default=list(STEPS), help=f"of {','.join(STEPS)}")
     parser.add_argument("--model", type=_comma_separated(models), help=f"of {','.join(models)}")
     parser.add_argument("--engines", type=Path, help="a set whose graphs are there, in the place of a model's")
-    parser.add_argument("--video", type=Path, default=latency.DEMO, help="taken over and over where it is too short")
+    parser.add_argument("--video", type=Path, default=DEMO, help="taken over and over where it is too short")
     parser.add_argument("--parity-frames", type=int)
     parser.add_argument("--parity-window", type=int)
     parser.add_argument("--frames", type=int, help="of the latency; the window too, where it is smaller")
@@ -709,7 +662,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"{', '.join(sorted(unknown))} is for {'a GPU' if arguments.dry_run else 'a dry run'}")
     if arguments.engines and len(arguments.model) > 1:
         parser.error("--engines is one model: name it with --model")
-    arguments.results = arguments.results or (BUILD_FOLDER if arguments.dry_run else latency.RESULTS)
+    arguments.results = arguments.results or (BUILD_FOLDER if arguments.dry_run else RESULTS)
     arguments.runs = arguments.runs or (1 if arguments.dry_run else 3)
     return arguments
 

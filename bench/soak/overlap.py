@@ -1,6 +1,6 @@
 """What reading and writing cost a run: `dc-rt infer` against inference alone, interleaved.
 
-    python bench/overlap.py examples/demo.mp4
+    python -m bench.soak.overlap examples/demo.mp4
 
 Inference alone is the model on frames that are in memory, its depth thrown away. The run reads, spools, normalises and
 writes all three videos. Prints the ratio of their total times, with its standard error over the runs, and what both
@@ -10,65 +10,61 @@ spend outside of the graphs, which a noisy machine hides less; writes bench/resu
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from bench.records import write_record
+from bench.speed.backends import Call, Float, wrap
 from dc_rt import DepthCrafter
-from dc_rt.engine import GRAPHS
+from dc_rt.engine import Array
 from dc_rt.engine.discovery import choose_engines
-from dc_rt.job import Options, Plan, plan_job, run_job
+from dc_rt.job import Job, Plan, plan_video
 from dc_rt.media import read_frames
-from dc_rt.noise import Noise
-
-RESULT = Path(__file__).parent / "results" / "overlap.json"
+from dc_rt.options import Sampling, Source
 
 
-class InGraphs:
-    """A progress callback that adds up the seconds that the graphs run."""
+class Timed:
+    """A model, and the seconds that its graphs ran since it was last asked."""
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    def __init__(self, model: DepthCrafter) -> None:
+        self.model = DepthCrafter(wrap(model.engines, self._around))
+        self._seconds = 0.0
 
-    def __call__(self, stage: str, frames: int, seconds: float) -> None:
-        if stage in GRAPHS:
-            self.seconds += seconds
+    def in_graphs(self) -> float:
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+    def _around(self, graph: str, inputs: Mapping[str, Array], run: Call) -> Float:
+        began = time.perf_counter()
+        output = run(graph, inputs)
+        self._seconds += time.perf_counter() - began
+        return output
 
 
-# Takes the model, the plan and the options; returns seconds in all, and of them those in graphs.
-Measure = Callable[[DepthCrafter, Plan, Options], tuple[float, float]]
+# Returns seconds in all, and of them those in graphs.
+Measure = Callable[[Timed, Plan], tuple[float, float]]
 
 
-def inference_alone(model: DepthCrafter, plan: Plan, options: Options) -> tuple[float, float]:
+def inference_alone(timed: Timed, plan: Plan) -> tuple[float, float]:
     """The model on frames in memory."""
-    frames = list(read_frames(plan.source.path, plan.height, plan.width, plan.stride, plan.num_frames))
-    in_graphs = InGraphs()
+    frames = list(read_frames(plan.video, plan.height, plan.width, plan.stride, plan.num_frames))
     began = time.perf_counter()
-    depths = model(
-        frames,
-        steps=options.num_denoising_steps,
-        window_size=options.window_size,
-        overlap=options.overlap,
-        noise=Noise(options.seed),
-        progress=in_graphs,
-    )
-    for _ in depths:
+    for _ in timed.model(frames, Sampling()):
         pass
-    return time.perf_counter() - began, in_graphs.seconds
+    return time.perf_counter() - began, timed.in_graphs()
 
 
-def whole_run(model: DepthCrafter, plan: Plan, options: Options) -> tuple[float, float]:
+def whole_run(timed: Timed, plan: Plan) -> tuple[float, float]:
     """From the file to the files."""
-    in_graphs = InGraphs()
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        run_job(model, plan, Path(folder), options, in_graphs)
-        return time.perf_counter() - began, in_graphs.seconds
+        Job(timed.model, plan.video, source=Source(process_length=plan.num_frames), save_folder=folder).run()
+        return time.perf_counter() - began, timed.in_graphs()
 
 
 def ratio_of_totals(pairs: list[tuple[float, float]]) -> tuple[float, float]:
@@ -90,15 +86,14 @@ def main() -> None:
     if arguments.runs < 2:
         parser.error("--runs must be 2 or more, to tell how far they scatter")
 
-    model = DepthCrafter.load(choose_engines(arguments.engines)[0])
-    options = Options(process_length=arguments.frames)
-    plan = plan_job(model, arguments.video, options)
-    inference_alone(model, plan, options)  # warm-up
+    timed = Timed(DepthCrafter.load(choose_engines(arguments.engines)[0]))
+    plan = plan_video(arguments.video, Source(process_length=arguments.frames))
+    inference_alone(timed, plan)  # warm-up
     found: dict[Measure, list[tuple[float, float]]] = {inference_alone: [], whole_run: []}
     for run in range(arguments.runs):
         # A B B A, so that a machine that grows slower or faster hurts both alike.
         for measure in list(found)[:: 1 if run % 2 == 0 else -1]:
-            found[measure].append(measure(model, plan, options))
+            found[measure].append(measure(timed, plan))
     alone, whole = found.values()
     slowed, _ = ratio_of_totals([(a[1], w[1]) for a, w in zip(alone, whole, strict=True)])
     ratio, error = ratio_of_totals([(a[0], w[0]) for a, w in zip(alone, whole, strict=True)])
@@ -111,7 +106,7 @@ def main() -> None:
     record = {
         "frames": plan.num_frames,
         "size": f"{plan.width}x{plan.height}",
-        "model": model.engines.manifest.model.name,
+        "model": timed.model.engines.manifest.model.name,
         "ratio_of_totals": ratio,
         "standard_error": error,
         "more_outside_of_graphs": share,
@@ -119,8 +114,7 @@ def main() -> None:
         "seconds_in_all_and_in_graphs": {measure.__name__: runs for measure, runs in found.items()},
         "machine": f"{platform.machine()}, {platform.system()}",
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(record, indent=2) + "\n")
+    write_record(record, "overlap")
 
 
 if __name__ == "__main__":

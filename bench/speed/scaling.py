@@ -1,6 +1,6 @@
 """Time and memory against the number of frames, the resolution, the window and the steps.
 
-    python bench/scaling.py
+    python -m bench.speed.scaling
 
 One of the four is varied at a time, the others as the options say. Every run is in a process of its own, after a
 warm-up; medians count, and the largest memory. Runs go in rounds over all values and backends, so that a noisy machine
@@ -8,13 +8,12 @@ hurts all alike. Prints what was measured and how it grows; writes bench/results
 scaling-resolution.png, scaling-window.png and scaling-steps.png.
 
 The PyTorch rows go through the same loop over windows as the others, so that their memory does not grow with the frames
-either; `python bench/memory.py` compares with the reference's own loop, which holds a whole video.
+either; `python -m bench.soak.memory` compares with the reference's own loop, which holds a whole video.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,12 +24,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from backends import BACKENDS, EAGER, quieten
+from bench.children import ChildFailed
+from bench.clips import parse_size
+from bench.records import RESULTS, pyplot, write_record
+from bench.speed.backends import BACKENDS, EAGER, quieten
+from bench.speed.latency import add_task_options, choose_backends, in_record, task_from
+from bench.speed.machine import describe, in_words, versions
+from bench.speed.worker import BackendProcess, Task
 from dc_rt.engine import Manifest
 from dc_rt.errors import UserError
-from latency import RESULTS, add_job_options, choose_backends, job_from, parse_size
-from machine import describe, in_words, versions
-from worker import BackendFailed, Job, Worker
 
 
 @dataclass(frozen=True)
@@ -82,38 +84,42 @@ def fit_growth(x: Sequence[float], y: Sequence[float]) -> Growth:
     return Growth(float(exponent), explained, float(constant), float(slope))
 
 
-def jobs_along(axis: str, base: Job, values: Sequence[Any]) -> list[tuple[float, Job]]:
-    """The jobs of one series, each with the x of its point."""
-    change: dict[str, Callable[[Any], Job]] = {
+def tasks_along(axis: str, base: Task, values: Sequence[Any]) -> list[tuple[float, Task]]:
+    """The tasks of one series, each with the x of its point."""
+    sampling = base.sampling
+    change: dict[str, Callable[[Any], Task]] = {
         "frames": lambda value: replace(base, frames=value),
         "resolution": lambda value: replace(base, height=value[0], width=value[1]),
         # Of every window the same share is overlap, so that about the same number of frames is denoised in all.
-        "window": lambda value: replace(base, window=value, overlap=value * base.overlap // base.window),
-        "steps": lambda value: replace(base, steps=value),
+        "window": lambda value: replace(
+            base,
+            sampling=replace(sampling, window_size=value, overlap=value * sampling.overlap // sampling.window_size),
+        ),
+        "steps": lambda value: replace(base, sampling=replace(sampling, steps=value)),
     }
-    jobs = [change[axis](value) for value in values]
+    tasks = [change[axis](value) for value in values]
     return [
-        (job.height * job.width if axis == "resolution" else value, job)
-        for value, job in zip(values, jobs, strict=True)
+        (task.height * task.width if axis == "resolution" else value, task)
+        for value, task in zip(values, tasks, strict=True)
     ]
 
 
-def measure(jobs: Sequence[tuple[float, Job]], names: Sequence[str], runs: int) -> dict[str, list[Point]]:
+def measure(tasks: Sequence[tuple[float, Task]], names: Sequence[str], runs: int) -> dict[str, list[Point]]:
     """The points of one series for every backend, as many as succeed."""
     seconds: dict[tuple[str, float], list[float]] = {}
     memory: dict[tuple[str, float], tuple[float, float | None]] = {}
     failed: set[tuple[str, float]] = set()
     for _ in range(runs):
-        for x, job in jobs:
+        for x, task in tasks:
             for name in names:
                 if (name, x) in failed:
                     continue
                 try:
-                    with Worker(name, job) as worker:
-                        worker.run()
-                        seconds.setdefault((name, x), []).append(worker.run().total)
-                        peak = worker.memory()
-                except BackendFailed as error:
+                    with BackendProcess(name, task) as process:
+                        process.run()
+                        seconds.setdefault((name, x), []).append(process.run().total)
+                        peak = process.memory()
+                except ChildFailed as error:
                     print(f"{BACKENDS[name].title} at {x:g}: {error}", flush=True)
                     failed.add((name, x))
                     continue
@@ -122,7 +128,7 @@ def measure(jobs: Sequence[tuple[float, Job]], names: Sequence[str], runs: int) 
     return {
         name: [
             Point(x, tuple(seconds[name, x]), *memory[name, x])
-            for x, _ in jobs
+            for x, _ in tasks
             if (name, x) in memory and (name, x) not in failed
         ]
         for name in names
@@ -165,11 +171,7 @@ def draw(
     path: Path,
 ) -> None:
     """Time on the left, memory on the right, a line a backend with its exponent."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for name, points in series.items():
         if not points:
@@ -199,7 +201,7 @@ def draw(
 def main() -> None:
     """Measure, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_job_options(parser)
+    add_task_options(parser)
     parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES))
     parser.add_argument("--frames-values", type=int, nargs="+", default=[8, 16, 32, 64, 128])
     parser.add_argument(
@@ -219,7 +221,7 @@ def main() -> None:
     arguments = parser.parse_args()
     quieten()
     try:
-        base = job_from(arguments)
+        base = task_from(arguments)
     except UserError as error:
         raise SystemExit(str(error)) from None
     names, absent = choose_backends(arguments.backends or ["onnx", "tensorrt", EAGER], base.engines)
@@ -232,21 +234,19 @@ def main() -> None:
     record: dict[str, Any] = {
         "model": manifest.model.name,
         "precision": manifest.precision,
-        "job": {key: value for key, value in asdict(base).items() if key not in ("engines", "video")},
+        "job": {key: value for key, value in in_record(base).items() if key not in ("engines", "video")},
         "runs": arguments.runs,
         "machine": machine,
         "versions": versions(),
         "axes": {},
     }
-    RESULTS.mkdir(exist_ok=True)
     for axis in arguments.axes:
-        series = measure(jobs_along(axis, base, getattr(arguments, f"{axis}_values")), names, arguments.runs)
+        series = measure(tasks_along(axis, base, getattr(arguments, f"{axis}_values")), names, arguments.runs)
         grown = report(axis, series, console)
         footer = (
             f"{manifest.model.name} ({manifest.precision}); else {base.frames} frames of {base.width}x{base.height}, "
-            f"window {base.window}, {base.steps} steps\n{in_words(machine)}"
+            f"window {base.sampling.window_size}, {base.sampling.steps} steps\n{in_words(machine)}"
         )
-        draw(axis, series, grown, footer, RESULTS / f"{arguments.name}-{axis}.png")
         record["axes"][axis] = {
             name: {
                 "points": [asdict(point) for point in points],
@@ -254,7 +254,8 @@ def main() -> None:
             }
             for name, points in series.items()
         }
-        (RESULTS / f"{arguments.name}.json").write_text(json.dumps(record, indent=2) + "\n")
+        write_record(record, arguments.name)
+        draw(axis, series, grown, footer, RESULTS / f"{arguments.name}-{axis}.png")
 
 
 if __name__ == "__main__":

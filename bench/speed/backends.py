@@ -135,8 +135,8 @@ def _load_torch(
     """The reference on the checkpoint of the engine set, as `--backend torch` opens it, with more to choose."""
     import torch
 
+    from depthcrafter import load_pipeline
     from depthcrafter.engine import torch_engines
-    from depthcrafter.reference import load_pipeline
 
     manifest = Manifest.read(engines)
     cuda = torch.cuda.is_available()

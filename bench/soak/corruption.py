@@ -1,6 +1,6 @@
 """Mutated copies of real clips: no traceback, no hang, no partial result, bounded memory.
 
-    python bench/corruption.py --count 1000 --seed 0
+    python -m bench.soak.corruption --count 1000 --seed 0
 
 Copies have bits flipped, are cut, or have chunks repeated, dropped or spliced in from another clip. Each is run
 through `dc-rt infer` in a worker process, which is replaced when it dies. Whatever is in a copy, the run must end in
@@ -14,10 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
-import multiprocessing
 import random
-import resource
 import shutil
 import sys
 import tempfile
@@ -28,14 +25,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import distribution
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import av
 
+from bench.children import Child, ChildFailed
+from bench.records import write_record
+from bench.speed.worker import peak_memory
 from dc_rt.media import read_frames
 
-RESULT = Path(__file__).parent / "results" / "corruption.json"
 CLIPS = ("bikes.mp4", "carphone_pristine.mp4", "bigbuckbunny.mp4")
 KINDS = (
     (".mp4", "libx264"),
@@ -106,62 +104,33 @@ def mutated(contents: bytes, other: bytes, rng: random.Random) -> bytes:
     return bytes(copy)
 
 
-def serve(connection: Connection) -> None:
-    """In the worker: run `dc-rt infer` on each path that comes, in this process, and answer with what it did."""
-    from dc_rt.cli import app
-    from dc_rt.errors import UserError
+def infer(path: Path) -> tuple[int, str, str, list[str], int]:
+    """In a worker process: run `dc-rt infer` in it; its status, errors and traceback, its results, the peak memory."""
+    from dc_rt.cli import main as dc_rt
 
-    while (path := connection.recv()) is not None:
-        out = Path(path).with_suffix(".results")
-        errors = io.StringIO()
-        status, trace = 0, ""
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
-            try:
-                app(["infer", str(path), *OPTIONS, "--save-folder", str(out)], standalone_mode=False)
-            except UserError as error:
-                status = 1
-                errors.write(str(error))
-            except SystemExit as stop:
-                status = int(stop.code or 0)
-            except BaseException:
-                status, trace = 2, traceback.format_exc()
-        files = sorted(str(file.relative_to(out)) for file in out.rglob("*")) if out.exists() else []
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        shutil.rmtree(out, ignore_errors=True)
-        connection.send((status, errors.getvalue().strip(), trace, files, peak))
-
-
-class Worker:
-    """A process that runs copies one by one; a new one after it died or hung."""
-
-    def __init__(self) -> None:
-        self._start()
-
-    def run(self, path: Path) -> Outcome:
-        self._connection.send(str(path))
-        if not self._connection.poll(TIME_LIMIT):
-            self.stop()
-            self._start()
-            return Outcome("hung", f"over {TIME_LIMIT:.0f} s", 0)
+    out = path.with_suffix(".results")
+    errors = io.StringIO()
+    status, trace = 0, ""
+    sys.argv = ["dc-rt", "infer", str(path), *OPTIONS, "--save-folder", str(out)]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
         try:
-            status, errors, trace, files, peak = self._connection.recv()
-        except EOFError:
-            self._process.join()
-            code = self._process.exitcode
-            self._start()
-            return Outcome("died", f"exit code {code}", 0)
-        return Outcome(*judged(status, errors, trace, files, path.stem), peak)
+            dc_rt()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        except BaseException:
+            status, trace = 2, traceback.format_exc()
+    files = sorted(str(file.relative_to(out)) for file in out.rglob("*")) if out.exists() else []
+    shutil.rmtree(out, ignore_errors=True)
+    return status, errors.getvalue().strip(), trace, files, round(1e6 * peak_memory().host)
 
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.join()
 
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs,), daemon=True)
-        self._process.start()
-        theirs.close()
+def outcome_of(path: Path, worker: Child) -> Outcome:
+    """Run a copy in the worker process, which is begun anew after it died or hung."""
+    try:
+        status, errors, trace, files, peak = worker.call(infer, path)
+    except ChildFailed as error:
+        return Outcome(error.how, str(error), 0)
+    return Outcome(*judged(status, errors, trace, files, path.stem), peak)
 
 
 def judged(status: int, errors: str, trace: str, files: list[str], stem: str) -> tuple[str, str]:
@@ -183,14 +152,13 @@ def run_copies(count: int, seed: int) -> Iterator[tuple[int, Outcome]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sources = originals(folder)
-        worker = Worker()
-        for index in range(count):
-            rng = random.Random(seed * 1_000_003 + index)
-            path = folder / f"copy{index}.mp4"
-            path.write_bytes(mutated(rng.choice(sources), rng.choice(sources), rng))
-            yield index, worker.run(path)
-            path.unlink()
-        worker.stop()
+        with Child(seconds=TIME_LIMIT) as worker:
+            for index in range(count):
+                rng = random.Random(seed * 1_000_003 + index)
+                path = folder / f"copy{index}.mp4"
+                path.write_bytes(mutated(rng.choice(sources), rng.choice(sources), rng))
+                yield index, outcome_of(path, worker)
+                path.unlink()
 
 
 def main() -> None:
@@ -223,8 +191,7 @@ def main() -> None:
         "peak_memory_mb": round(peak / 1e6),
         "wrong": wrong,
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(record, indent=2) + "\n")
+    write_record(record, "corruption")
     sys.exit(bool(wrong))
 
 

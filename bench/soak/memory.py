@@ -1,6 +1,6 @@
 """Peak memory against the number of frames: flat here, growing in the PyTorch reference.
 
-    python bench/memory.py
+    python -m bench.soak.memory
 
 Runs `dc-rt infer` on generated clips of 300 and 3,000 frames, same size, window and engines, each in a process of its
 own, and the reference on 100, 200 and 300 frames. Prints the peaks and the ratio of 3,000 to 300; writes
@@ -10,9 +10,6 @@ bench/results/memory.json and memory.png.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import tempfile
 from fractions import Fraction
@@ -20,19 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dc_rt.media import Mp4Writer
+from bench.children import apart
+from bench.records import RESULTS, pyplot, write_record
+from bench.speed.worker import peak_memory
+from dc_rt.media import Mp4Writer, read_frames
 
-RESULTS = Path(__file__).parent / "results"
 HEIGHT, WIDTH, WINDOW, OVERLAP = 64, 128, 32, 8
-
-REFERENCE = f"""
-import sys
-import numpy as np
-from dc_rt.media import read_frames
-from depthcrafter import load_pipeline
-pipeline = load_pipeline("nano", "nano")
-pipeline(np.stack(list(read_frames(sys.argv[1], {HEIGHT}, {WIDTH}))), steps=1, window_size={WINDOW}, overlap={OVERLAP})
-"""
 
 
 def write_clip(path: Path, num_frames: int) -> None:
@@ -44,30 +34,32 @@ def write_clip(path: Path, num_frames: int) -> None:
             video.write((127 + 100 * np.stack(waves, axis=-1)).astype(np.uint8))
 
 
-def peak_memory(command: list[str]) -> float:
-    """Largest resident set, in MB, of `command`; raises if it fails."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{command} failed")
-    return usage.ru_maxrss / 1000
-
-
 def runtime(clip: Path, out: Path) -> float:
-    """Peak memory of a run of `dc-rt infer`."""
+    """In a process of its own: run `dc-rt infer`; the peak of its memory in MB."""
+    from dc_rt.cli import main as dc_rt
+
     options = ["--num-denoising-steps", "1", "--window-size", str(WINDOW), "--overlap", str(OVERLAP), "--save-npz"]
-    infer = [sys.executable, "-m", "dc_rt.cli", "infer", str(clip), "--save-folder", str(out), *options]
-    return peak_memory(infer)
+    sys.argv = ["dc-rt", "infer", str(clip), "--save-folder", str(out), *options]
+    try:
+        dc_rt()
+    except SystemExit as end:
+        if end.code:
+            raise
+    return peak_memory().host
+
+
+def reference(clip: Path) -> float:
+    """Likewise of the reference, which holds the whole video."""
+    from depthcrafter import load_pipeline
+
+    frames = np.stack(list(read_frames(clip, HEIGHT, WIDTH)))
+    load_pipeline("nano", "nano")(frames, steps=1, window_size=WINDOW, overlap=OVERLAP)
+    return peak_memory().host
 
 
 def draw(runtime_peaks: dict[int, float], reference_peaks: dict[int, float], path: Path) -> None:
     """Both as lines."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(6, 3.6), layout="constrained")
     axes.plot(*zip(*runtime_peaks.items(), strict=True), "o-", label="dc-rt infer")
     axes.plot(*zip(*reference_peaks.items(), strict=True), "s--", label="PyTorch reference")
     axes.set(xlabel="frames", ylabel="peak memory, MB", ylim=(0, None))
@@ -90,16 +82,14 @@ def main() -> None:
             clip = folder / f"clip{num_frames}.mp4"
             write_clip(clip, num_frames)
             if num_frames in arguments.reference_frames:
-                reference_peaks[num_frames] = peak_memory([sys.executable, "-c", REFERENCE, str(clip)])
+                reference_peaks[num_frames] = apart(reference, clip)
                 print(f"reference, {num_frames:5d} frames: {reference_peaks[num_frames]:.0f} MB", flush=True)
             if num_frames in arguments.frames:
-                runtime_peaks[num_frames] = runtime(clip, folder / "out")
+                runtime_peaks[num_frames] = apart(runtime, clip, folder / "out")
                 print(f"dc-rt,     {num_frames:5d} frames: {runtime_peaks[num_frames]:.0f} MB", flush=True)
     fewest, most = min(runtime_peaks), max(runtime_peaks)
     ratio = runtime_peaks[most] / runtime_peaks[fewest]
     print(f"{most} frames take {ratio:.3f} times the memory of {fewest}")
-    RESULTS.mkdir(exist_ok=True)
-    draw(runtime_peaks, reference_peaks, RESULTS / "memory.png")
     record = {
         "size": f"{WIDTH}x{HEIGHT}",
         "window": WINDOW,
@@ -108,7 +98,8 @@ def main() -> None:
         "reference_peak_mb": reference_peaks,
         "ratio": ratio,
     }
-    (RESULTS / "memory.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_record(record, "memory")
+    draw(runtime_peaks, reference_peaks, RESULTS / "memory.png")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What nano is worth: accuracy on scenes that training never saw, by steps and precision; flicker; seams.
 
-    python bench/nano.py
+    python -m bench.accuracy.nano
 
 Prints the tables of the model card, writes them into it, and all figures to bench/results/nano.json. Accuracy is
 measured as `bench/evaluate.py` measures it: one scale and shift a clip, least squares in disparity, errors in depth.
@@ -9,54 +9,46 @@ measured as `bench/evaluate.py` measures it: one scale and shift a clip, least s
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dc_export.export import export_onnx
+from bench.accuracy.datasets.scenes import DATASET
+from bench.accuracy.metrics import mean_metrics, score_clip
+from bench.records import write_record
+from dc_export import export_onnx
 from dc_rt import DepthCrafter
 from dc_rt.engine.discovery import BUNDLED
-from dc_rt.job import Options
 from dc_rt.noise import Noise
+from dc_rt.options import Sampling
 from depthcrafter.nano.data import TRAINING_SEEDS
 from depthcrafter.nano.scenes import Clip, make_clip
-from metrics import mean_metrics, score_clip
 
-RESULT = Path(__file__).parent / "results" / "nano.json"
 CARD = BUNDLED / "checkpoint" / "README.md"
 STEPS = (1, 2, 3, 5, 10)
-# Nothing in a scene is farther.
-MAX_DEPTH = 30.0
+MAX_DEPTH = DATASET.max_depth
 STILL_FRAMES = 16
 # Clips of so many windows, of these lengths and overlaps: a run's defaults, and short ones.
 WINDOWS = 3
-RUN = Options()
+RUN = Sampling()
 SEAMS = ((RUN.window_size, RUN.overlap), (16, 4))
 
 Float = NDArray[np.floating]
 
 
-def predict(
-    model: DepthCrafter,
-    frames: NDArray[np.uint8],
-    steps: int = RUN.num_denoising_steps,
-    window: int = RUN.window_size,
-    overlap: int = RUN.overlap,
-) -> Float:
+def predict(model: DepthCrafter, frames: NDArray[np.uint8], sampling: Sampling = RUN) -> Float:
     """Depth of a clip, normalised over it, as a run writes it: float32 [T,H,W]."""
-    depth = np.stack(list(model(frames, steps=steps, window_size=window, overlap=overlap, noise=Noise(42))))
-    return normalised(depth)
+    return normalised(np.stack(list(model(frames, sampling))))
 
 
 def one_by_one(model: DepthCrafter, frames: NDArray[np.uint8]) -> Float:
     """As `predict` with a window of 1, but with other noise for every frame."""
-    depth = np.stack([next(iter(model(frame[None], noise=Noise(t)))) for t, frame in enumerate(frames)])
-    return normalised(depth)
+    return normalised(np.stack([next(model(f[None], RUN, Noise(t))) for t, f in enumerate(frames)]))
 
 
 def normalised(depth: Float) -> Float:
@@ -67,7 +59,9 @@ def normalised(depth: Float) -> Float:
 
 def accuracy(model: DepthCrafter, clips: Sequence[Clip], steps: int) -> dict[str, float]:
     """Mean metrics of the held-out clips."""
-    return mean_metrics([score_clip(predict(model, clip.frames, steps), clip.depth, MAX_DEPTH) for clip in clips])
+    return mean_metrics(
+        [score_clip(predict(model, clip.frames, replace(RUN, steps=steps)), clip.depth, MAX_DEPTH) for clip in clips]
+    )
 
 
 def fixed_prediction(clips: Sequence[Clip], num_training: int) -> dict[str, float]:
@@ -181,20 +175,21 @@ def main() -> None:
 
     still = [make_clip(100 + i, STILL_FRAMES, *arguments.size, static_camera=True) for i in range(arguments.clips)]
     record["flicker"] = flicker((predict(model, clip.frames) for clip in still), still)
-    alone = (predict(model, clip.frames, window=1, overlap=0) for clip in still)
+    alone = (predict(model, clip.frames, replace(RUN, window_size=1, overlap=0)) for clip in still)
     record["flicker_frame_by_frame"] = flicker(alone, still)
     record["flicker_frame_by_frame_own_noise"] = flicker((one_by_one(model, clip.frames) for clip in still), still)
     record["seams"] = []
     for window, overlap in SEAMS:
         num_frames = window + (WINDOWS - 1) * (window - overlap)
         long = [make_clip(200 + i, num_frames, *arguments.size) for i in range(arguments.clips)]
-        depths = (predict(model, clip.frames, window=window, overlap=overlap) for clip in long)
+        sampling = replace(RUN, window_size=window, overlap=overlap)
+        depths = [predict(model, clip.frames, sampling) for clip in long]
         row = {"window": window, "overlap": overlap, "ratio": seam(depths, window, overlap)}
         record["seams"].append(row | {"truth": seam((clip.disparity for clip in long), window, overlap)})
 
     print(tables(record))
     if not arguments.no_write:
-        RESULT.write_text(json.dumps(record, indent=2) + "\n")
+        write_record(record, "nano")
         CARD.write_text(with_tables(CARD.read_text(), tables(record)))
 
 

@@ -1,7 +1,7 @@
 """The README's table of speeds, made from the results of `bench/latency.py`.
 
-python bench/readme_table.py            # rewrites the README between its two markers
-python bench/readme_table.py --check    # exits with 1 where it would change something
+python -m bench.speed.readme_table            # rewrites the README between its two markers
+python -m bench.speed.readme_table --check    # exits with 1 where it would change something
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from machine import in_words
+from bench.records import RESULTS
+from bench.speed.machine import in_words
 
-README = Path(__file__).parents[1] / "README.md"
-RESULTS = Path(__file__).parent / "results"
-BEGIN = "<!-- speeds: made by bench/readme_table.py from bench/results/ -->"
+README = Path(__file__).parents[2] / "README.md"
+BEGIN = "<!-- speeds: made by bench/speed/readme_table.py from bench/results/ -->"
 END = "<!-- speeds: end -->"
 
 
@@ -116,7 +116,7 @@ def main() -> None:
     readme = README.read_text(encoding="utf-8")
     new = replaced(readme, render(read_records(RESULTS)))
     if arguments.check and new != readme:
-        raise SystemExit("The README's table is not what bench/results/ says; run python bench/readme_table.py.")
+        raise SystemExit("The README's table is not what bench/results/ says; run python -m bench.speed.readme_table.")
     if not arguments.check:
         README.write_text(new, encoding="utf-8")
 

@@ -1,6 +1,6 @@
 """Runs that are killed at random instants end in the results of one that was not.
 
-    python bench/kill.py --runs 50 --seed 0
+    python -m bench.soak.kill --runs 50 --seed 0
 
 Each run of `dc-rt infer` gets SIGKILL after a random time, some of them several times, and is then resumed to its end.
 All results must be those of the uninterrupted run, bit for bit. Exits with 1 if any is not; writes
@@ -10,7 +10,6 @@ bench/results/kill.json.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import shutil
 import subprocess
@@ -20,8 +19,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-VIDEO = Path(__file__).parents[1] / "examples" / "demo.mp4"
-RESULT = Path(__file__).parent / "results" / "kill.json"
+from bench.clips import DEMO
+from bench.records import write_record
+
 OPTIONS = (
     *("--max-res", "64", "--num-denoising-steps", "1", "--window-size", "12", "--overlap", "4"),
     *("--save-npz", "--save-exr", "--save-png"),
@@ -30,7 +30,7 @@ OPTIONS = (
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
     """A run into `folder`."""
-    command = [sys.executable, "-m", "dc_rt.cli", "infer", str(VIDEO), *OPTIONS, "--save-folder", str(folder)]
+    command = [sys.executable, "-m", "dc_rt.cli", "infer", str(DEMO), *OPTIONS, "--save-folder", str(folder)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -42,10 +42,10 @@ def results(folder: Path) -> dict[str, bytes]:
 
 def stage_of(folder: Path) -> str:
     """How far a killed run had come, by what it left."""
-    spool = folder / f".{VIDEO.stem}.spool"
-    if (folder / f"{VIDEO.stem}.json").exists():
+    spool = folder / f".{DEMO.stem}.spool"
+    if (folder / f"{DEMO.stem}.json").exists():
         return "while the spool was removed"
-    if any(folder.glob(f"{VIDEO.stem}*")):
+    if any(folder.glob(f"{DEMO.stem}*")):
         return "while results were moved"
     if (spool / "results").exists():
         return "while results were written"
@@ -125,8 +125,7 @@ def main() -> None:
         "kills_by_stage": dict(struck),
         "files_compared": len(expected),
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(record, indent=2) + "\n")
+    write_record(record, "kill")
     sys.exit(bool(different))
 
 

@@ -6,7 +6,8 @@ of the true depth; then every frame's errors are taken in depth, and averaged ov
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,12 +16,45 @@ from numpy.typing import NDArray
 Float = NDArray[np.float64]
 Domain = Literal["depth", "disp"]
 
-METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "delta1", "delta2", "delta3")
 DOMAINS: tuple[Domain, ...] = ("depth", "disp")
 
 # Least depth that counts as measured, in metres, and least value of a prediction before and after it is aligned.
 MIN_DEPTH = 1e-3
 DELTA = 1.25
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Of the valid pixels of a frame, float64 [N] each: the true depth, and how the estimate differs from it."""
+
+    truth: Float
+    difference: Float
+    log_ratio: Float
+    ratio: Float
+    """Of the larger one to the smaller one."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What tables call it, and what it makes of a frame's errors."""
+
+    title: str
+    of: Callable[[Errors], np.floating]
+
+
+METRICS = {
+    "abs_rel": Metric("AbsRel", lambda errors: np.mean(np.abs(errors.difference) / errors.truth)),
+    "sq_rel": Metric("SqRel", lambda errors: np.mean(errors.difference**2 / errors.truth)),
+    "rmse": Metric("RMSE", lambda errors: np.sqrt(np.mean(errors.difference**2))),
+    "rmse_log": Metric("RMSE log", lambda errors: np.sqrt(np.mean(errors.log_ratio**2))),
+    "log10": Metric("log10", lambda errors: np.mean(np.abs(errors.log_ratio)) / np.log(10)),
+    "silog": Metric("SILog", lambda errors: 100 * np.std(errors.log_ratio)),
+    "delta1": Metric("d1", lambda errors: np.mean(errors.ratio < DELTA)),
+    "delta2": Metric("d2", lambda errors: np.mean(errors.ratio < DELTA**2)),
+    "delta3": Metric("d3", lambda errors: np.mean(errors.ratio < DELTA**3)),
+}
+"""By the name that records have. The `delta`s are shares, `silog` is in hundredths, `rmse` and `sq_rel` are in the unit
+of depth."""
 
 
 def score_clip(
@@ -64,25 +98,10 @@ def score_clip(
 
 
 def frame_metrics(estimate: Float, truth: Float) -> dict[str, float]:
-    """The `METRICS` of the valid pixels of one frame: depths, [N] each, positive.
-
-    `delta1` to `delta3` are shares, `silog` is in hundredths, `rmse` and `sq_rel` are in the unit of depth.
-    """
-    difference = estimate - truth
-    log_ratio = np.log(estimate) - np.log(truth)
+    """The `METRICS` of the valid pixels of one frame: depths, [N] each, positive."""
     ratio = np.maximum(estimate / truth, truth / estimate)
-    errors = {
-        "abs_rel": np.mean(np.abs(difference) / truth),
-        "sq_rel": np.mean(difference**2 / truth),
-        "rmse": np.sqrt(np.mean(difference**2)),
-        "rmse_log": np.sqrt(np.mean(log_ratio**2)),
-        "log10": np.mean(np.abs(log_ratio)) / np.log(10),
-        "silog": 100 * np.std(log_ratio),
-        "delta1": np.mean(ratio < DELTA),
-        "delta2": np.mean(ratio < DELTA**2),
-        "delta3": np.mean(ratio < DELTA**3),
-    }
-    return {name: float(errors[name]) for name in METRICS}
+    errors = Errors(truth, estimate - truth, np.log(estimate) - np.log(truth), ratio)
+    return {name: float(metric.of(errors)) for name, metric in METRICS.items()}
 
 
 def mean_metrics(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""How near depth is to the truth."""

@@ -1,0 +1,230 @@
+"""Work in a process of its own: a fresh Python calls our functions, with JSON in and JSON out.
+
+A child shares no threads, no memory and no GPU with others, its largest memory is its own, and it may die. A call is a
+line on its standard input, `{"function": "package.module:name", "arguments": [...]}`, and gives a line on its standard
+output, `{"result": ...}` or `{"error": "..."}`. What it prints goes to standard error as it comes. A function's
+annotations say what JSON has no words for: dataclasses, paths, tuples, numbers as keys. State stays in the child's
+modules, from call to call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import NoneType, TracebackType
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
+
+from dc_rt.errors import UserError
+
+R = TypeVar("R")
+
+
+class ChildFailed(Exception):
+    """A call did not come to its end; says why in a sentence.
+
+    Attributes:
+        how: "failed", as the function raised an error; "died", as its process did; or "hung".
+    """
+
+    def __init__(self, sentence: str, how: Literal["failed", "died", "hung"]) -> None:
+        super().__init__(sentence)
+        self.how = how
+
+
+class Child:
+    """A process that calls functions one by one, and is begun anew where it died or hung.
+
+    Args:
+        seconds: that a call may take; any number unless given.
+        environment: variables beside those of this process.
+    """
+
+    def __init__(self, seconds: float | None = None, environment: Mapping[str, str] | None = None) -> None:
+        self._seconds = seconds
+        self._environment = os.environ | (environment or {})
+        self._process: subprocess.Popen[str] | None = None
+
+    def call(self, function: Callable[..., R], *arguments: Any) -> R:
+        """What `function(*arguments)` gives in the child; it must be one that a module has by its name.
+
+        Raises:
+            ChildFailed: it raised an error, its process ended, or it took too long.
+        """
+        if self._process is None:
+            command = [sys.executable, "-m", "bench.children"]
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            self._process = subprocess.Popen(command, env=self._environment, **pipes)
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        timer = threading.Timer(self._seconds or 0, process.kill)
+        timer.daemon = True
+        if self._seconds is not None:
+            timer.start()
+        try:
+            request = {"function": _name(function), "arguments": arguments}
+            process.stdin.write(json.dumps(request, default=_plain) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except OSError:  # it has ended, and reads no more
+            line = ""
+        hung = timer.finished.is_set()
+        timer.cancel()
+        if not line:
+            self._process = None
+            status = process.wait()
+            if hung:
+                raise ChildFailed(f"it took over {self._seconds:.0f} s", "hung")
+            raise ChildFailed(f"its process ended with status {status}", "died")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise ChildFailed(answer["error"], "failed")
+        result: R = _typed(_hints(function).get("return", Any), answer["result"])
+        return result
+
+    def close(self) -> None:
+        """Let the process end, which it does between two calls."""
+        if self._process:
+            self._process.communicate()
+            self._process = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error and self._process:
+            self._process.kill()
+        self.close()
+
+
+def apart(function: Callable[..., R], *arguments: Any) -> R:
+    """What `function(*arguments)` gives in a process of its own, which ends with it; raises `ChildFailed`."""
+    with Child() as child:
+        return child.call(function, *arguments)
+
+
+def call_each(
+    function: Callable[..., R], calls: Sequence[tuple[Any, ...]], workers: int, devices: Sequence[str] = ()
+) -> Iterator[R | Exception]:
+    """Call a function with each of several tuples of arguments: the results, or the exceptions raised, in order.
+
+    As many children as `workers` do it side by side, and are given the `devices` (of CUDA_VISIBLE_DEVICES) in turn.
+    Without these, a single worker is this process.
+    """
+
+    def outcome(give: Callable[..., R], *arguments: Any) -> R | Exception:
+        try:
+            return give(*arguments)
+        except Exception as error:
+            return error
+
+    if workers == 1 and not devices:
+        yield from (outcome(function, *arguments) for arguments in calls)
+        return
+    idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
+    children = [
+        Child(environment={"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if devices else None)
+        for number in range(workers)
+    ]
+    for child in children:
+        idle.put(child)
+
+    def work(arguments: tuple[Any, ...]) -> R | Exception:
+        child = idle.get()
+        try:
+            return outcome(child.call, function, *arguments)
+        finally:
+            idle.put(child)
+
+    pool = ThreadPoolExecutor(workers)
+    futures: list[Future[R | Exception]] = [pool.submit(work, arguments) for arguments in calls]
+    try:
+        yield from (future.result() for future in futures)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in children:
+            child.close()
+
+
+def sentence(error: BaseException) -> str:
+    """What went wrong, in a line."""
+    if isinstance(error, UserError | ChildFailed):
+        return str(error)
+    return f"{type(error).__name__}: {(str(error).strip() or repr(error)).splitlines()[0]}"
+
+
+def _name(function: Callable[..., Any]) -> str:
+    module = function.__module__
+    if module == "__main__":  # run as `python -m`: a child knows it by its name
+        module = sys.modules[module].__spec__.name  # type: ignore[union-attr]
+    return f"{module}:{function.__qualname__}"
+
+
+def _plain(value: Any) -> Any:
+    """A dataclass or a path as JSON can hold it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"A child can neither be given nor give {type(value).__name__}.")
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    """The value, as JSON gave it, of the type that an annotation says."""
+    origin, within = get_origin(kind), get_args(kind)
+    if value is None or kind in (Any, NoneType) or origin is Literal:
+        return value
+    if NoneType in within:
+        return _typed(within[0], value)
+    if origin is tuple and Ellipsis not in within:
+        return tuple(_typed(each, item) for each, item in zip(within, value, strict=True))
+    if isinstance(value, list):
+        return (tuple if origin is tuple else list)(_typed(within[0], item) for item in value)
+    if origin:  # a mapping
+        return {_typed(within[0], key): _typed(within[1], item) for key, item in value.items()}
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = get_type_hints(kind)
+        return kind(**{name: _typed(hints[name], item) for name, item in value.items()})
+    return kind(value)
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    return get_type_hints(function) if hasattr(function, "__annotations__") else {}
+
+
+def _serve() -> None:
+    """The child: call what it is asked to until nothing more comes."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            module, name = request["function"].split(":")
+            function = getattr(importlib.import_module(module), name)
+            kinds = [kind for each, kind in _hints(function).items() if each != "return"]
+            arguments = request["arguments"]
+            if kinds:
+                arguments = [_typed(kind, value) for kind, value in zip(kinds, arguments, strict=False)]
+            answer = json.dumps({"result": function(*arguments)}, default=_plain)
+        except (Exception, SystemExit) as error:
+            answer = json.dumps({"error": sentence(error)})
+        answers.write(answer + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    # Under its own name: an error that another module raises is then the one that is known here.
+    from bench import children
+
+    children._serve()

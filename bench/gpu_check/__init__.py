@@ -1,0 +1,1 @@
+"""Everything that has to be tried on a GPU; see check.py."""

@@ -1,0 +1,58 @@
+"""Jobs as tests run them: options by name, and what happens as plain calls."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dc_rt import DepthCrafter, Job, Outputs, Sampling, Source
+from dc_rt.job import Event, Progressed, Resumed, Warned
+from dc_rt.options import default_outputs
+
+OnStage = Callable[[str, int, float], None]
+
+
+class Chosen(NamedTuple):
+    """The options of a job."""
+
+    sampling: Sampling
+    source: Source
+    outputs: Outputs
+
+
+def choose(*more_outputs: str, **values: Any) -> Chosen:
+    """Options by name, of whichever kind; the default outputs, and more."""
+
+    def of(kind: type[Any]) -> Any:
+        return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values})
+
+    return Chosen(of(Sampling), of(Source), Outputs((*default_outputs(), *more_outputs)))
+
+
+def run_job(
+    model: DepthCrafter,
+    video: Path,
+    folder: Path,
+    chosen: Chosen,
+    progress: OnStage | None = None,
+    *,
+    tell: Callable[[str], None] | None = None,
+    restart: bool = False,
+    **outputs: bool,
+) -> list[Path]:
+    """Run one; `progress` hears of every stage, and of "resumed", `tell` of every warning."""
+
+    def listen(event: Event) -> None:
+        match event:
+            case Progressed(stage, num_frames, seconds) if progress:
+                progress(stage, num_frames, seconds)
+            case Resumed(num_frames) if progress:
+                progress("resumed", num_frames, 0.0)
+            case Warned(sentence) if tell:
+                tell(sentence)
+
+    sampling, source, kept = chosen
+    wanted = dataclasses.replace(kept, **outputs)
+    return Job(model, video, sampling, source, wanted, folder, restart=restart, listener=listen).run()

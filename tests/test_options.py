@@ -1,0 +1,101 @@
+"""Options: stated once, checked when they are made, named in messages as each surface has them."""
+
+import inspect
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dc_rt import Noise, Outputs, Sampling, Source, UserError
+from dc_rt.cli.app import infer
+from dc_rt.errors import option, worded
+from dc_rt.job.fingerprint import differences
+from dc_rt.options import as_flag, flags_of, rules
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (Sampling, "steps", 0),
+        (Sampling, "steps", 2.5),
+        (Sampling, "steps", True),
+        (Sampling, "sampler", "heun"),
+        (Sampling, "guidance_scale", float("nan")),
+        (Sampling, "window_size", 0),
+        (Sampling, "overlap", -1),
+        (Sampling, "overlap", 110),
+        (Sampling, "seed", -1),
+        (Sampling, "seed", 2**64),
+        (Source, "process_length", -2),
+        (Source, "target_fps", 0),
+        (Source, "target_fps", float("nan")),
+        (Source, "max_res", 63),
+        (Source, "dataset", "kitti"),
+        (Outputs, "overwrite", 1),
+    ],
+)
+def test_a_wrong_value_is_refused_with_the_options_name(kind, name, value):
+    with pytest.raises(UserError) as error:
+        kind(**{name: value})
+    assert error.value.options[0] == name
+    assert str(error.value).endswith(".")
+    assert flags_of(name)[0] in worded(error.value.sentence, as_flag)
+
+
+def test_an_unknown_output_is_refused_with_those_that_there_are():
+    with pytest.raises(UserError, match=r"There is no outputs='tiff'; choose of depth.mp4, .*png"):
+        Outputs(("depth.mp4", "tiff"))
+
+
+def test_numbers_of_numpy_are_taken_as_what_they_are():
+    sampling = Sampling(steps=np.int64(3), guidance_scale=np.float32(1.5))
+    assert (type(sampling.steps), type(sampling.guidance_scale)) == (int, float)
+    assert sampling == Sampling(steps=3, guidance_scale=1.5)
+
+
+def test_the_command_line_has_every_option_with_its_default():
+    parameters = inspect.signature(infer).parameters
+    for kind in (Sampling, Source, Outputs):
+        for name, _, default in rules(kind):
+            assert parameters[name].default == default
+    assert Noise().seed == Sampling().seed
+
+
+def test_options_are_known_without_numpy():
+    code = "import sys, dc_rt.options, dc_rt.cli.app; print({'numpy', 'av'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_a_sentence_names_options_as_each_surface_has_them():
+    error = UserError(f"Try {option('max_res', 1024)} or {option('backend', 'onnx')}, or {option('restart', True)}.")
+    assert str(error) == "Try max_res=1024 or backend='onnx', or restart=True."
+    assert worded(error.sentence, as_flag) == "Try --max-res 1024 or --backend onnx, or --restart."
+    assert error.options == ("max_res", "backend", "restart")
+
+
+def test_a_path_is_never_taken_for_an_option():
+    assert str(UserError("There is no file {steps}%s\\0.mp4.")) == "There is no file {steps}%s\\0.mp4."
+
+
+def test_an_unfinished_run_of_the_first_release_is_known_by_its_options():
+    """It called the steps otherwise, and had no samplers."""
+    now = {"video": "a", **vars(Sampling())}
+    found = {
+        "video": "a",
+        **{name: value for name, value in vars(Sampling()).items() if name not in ("steps", "sampler")},
+    }
+    assert differences(found | {"num_denoising_steps": 5}, now) == {}
+    assert differences(found | {"num_denoising_steps": 4}, now) == {"steps": (4, 5)}
+    assert differences(found | {"num_denoising_steps": 5}, now | {"sampler": "another"}) == {
+        "sampler": ("euler", "another")
+    }
+    assert differences(found | {"num_denoising_steps": 5, "of the future": 1}, now) is None
+
+
+def test_each_flag_is_one_options():
+    flags = [flag for kind in (Sampling, Source, Outputs) for name, _, _ in rules(kind) for flag in flags_of(name)]
+    assert len(flags) == len(set(flags))
+    assert all(re.fullmatch("--[a-z-]+", flag) for flag in flags)
