@@ -11,12 +11,13 @@ from dc_rt.cli.streams import protect_streams
 def main() -> None:
     """Run the command line: what a user can cause is one sentence and exit status 1."""
     output = protect_streams()
-    from dc_rt.cli.app import app
     from dc_rt.cli.terminal import complain, sentence_of
     from dc_rt.errors import UserError
 
     status: str | int | None = 1
     try:
+        from dc_rt.cli.app import app  # which looks at what installed packages add
+
         app()
     except SystemExit as end:
         status = end.code
