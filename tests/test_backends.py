@@ -58,7 +58,7 @@ def test_an_unknown_name_is_answered_with_all_that_there_are(plugins):
     done = infer("abakus", plugins)
     assert done.returncode == 1
     assert done.stderr.strip() == (
-        "There is no backend 'abakus'; choose one of auto, onnx, tensorrt, torch, abacus, broken."
+        "There is no --backend abakus; choose one of auto, onnx, tensorrt, torch, abacus, broken."
     )
 
 

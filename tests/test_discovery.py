@@ -129,12 +129,12 @@ def test_a_set_that_is_named_is_never_overruled_and_its_refusal_names_one_that_r
     narrow = make_set("narrow", "2027-01-02")
     wide = make_set("wide", "2027-01-01", width=(256, 256))
     stranger = make_set("stranger", "2027-01-03", width=(320, 320), weights="0" * 64)
-    assert f"use --engines {wide}, a set of the same model" in refused(Wanted(64, 256, 4), narrow)
-    assert f"use --engines {BUNDLED}, a set of the same model" in refused(Wanted(192, 320, 4), narrow)
+    assert f"use engines='{wide}', a set of the same model" in refused(Wanted(64, 256, 4), narrow)
+    assert f"use engines='{BUNDLED}', a set of the same model" in refused(Wanted(192, 320, 4), narrow)
     assert str(stranger) not in refused(Wanted(64, 320, 4), narrow)
     assert "make engines of a profile" in refused(Wanted(64, 128, 4), stranger)
     monkeypatch.setenv("DC_RT_ENGINES", str(narrow))
-    assert "use --engines" in refused(Wanted(64, 256, 4))
+    assert "use engines=" in refused(Wanted(64, 256, 4))
 
 
 def of_a_video(height, width, max_res=1024, window_size=4, overlap=1):
@@ -165,18 +165,18 @@ def test_the_max_res_that_is_advised_fits(video, widths, heights, max_res):
         if not Manifest.read(folder).profile.misfit(wanted.height, wanted.width):
             continue
         sentence = refused(wanted)
-        advised = re.search(r"--max-res (\d+)", sentence)
+        advised = re.search(r"max_res=(\d+)", sentence)
         assert (int(advised[1]) if advised else None) == max_res, sentence
         if advised:
             assert chosen(of_a_video(*video, max_res=int(advised[1]))) == folder
         else:
-            assert "no --max-res fits" in sentence
+            assert "no max_res fits" in sentence
 
 
 def test_a_window_that_is_advised_fits_and_so_does_its_overlap():
     folder = make_set("only", "2027-01-01", frames=8, weights=None)
     sentence = refused(of_a_video(64, 128, window_size=110, overlap=25))
-    assert "windows of up to 8 frames, not 110; try --window-size 8 --overlap 1." in sentence
+    assert "windows of up to 8 frames, not 110; try window_size=8 overlap=1." in sentence
     assert chosen(of_a_video(64, 128, window_size=8, overlap=1)) == folder
 
 

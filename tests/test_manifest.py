@@ -102,7 +102,7 @@ def test_a_graph_that_is_none_is_refused_with_what_the_runtime_said(engine_set):
         ({"backend": "tpu"}, "auto, onnx, tensorrt, torch"),
         ({"backend": "tensorrt"}, "no engines for it.*dc-export build"),
         ({"cpu_offload": "layers"}, "none, model, sequential"),
-        ({"cpu_offload": "sequential"}, "--cpu-offload model"),
+        ({"cpu_offload": "sequential"}, "cpu_offload='model'"),
     ],
 )
 def test_a_backend_or_offload_that_cannot_be_had_is_refused(options, message):

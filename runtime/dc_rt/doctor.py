@@ -17,13 +17,16 @@ from dc_rt.engine import tensorrt
 from dc_rt.engine.compatibility import MODULES, Unavailable, check_build, find_gpu, load_library
 from dc_rt.engine.discovery import BUNDLED, ENGINES_FOLDER, choose_engines, find_engines
 from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Manifest
-from dc_rt.errors import UserError
+from dc_rt.errors import UserError, option
 from dc_rt.installation import gpu_command, install_command, onnx_runtimes, pip_install
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked for: whether it is there, what was found, and what to do about it."""
+    """One thing that was looked for: whether it is there, what was found, and what to do about it.
+
+    In both texts options are marked, for whoever shows them to word (see `dc_rt.errors.worded`).
+    """
 
     ok: bool
     what: str
@@ -57,14 +60,14 @@ def _gpu() -> Finding:
 def _onnx_runtime() -> Finding:
     import onnxruntime
 
-    from dc_rt.engine.onnx_runtime import CUDA, available_providers
+    from dc_rt.engine.providers import CUDA, available_providers
 
-    names = onnx_runtimes()
-    found = f"{onnxruntime.__version__} ({', '.join(onnxruntime.get_available_providers())})"
+    names, providers = onnx_runtimes(), available_providers()
+    found = f"{onnxruntime.__version__} ({option('provider')}: {', '.join(providers)})"
     if len(names) > 1:
         both = f"{' and '.join(names)} lie over one another: they are one module"
         return Finding(False, "onnx", f"{found}; {both}", f"for an NVIDIA GPU: {gpu_command()}")
-    if CUDA in available_providers():
+    if CUDA in providers.values():
         return Finding(True, "onnx", found)
     if CUDA in onnxruntime.get_available_providers():
         return Finding(False, "onnx", f"{found}, but CUDA does not work", "check the driver: nvidia-smi")
@@ -86,7 +89,7 @@ def _tensorrt() -> Finding:
 
 def _torch() -> Finding:
     if find_spec("torch") and find_spec("diffusers"):
-        return Finding(True, "torch", f"{_version('torch')}, the reference: --backend torch")
+        return Finding(True, "torch", f"{_version('torch')}, the reference: {option('backend', 'torch')}")
     return Finding(False, "torch", "not installed", f"to export or to compare: {install_command('export')}")
 
 
@@ -102,7 +105,7 @@ def _engine_sets() -> Iterator[Finding]:
     complete, skipped = find_engines(ENGINES_FOLDER)
     chosen, reason = choose_engines(None)
     for folder in dict.fromkeys((BUNDLED, *complete, chosen)):
-        used = f"used unless --engines names another: {reason}" if folder == chosen else ""
+        used = f"used unless {option('engines')} names another: {reason}" if folder == chosen else ""
         yield from _engine_set(folder, used)
     for folder, sentence in skipped.items():
         yield Finding(False, "engines", f"{folder}: left out", sentence)
@@ -113,7 +116,7 @@ def _engine_set(folder: Path, used: str) -> Iterator[Finding]:
     try:
         manifest = Manifest.read(folder)
     except UserError as error:
-        yield Finding(False, "engines", str(folder), str(error))
+        yield Finding(False, "engines", str(folder), error.sentence)
         return
     for flavour in [*(flavour for flavour in FLAVOURS if flavour in manifest.builds), manifest.flavour]:
         finding = _variant(folder, manifest, flavour, used)
@@ -134,7 +137,7 @@ def _variant(folder: Path, manifest: Manifest, flavour: str, used: str) -> Findi
     except Unavailable as error:
         return Finding(False, "engines", f"{found}: not used, as {error.reason}", error.remedy)
     except UserError as error:
-        return Finding(False, "engines", found, str(error))
+        return Finding(False, "engines", found, error.sentence)
     return Finding(True, "engines", found, used)
 
 

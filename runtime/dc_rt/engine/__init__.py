@@ -2,15 +2,18 @@
 
 A backend is a function `open_engines(folder, manifest, cpu_offload) -> (open, device)`: `open(graph)` gives the
 `Engine` of one of the four graphs, `device` says in words where it runs. An engine that holds memory elsewhere has a
-method `close` that frees it; one whose run can be ended from another thread has `interrupt`, which does that to this
-run and all later ones, and `rearm`, after which it runs again. Any package can add a backend: `name = "module:function"` in its entry-point group
-`dc_rt.backends` makes it one that `load_engines` takes by that name.
+method `close` that frees it. One whose run can be ended from another thread has a method `interrupt`, which ends this
+run and all later ones, and a method `rearm`, after which it runs again. Any package can add a backend: `name =
+"module:function"` in its entry-point group `dc_rt.backends` makes it one that `load_engines` takes by that name.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -38,8 +41,11 @@ __all__ = [
     "Profile",
     "Range",
     "backend_names",
+    "backend_with",
     "load_engines",
 ]
+
+log = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "onnx", "tensorrt", "torch")
 PLUGINS = "dc_rt.backends"
@@ -86,7 +92,7 @@ class EngineSet:
         if not one_resident:
             try:
                 for graph in GRAPHS:
-                    self._engines[graph] = open_engine(graph)
+                    self._open_engine(graph)
             except BaseException:
                 self.close()
                 raise
@@ -101,7 +107,7 @@ class EngineSet:
         if graph not in self._engines:
             if self._one_resident:
                 self.close()
-            self._engines[graph] = self._open(graph)
+            self._open_engine(graph)
         # Again, now that `interrupt` can find the engine: whatever the order, it ends the run or there is none.
         self._check_not_interrupted()
         (output,) = self._engines[graph](**inputs).values()
@@ -137,12 +143,19 @@ class EngineSet:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _open_engine(self, graph: str) -> None:
+        began = time.perf_counter()
+        self._engines[graph] = self._open(graph)
+        log.debug("%s opened in %.2f s", graph, time.perf_counter() - began)
+
     def _check_not_interrupted(self) -> None:
         if self._is_interrupted:
             raise Interrupted("the engine set was interrupted")
 
 
-def load_engines(folder: str | os.PathLike[str], backend: str = "auto", cpu_offload: str = "none") -> EngineSet:
+def load_engines(
+    folder: str | os.PathLike[str], backend: str = "auto", cpu_offload: str = "none", provider: str | None = None
+) -> EngineSet:
     """Check an engine set and open it.
 
     Args:
@@ -152,16 +165,20 @@ def load_engines(folder: str | os.PathLike[str], backend: str = "auto", cpu_offl
             here, else ONNX Runtime.
         cpu_offload: "none"; "model" keeps one engine in memory at a time; "sequential" does so too, and streams its
             weights (TensorRT, and PyTorch on a GPU).
+        provider: ONNX Runtime's execution provider, as "NAME" or "NAME:key=value,...", for example "cpu" or
+            "openvino:num_streams=1" (`dc-rt doctor` lists the names); CUDA where it works unless given, else the CPU.
+            Means ONNX Runtime where `backend` is "auto".
 
     Raises:
-        UserError: the set is missing, incomplete, changed or not for this backend, or the backend cannot run here.
+        UserError: the set is missing, incomplete, changed or not for this backend, or the backend or the provider
+            cannot run here.
     """
-    if backend not in BACKENDS and backend not in (found := backend_names()):
-        raise UserError(f"There is no backend {backend!r}; choose one of {', '.join(found)}.")
+    backend = backend_with(backend, provider)
     if cpu_offload not in CPU_OFFLOADS:
-        raise UserError(f"There is no CPU offload {cpu_offload!r}; choose one of {', '.join(CPU_OFFLOADS)}.")
+        raise UserError(f"There is no {option('cpu_offload', cpu_offload)}; choose one of {', '.join(CPU_OFFLOADS)}.")
     folder = Path(folder)
     manifest = Manifest.read(folder)
+    log.debug("engine set %s: %s %s, profile %s", folder, manifest.model.name, manifest.precision, manifest.profile)
     why_not_tensorrt = ""
     if backend in ("auto", "tensorrt"):
         try:
@@ -172,11 +189,33 @@ def load_engines(folder: str | os.PathLike[str], backend: str = "auto", cpu_offl
             if backend == "tensorrt":
                 raise
             backend, why_not_tensorrt = "onnx", error.reason
+            log.debug("not TensorRT, as %s", error.reason)
+    open_backend = _open_backend(backend)
     if backend == "onnx":
+        open_backend = partial(open_backend, provider=provider)
+    open_engine, device = open_backend(folder, manifest, cpu_offload)
+    if backend == "onnx":  # which has opened nothing yet
         manifest.check_contents(folder)
-    open_engine, device = _open_backend(backend)(folder, manifest, cpu_offload)
     one_resident = cpu_offload != "none" and backend != "torch"
     return EngineSet(manifest, backend, device, open_engine, one_resident, why_not_tensorrt)
+
+
+def backend_with(backend: str, provider: str | None) -> str:
+    """The backend that the two options mean together: a provider is ONNX Runtime's.
+
+    Raises:
+        UserError: there is no such backend, or it takes no provider.
+    """
+    if backend not in BACKENDS and backend not in (found := backend_names()):
+        raise UserError(f"There is no {option('backend', backend)}; choose one of {', '.join(found)}.")
+    if provider is None:
+        return backend
+    if backend not in ("auto", "onnx"):
+        raise UserError(
+            f"{option('provider', provider)} is of ONNX Runtime, and {option('backend', backend)} is something else; "
+            f"use {option('backend', 'onnx')}, or leave {option('provider')} out."
+        )
+    return "onnx"
 
 
 def backend_names() -> tuple[str, ...]:
@@ -185,7 +224,7 @@ def backend_names() -> tuple[str, ...]:
     return (*BACKENDS, *sorted(added.difference(BACKENDS)))
 
 
-OpenEngines = Callable[[Path, Manifest, str], tuple[OpenEngine, str]]
+OpenEngines = Callable[..., tuple[OpenEngine, str]]
 
 
 def _open_backend(backend: str) -> OpenEngines:
@@ -203,10 +242,10 @@ def _open_backend(backend: str) -> OpenEngines:
                 else f"update or reinstall the package {package} that adds it"
             )
             raise UserError(
-                f"The {backend} backend cannot be imported ({error}); {remedy}, or use --backend auto."
+                f"The {backend} backend cannot be imported ({error}); {remedy}, or use {option('backend', 'auto')}."
             ) from error
         return loaded
     raise UserError(
-        f"The {backend} backend is not in this installation; use --backend auto "
+        f"The {backend} backend is not in this installation; use {option('backend', 'auto')} "
         "(`dc-rt doctor` lists what this machine can run)."
     )

@@ -17,7 +17,7 @@ from typing import Any
 
 from dc_rt.engine import cuda
 from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Build, Manifest
-from dc_rt.errors import UserError
+from dc_rt.errors import UserError, option
 from dc_rt.installation import install_command, pip_install
 
 MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
@@ -27,7 +27,7 @@ class Unavailable(UserError):
     """TensorRT cannot run an engine set here: `reason`, a clause that goes on from "as", and what mends it."""
 
     def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(f"TensorRT cannot be used, as {reason}; {remedy}, or use --backend onnx.")
+        super().__init__(f"TensorRT cannot be used, as {reason}; {remedy}, or use {option('backend', 'onnx')}.")
         self.reason = reason
         self.remedy = remedy
 

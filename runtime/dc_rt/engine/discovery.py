@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dc_rt.engine.compatibility import Unavailable, check_gpu, check_library
-from dc_rt.engine.manifest import FLAVOURS, MANIFEST, OTHER_PROFILE, SIZE_MULTIPLE, Manifest, Profile
-from dc_rt.errors import UserError
+from dc_rt.engine.manifest import FLAVOURS, MANIFEST, OTHER_PROFILE, Manifest, Profile
+from dc_rt.errors import UserError, option
+from dc_rt.options import SIZE_MULTIPLE, default_overlap
 
 ENVIRONMENT = "DC_RT_ENGINES"
 ENGINES_FOLDER = Path("engines")
@@ -21,7 +22,7 @@ LARGEST_MAX_RES = 4096  # that is looked at when another one than the user's is 
 class Wanted:
     """What an engine set has to run: frames of a size in pixels, in windows of so many frames.
 
-    `size_at` gives the height and width that another --max-res would make of them; None where that changes nothing.
+    `size_at` gives the height and width that another `max_res` would make of them; None where that changes nothing.
     """
 
     height: int
@@ -34,7 +35,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Choice:
-    """An engine set, and in words why it was chosen."""
+    """An engine set, and why it was chosen: words in which options are marked (see `dc_rt.errors.worded`)."""
 
     folder: Path
     reason: str
@@ -47,7 +48,7 @@ class Candidates:
     Attributes:
         sets: first the one to prefer, which `reason` gives the reason for.
         others: sets of the same model that may be named, and not chosen: the user has named one.
-        skipped: what is wrong with the sets of ./engines that were left out, each in a sentence.
+        skipped: what is wrong with the sets of ./engines that were left out, each in a sentence (options marked).
     """
 
     sets: Mapping[Path, Manifest]
@@ -87,7 +88,8 @@ def find_candidates(named: Path | None) -> Candidates:
     if first == BUNDLED:
         complete = "complete " if skipped else ""
         reason = (
-            f"the bundled set, as there is no --engines, no ${ENVIRONMENT} and no {complete}set in ./{ENGINES_FOLDER}"
+            f"the bundled set, as there is no {option('engines')}, no ${ENVIRONMENT} and no {complete}set in "
+            f"./{ENGINES_FOLDER}"
         )
     else:
         reason = f"the newest complete set in ./{ENGINES_FOLDER}"
@@ -137,7 +139,7 @@ def find_engines(folder: Path) -> tuple[dict[Path, Manifest], dict[Path, str]]:
             manifest = Manifest.read(path)
             _check_complete(path, manifest)
         except UserError as error:
-            skipped[path] = str(error)
+            skipped[path] = error.sentence
         else:
             complete[path] = manifest
     return complete, skipped
@@ -170,7 +172,7 @@ def runs_as(folder: Path, manifest: Manifest, backend: str) -> Manifest:
 
 
 def fitting_max_res(profile: Profile, wanted: Wanted) -> int | None:
-    """The --max-res nearest to the user's at which the profile can run the video; None where there is none."""
+    """The `max_res` nearest to the user's at which the profile can run the video; None where there is none."""
     if wanted.size_at is None:
         return None
     every = range(SIZE_MULTIPLE, LARGEST_MAX_RES + 1)
@@ -183,7 +185,7 @@ def fitting_max_res(profile: Profile, wanted: Wanted) -> int | None:
 
 def _named(named: Path | None) -> tuple[Path, str] | None:
     if named is not None:
-        return named, "named by --engines"
+        return named, f"named by {option('engines')}"
     if environment := os.environ.get(ENVIRONMENT):
         return Path(environment), f"named by ${ENVIRONMENT}"
     return None
@@ -240,13 +242,13 @@ def _refusal(candidates: Candidates, wanted: Wanted, backend: str) -> str:
             break
     for folder, other in candidates.others.items():
         if not _obstacle(folder, other, wanted, backend):
-            remedies.append(f"use --engines {folder}, a set of the same model that runs it")
+            remedies.append(f"use {option('engines', folder)}, a set of the same model that runs it")
             break
     if backend == "auto" and not manifest.profile.misfit(*size):
-        remedies.append("use --backend onnx, whose graphs in this set run it")
+        remedies.append(f"use {option('backend', 'onnx')}, whose graphs in this set run it")
     if not remedies:
         if wanted.size_at is not None and wanted.window_size <= manifest.profile.frames.max:
-            remedies.append("no --max-res fits")
+            remedies.append(f"no {option('max_res')} fits")
         remedies.append(OTHER_PROFILE)
     return f"{_profile_of(preferred, manifest, backend).misfit(*size)}; {', or '.join(remedies)}."
 
@@ -258,9 +260,9 @@ def _options_for(profile: Profile, wanted: Wanted) -> str:
         max_res = fitting_max_res(profile, wanted)
         if max_res is None:
             return ""
-        options.append(f"--max-res {max_res}")
+        options.append(option("max_res", max_res))
     if wanted.window_size > (most := profile.frames.max):
-        options.append(f"--window-size {most}")
+        options.append(option("window_size", most))
         if wanted.overlap >= most:
-            options.append(f"--overlap {most * 25 // 110}")
+            options.append(option("overlap", default_overlap(most)))
     return " ".join(options)

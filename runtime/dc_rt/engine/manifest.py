@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dc_rt.errors import UserError
+from dc_rt.errors import UserError, option
+from dc_rt.options import SIZE_MULTIPLE
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 LIBRARY_NAMES = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
 FLAVOURS = tuple(LIBRARY_NAMES)
 GRAPHS = ("clip_encoder", "vae_encoder", "denoiser", "vae_decoder")
-SIZE_MULTIPLE = 64
 # Beyond these a number in a manifest is no number of pixels, frames or bytes, and text is no name.
 MAX_SIDE, MAX_COUNT, MAX_WORD = 1 << 20, 1 << 62, 255
 # Control characters and ends of lines: what is read is shown in one line of a terminal.
@@ -83,7 +83,7 @@ class Profile:
         """Raise `UserError` for a window that the engines cannot run."""
         if window_size > self.frames.max:
             misfit = self.misfit(self.height.min, self.width.min, window_size)
-            raise UserError(f"{misfit}; try --window-size {self.frames.max}.")
+            raise UserError(f"{misfit}; try {option('window_size', self.frames.max)}.")
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class Manifest:
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 f"There is no engine set in {folder} (no {MANIFEST}); give a folder that `dc-export onnx` wrote, "
-                "or leave --engines out."
+                f"or leave {option('engines')} out."
             ) from None
         except OSError as error:
             raise UserError(
@@ -244,7 +244,7 @@ class Manifest:
         if build is None or not build.whole:
             raise UserError(
                 f"This engine set has {'no' if build is None else 'not all'} {LIBRARY_NAMES[flavour]} engines; build "
-                f"them with `dc-export build ENGINES --flavour {flavour}`, or use --backend onnx."
+                f"them with `dc-export build ENGINES --flavour {flavour}`, or use {option('backend', 'onnx')}."
             )
         graphs = {graph: (build.engines[graph].file,) for graph in GRAPHS}
         return dataclasses.replace(self, flavour=flavour, profile=build.profile, graphs=graphs)

@@ -1,52 +1,56 @@
-"""The ONNX Runtime backend: the CPU by default, any other execution provider by its name and options."""
+"""The ONNX Runtime backend, on whichever execution provider: see `dc_rt.engine.providers`."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from dc_rt.engine import Array, Interrupted, OpenEngine
 from dc_rt.engine.manifest import Manifest
+from dc_rt.engine.providers import CUDA, Provider, choose_provider, first_line
 from dc_rt.engine.signatures import check_signature
-from dc_rt.errors import UserError
+from dc_rt.errors import UserError, option
 from dc_rt.installation import gpu_command
 
 log = logging.getLogger(__name__)
-
-Provider = str | tuple[str, Mapping[str, Any]]
-CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 class OnnxEngine:
     """An ONNX graph in an inference session."""
 
-    def __init__(self, path: Path, providers: Sequence[Provider], device: str = "cpu") -> None:
-        """Open `path`; raises `UserError` where ONNX Runtime cannot.
-
-        `device`, "cpu" or "cuda", is where inputs are put and outputs are made: where the first provider computes.
-        """
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
+    def __init__(self, path: Path, provider: Provider | None = None) -> None:
+        """Open `path` on a provider, the CPU unless given; raises `UserError` where ONNX Runtime cannot."""
+        provider = provider or Provider()
+        settings = ort.SessionOptions()
+        settings.log_severity_level = 1 if log.isEnabledFor(logging.DEBUG) else 3
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=list(providers))
+            self._session = provider.open(str(path), settings)
         except Exception as error:  # ONNX Runtime has an exception class a status, without a common base
+            remedy = (
+                f"check the options of {option('provider')}, update onnxruntime"
+                if provider.options
+                else "update onnxruntime"
+            )
             raise UserError(
-                f"ONNX Runtime {ort.__version__} cannot open {path} ({_first_line(error)}); "
-                "update onnxruntime, or export the engine set again (dc-export onnx)."
+                f"ONNX Runtime {ort.__version__} cannot open {path} ({first_line(error)}); "
+                f"{remedy}, or export the engine set again (dc-export onnx)."
             ) from error
-        if device == "cuda" and CUDA not in self._session.get_providers():
+        if provider.name not in self._session.get_providers():
+            remedy = (
+                f"install it again with what it needs (`{gpu_command()}`)"
+                if provider.name == CUDA
+                else f"install again what {option('provider')} needs"
+            )
             raise UserError(
-                f"ONNX Runtime {ort.__version__} cannot load its CUDA provider for {path}; install it again with "
-                f"what it needs (`{gpu_command()}`), or hide the GPU from it (CUDA_VISIBLE_DEVICES=)."
+                f"ONNX Runtime {ort.__version__} cannot load {provider.name} for {path}; {remedy}, or use "
+                f"{option('provider', 'cpu')}."
             )
         self._path = path
-        self._device = device
+        self._device = provider.memory
         self._run_options = ort.RunOptions()
         self._outputs = [output.name for output in self._session.get_outputs()]
 
@@ -75,13 +79,16 @@ class OnnxEngine:
             if not re.search(r"out of memory|allocat", str(error), re.IGNORECASE):
                 raise
             raise UserError(
-                f"The memory does not suffice to run {self._path.name} ({_first_line(error)}); "
-                "try a smaller --window-size or --max-res, or --cpu-offload model."
+                f"The memory does not suffice to run {self._path.name} ({first_line(error)}); "
+                f"try a smaller {option('window_size')} or {option('max_res')}, or {option('cpu_offload', 'model')}."
             ) from error
         return dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
 
     def interrupt(self) -> None:
-        """End the run under way, within the time of a node, and have later ones raise `Interrupted`."""
+        """End the run under way, and have later ones raise `Interrupted`.
+
+        A node that has begun is computed to its end: on a CPU, the attention of a large window can take a minute.
+        """
         self._run_options.terminate = True
 
     def rearm(self) -> None:
@@ -89,37 +96,22 @@ class OnnxEngine:
         self._run_options.terminate = False
 
 
-def open_engines(folder: Path, manifest: Manifest, cpu_offload: str) -> tuple[OpenEngine, str]:
-    """Open the graphs of `folder` on the best provider that this installation has."""
-    providers = available_providers()
+def open_engines(
+    folder: Path, manifest: Manifest, cpu_offload: str, provider: str | None = None
+) -> tuple[OpenEngine, str]:
+    """The graphs of `folder`, ready to be opened on a provider: see `dc_rt.engine.providers.choose_provider`."""
     if cpu_offload == "sequential":
         raise UserError(
             "Sequential offload is TensorRT's weight streaming, and these engines run on ONNX Runtime; "
-            "use --cpu-offload model, which keeps one graph in memory at a time."
+            f"use {option('cpu_offload', 'model')}, which keeps one graph in memory at a time."
         )
-    device, words = ("cuda", "the GPU (CUDA)") if providers[0] == CUDA else ("cpu", "the CPU")
+    chosen = choose_provider(provider)
+    log.debug("ONNX Runtime %s, %s %s", ort.__version__, chosen.name, dict(chosen.options))
 
     def open_engine(graph: str) -> OnnxEngine:
         path = folder / manifest.file(graph)
-        engine = OnnxEngine(path, providers, device)
+        engine = OnnxEngine(path, chosen)
         check_signature(path, graph, manifest.model, *engine.shapes())
         return engine
 
-    return open_engine, words
-
-
-def available_providers() -> list[Provider]:
-    """CUDA where this ONNX Runtime has it and it works, then the CPU."""
-    if CUDA not in ort.get_available_providers():  # what it was compiled with, whatever the machine has
-        return [CPU]
-    ort.preload_dlls()  # CUDA's libraries lie in packages of their own, where the system does not look
-    try:
-        ort.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
-    except Exception as error:  # as above
-        log.warning("ONNX Runtime runs on the CPU, as CUDA does not work here: %s", _first_line(error))
-        return [CPU]
-    return [CUDA, CPU]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
+    return open_engine, chosen.device

@@ -24,9 +24,10 @@ from dc_rt.engine import Array, OpenEngine, cuda
 from dc_rt.engine.compatibility import Unavailable, find_gpu, load_library
 from dc_rt.engine.manifest import GRAPHS, LIBRARY_NAMES, Manifest
 from dc_rt.engine.signatures import check_signature
-from dc_rt.errors import UserError
+from dc_rt.errors import UserError, option
 
 log = logging.getLogger(__name__)
+library_log = logging.getLogger("dc_rt.tensorrt")
 
 # Left free when weights are streamed: for the arrays that go in and out, and for what CUDA itself loads.
 STREAMING_RESERVE = 512 << 20
@@ -92,7 +93,7 @@ class Advice:
 
     def on_workspace(self, graph: str = "") -> str:
         """On what an engine computes in."""
-        smaller = [] if self.one_size else ["try a smaller --window-size or --max-res"]
+        smaller = [] if self.one_size else [f"try a smaller {option('window_size')} or {option('max_res')}"]
         return self._joined([*smaller, *self._offloads(), *self.on_engines(graph)])
 
     def on_weights(self) -> str:
@@ -101,7 +102,7 @@ class Advice:
 
     def on_arrays(self) -> str:
         """On what goes into and comes out of an engine."""
-        smaller = "a smaller --window-size" if self.one_size else "a smaller --window-size or --max-res"
+        smaller = f"a smaller {option('window_size')}" + ("" if self.one_size else f" or {option('max_res')}")
         return self._joined([f"try {smaller}", *self._offloads()])
 
     def on_engines(self, graph: str = "") -> list[str]:
@@ -115,12 +116,15 @@ class Advice:
 
     def _offloads(self) -> list[str]:
         if self.offload == "none":
-            return ["use --cpu-offload model"]
+            return [f"use {option('cpu_offload', 'model')}"]
         if self.offload == "sequential":
             return []
         if self.streamable:
-            return ["use --cpu-offload sequential"]
-        return [f"build engines for --cpu-offload sequential (dc-export build {self.folder} --weight-streaming)"]
+            return [f"use {option('cpu_offload', 'sequential')}"]
+        return [
+            f"build engines for {option('cpu_offload', 'sequential')} "
+            f"(dc-export build {self.folder} --weight-streaming)"
+        ]
 
     def _joined(self, remedies: list[str]) -> str:
         return ", or ".join([*remedies, "close what else uses the GPU (nvidia-smi tells)"])
@@ -396,7 +400,7 @@ class TensorRtEngine:
             self._graph = None
 
     def _fail(self, failure: str) -> NoReturn:
-        remedy = "use --backend onnx, and report this with what `dc-rt doctor` prints."
+        remedy = f"use {option('backend', 'onnx')}, and report this with what `dc-rt doctor` prints."
         purpose, shortage = f"running {self._path.name}", self._workspace_advice()
         self._shared.raise_for(purpose, shortage, f"{failure} {self._path}", remedy)
 
@@ -466,7 +470,7 @@ def _advised(remedy: str) -> Iterator[None]:
 def _not_streamable(folder: Path, flavour: str) -> UserError:
     return UserError(
         "Sequential offload streams weights, and these engines were built without it; build them with "
-        f"`dc-export build {folder} --flavour {flavour} --weight-streaming`, or use --cpu-offload model."
+        f"`dc-export build {folder} --flavour {flavour} --weight-streaming`, or use {option('cpu_offload', 'model')}."
     )
 
 
@@ -488,6 +492,7 @@ def _logger(flavour: str) -> Any:
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
                 self.errors.append(message.strip().split("\n", 1)[0].rstrip("."))
-            log.debug("%s", message)
+            # Never louder: what of it matters to a user becomes a sentence.
+            library_log.debug("%s: %s", severity.name, message)
 
     return Log()
