@@ -1,4 +1,4 @@
-"""Dependencies point one way: bench, dc_export, depthcrafter, dc_rt. Read from the sources, so that nothing is imported."""
+"""Dependencies point one way: bench, dc_export, depthcrafter, dc_rt. Read from the sources: nothing is imported."""
 
 from __future__ import annotations
 
