@@ -59,6 +59,7 @@ SLOW = (
     "test_streams.py",
     "test_targets.py",
     "test_terminal.py",
+    "test_tiers.py",
     "test_backends.py::test_a_backend_of_another_package_runs_a_video",
     "test_backends.py::test_a_backend_that_is_built_in_is_nobody_elses",
     "test_discovery.py::test_every_video_of_a_batch_is_run_by_a_set_that_can",
@@ -71,7 +72,6 @@ SLOW = (
 )
 # What is quick in slow files.
 QUICK = (
-    "test_lean.py::test_every_module_of_the_runtime_imports_without_torch",
     "test_lean.py::test_importing_the_package_brings_in_nothing_heavy",
     "test_lean.py::test_nowhere_is_it_advised_to_install_by_name",
     "test_make.py::test_a_name_that_does_not_exist_is_refused_before_anything_is_made",
@@ -140,8 +140,7 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from dc_export import export_onnx
 
     folder = tmp_path_factory.mktemp("half") / "nano"
-    options = {"target": "tensorrt", "profile": "512x256", "name": "nano"}
-    export_onnx("nano", "nano", folder, **options, report=lambda message: None)
+    export_onnx("nano", "nano", folder, target="tensorrt", profile="512x256", name="nano", report=lambda message: None)
     return folder
 
 

@@ -33,5 +33,3 @@ def test_slow_ones_and_soaks_are_left_out() -> None:
     assert {test for test in fast if test.split("::")[0] in SLOW} == set(QUICK)
     assert not any("built_tried_and_tagged" in test for test in all_tests)
     assert collected("-m", "soak", "tests/test_release.py")
-
-
