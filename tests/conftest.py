@@ -46,6 +46,48 @@ EXPORT_TESTS = (
 )
 collect_ignore = [] if find_spec("torch") else list(EXPORT_TESTS)
 
+# What `make fast` leaves out, whole files or single tests: it is to end in under a minute on two cores. A file that is not
+# named is quick: `pytest --durations=20` says whether it is.
+SLOW = (
+    "test_cli.py",
+    "test_corruption.py",
+    "test_job.py",
+    "test_lean.py",
+    "test_make.py",
+    "test_manifest_fuzz.py",
+    "test_pipeline.py",
+    "test_streams.py",
+    "test_targets.py",
+    "test_terminal.py",
+    "test_tiers.py",
+    "test_backends.py::test_a_backend_of_another_package_runs_a_video",
+    "test_backends.py::test_a_backend_that_is_built_in_is_nobody_elses",
+    "test_discovery.py::test_every_video_of_a_batch_is_run_by_a_set_that_can",
+    "test_media.py::test_file_cut_short_is_found_by_probing",
+    "test_shown.py::test_a_constant_rate_stays_exactly_constant",
+    "test_shown.py::test_lost_frames_are_counted_and_leave_the_others_where_they_are",
+    "test_shown.py::test_results_are_shown_when_the_source_is",
+    "test_shown.py::test_what_is_lost_does_not_depend_on_the_number_of_threads",
+    "test_spool.py::test_a_spool_that_is_deleted_is_never_shared",
+)
+# What is quick in slow files.
+QUICK = (
+    "test_lean.py::test_importing_the_package_brings_in_nothing_heavy",
+    "test_lean.py::test_nowhere_is_it_advised_to_install_by_name",
+    "test_make.py::test_a_name_that_does_not_exist_is_refused_before_anything_is_made",
+    "test_make.py::test_the_lowest_versions_are_those_of_the_ranges",
+    "test_make.py::test_the_tested_versions_lie_in_the_ranges",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow tests."""
+    for item in items:
+        test = f"{item.path.name}::{item.name.partition('[')[0]}"
+        if (item.path.name in SLOW or test in SLOW) and test not in QUICK:
+            item.add_marker("slow")
+
+
 # A shell has what it starts in the background ignore Ctrl-C, and the processes that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -98,8 +140,7 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from dc_export import export_onnx
 
     folder = tmp_path_factory.mktemp("half") / "nano"
-    options = {"target": "tensorrt", "profile": "512x256", "name": "nano"}
-    export_onnx("nano", "nano", folder, **options, report=lambda message: None)
+    export_onnx("nano", "nano", folder, target="tensorrt", profile="512x256", name="nano", report=lambda message: None)
     return folder
 
 

@@ -9,8 +9,6 @@ import pytest
 
 from install_helpers import ROOT
 
-yaml = pytest.importorskip("yaml", reason="PyYAML is not installed: it comes with the extra export")
-
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
@@ -20,8 +18,10 @@ def jobs() -> dict[str, Any]:
 
 
 def read(name: str) -> dict[str, Any]:
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed: it comes with the extra export")
     # All as text: YAML 1.1 takes `on` for true and 3.10 for 3.1.
-    return yaml.load((ROOT / name).read_text(encoding="utf-8"), yaml.BaseLoader)
+    loaded: dict[str, Any] = yaml.load((ROOT / name).read_text(encoding="utf-8"), yaml.BaseLoader)
+    return loaded
 
 
 def commands(job: dict[str, Any]) -> list[str]:

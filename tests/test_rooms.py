@@ -1,4 +1,4 @@
-"""Dependencies point one way: bench, dc_export, depthcrafter, dc_rt. Read from the sources, so that nothing is imported."""
+"""Dependencies point one way: bench, dc_export, depthcrafter, dc_rt. Read from the sources: nothing is imported."""
 
 from __future__ import annotations
 
@@ -74,11 +74,8 @@ def imports_of(nodes: Iterator[ast.AST], module: str, is_package: bool, known: C
             # A package is under way when its modules are imported from it: that is no circle.
             yield from names if set(names) <= set(known) else [base, *names]
         elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func) and node.args:
-            yield from (part.value for part in ast.walk(node.args[0]) if is_text(part))
-
-
-def is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+            constants = (part.value for part in ast.walk(node.args[0]) if isinstance(part, ast.Constant))
+            yield from (value for value in constants if isinstance(value, str))
 
 
 def find_cycle(graph: Mapping[str, set[str]]) -> list[str]:

@@ -43,7 +43,7 @@ class DepthCrafter:
         provider: str | None = None,
     ) -> Self:
         """Check and open an engine set; see `dc_rt.engine.load_engines` for the arguments and errors."""
-        return cls(load_engines(engines, backend, cpu_offload))
+        return cls(load_engines(engines, backend, cpu_offload, provider))
 
     def __call__(
         self,
