@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
-from typing import Literal
+from typing import Any, Literal
 
 import av
 import matplotlib
