@@ -13,8 +13,8 @@ DEMO_CLIP := examples/demo.mp4
 # The environment that `make install-gpu` changes.
 GPU_VENV ?= $(VENV)
 
-# Of fast, test-oldest and test-newest: which tests, all unless given; of the last two also what is installed beside the runtime. With
-# EXTRAS="export test", on a Python that torch is there for, those of the export part are run as well.
+# Of fast, test-oldest and test-newest: which tests, all unless given. Of the last two, what is installed beside the
+# runtime: with EXTRAS="export test", on a Python that torch is there for, those of the export part are run as well.
 TESTS ?=
 EXTRAS ?= test
 

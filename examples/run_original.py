@@ -1,10 +1,10 @@
 """Run the original DepthCrafter on a clip, and compare its depth with ours.
 
-    python examples/run_original.py ../DepthCrafter clip.mp4 --python ../DepthCrafter/.venv/bin/python --save-folder original
+    python examples/run_original.py ../DepthCrafter clip.mp4 --python PYTHON --save-folder original
     python examples/run_original.py ../DepthCrafter clip.mp4 --save-folder original --compare demo_output/clip.npz
 
 The first argument is a checkout of github.com/Tencent/DepthCrafter. Its package is called depthcrafter, as ours is: it
-runs in a process of its own that sees none of ours, with a Python that has what its pyproject.toml lists, on a GPU.
+runs in a process of its own that sees none of ours, with a PYTHON that has what its pyproject.toml lists, on a GPU.
 """
 
 from __future__ import annotations
