@@ -40,7 +40,7 @@ def run_job(
     *,
     tell: Callable[[str], None] | None = None,
     restart: bool = False,
-    **outputs: bool,
+    **outputs: Any,
 ) -> list[Path]:
     """Run one; `progress` hears of every stage, and of "resumed", `tell` of every warning."""
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -45,7 +46,7 @@ def test_an_unknown_output_is_one_sentence(clip):
     assert done.stderr == "There is no --outputs tiff; choose of depth.mp4, vis.mp4, input.mp4, npz, exr, png.\n"
 
 
-HANDED = []
+HANDED: list[Any] = []
 
 
 class Everything:

@@ -48,7 +48,7 @@ def predict(model: DepthCrafter, frames: NDArray[np.uint8], sampling: Sampling =
 
 def one_by_one(model: DepthCrafter, frames: NDArray[np.uint8]) -> Float:
     """As `predict` with a window of 1, but with other noise for every frame."""
-    return normalised(np.stack([next(model(f[None], RUN, Noise(t))) for t, f in enumerate(frames)]))
+    return normalised(np.stack([next(model(f[None], RUN, noise=Noise(t))) for t, f in enumerate(frames)]))
 
 
 def normalised(depth: Float) -> Float:

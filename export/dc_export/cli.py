@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from dc_rt.terminal import complain
 from rich.console import Console
 from rich.table import Table
 
 from dc_export.faults import disk_error, missing_module, refused_by_disk
+from dc_rt.cli.terminal import complain, sentence_of
 from dc_rt.errors import UserError
 
 app = typer.Typer(
@@ -187,7 +187,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        sentence = str(error)
+        sentence = sentence_of(error)
     except ImportError as error:
         if not (found := missing_module(error)):
             raise

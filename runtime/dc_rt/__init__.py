@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from dc_rt.noise import Noise, NoiseSource
     from dc_rt.options import Outputs, Sampling, Source
 
-__version__ = "0.1.0"
-
 _HOMES = {
     "DepthCrafter": "model",
     "EngineSet": "engine",
@@ -32,6 +30,7 @@ _HOMES = {
     "Sampling": "options",
     "Source": "options",
     "UserError": "errors",
+    "__version__": "_version",
     "VideoInfo": "media",
     "load_engines": "engine",
     "probe": "media",

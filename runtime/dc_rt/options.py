@@ -206,6 +206,9 @@ def as_flag(name: str, typed: str, value: str) -> str:
     return f"{flags_of(name)[0]} {typed}".rstrip()
 
 
-def record(sampling: Sampling, source: Source, outputs: Outputs) -> dict[str, Any]:
-    """All that decides the results, by name, as JSON can hold it."""
-    return {**vars(source), **vars(sampling), "outputs": list(outputs.names)}
+def record(*options: Sampling | Source | Outputs) -> dict[str, Any]:
+    """All of these that decides the results, by name, as JSON can hold it."""
+    values: dict[str, Any] = {}
+    for each in options:
+        values |= {"outputs": list(each.names)} if isinstance(each, Outputs) else vars(each)
+    return values
