@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from dc_rt.errors import UserError
 from dc_rt.installation import install_command
 from dc_rt.noise import Noise, NoiseSource
+from dc_rt.options import Sampling
+from dc_rt.sampler import SAMPLERS, Denoise, guided
 from dc_rt.schedule import initial_scale, karras_sigmas
 from dc_rt.windows import blend_weights, plan_windows
 from depthcrafter.checkpoint import (
@@ -44,22 +47,18 @@ class DepthCrafterPipeline(StableVideoDiffusionPipeline):
     def __call__(
         self,
         frames: NDArray[np.uint8],
+        sampling: Sampling | None = None,
         *,
-        steps: int = 5,
-        guidance_scale: float = 1.0,
-        window_size: int = 110,
-        overlap: int = 25,
         noise: NoiseSource | None = None,
+        **changes: Any,
     ) -> NDArray[np.float32]:
         """Depth of a video.
 
         Args:
             frames: uint8 [n,H,W,3], RGB, H and W multiples of 64.
-            steps: denoising steps, at least 1.
-            guidance_scale: classifier-free guidance; up to 1 there is none.
-            window_size: frames that are denoised together.
-            overlap: frames that neighbouring windows share, below `window_size`.
-            noise: `dc_rt.Noise(seed=42)` unless given.
+            sampling: how; the defaults of `Sampling` unless given.
+            noise: `dc_rt.Noise(sampling.seed)` unless given.
+            changes: options of `Sampling` by name, in the place of those of `sampling`.
 
         Returns:
             Disparity, larger is nearer: float32 [n,H,W] in [0,1], not normalised.
@@ -67,9 +66,11 @@ class DepthCrafterPipeline(StableVideoDiffusionPipeline):
         Raises:
             UserError: an option is out of its range.
         """
-        noise = noise or Noise()
+        sampling = replace(sampling or Sampling(), **changes)
+        window_size, overlap = sampling.window_size, sampling.overlap
+        noise = noise or Noise(sampling.seed)
         num_frames, height, width, _ = frames.shape
-        sigmas = [float(sigma) for sigma in karras_sigmas(steps)]
+        sigmas = [float(sigma) for sigma in karras_sigmas(sampling.steps)]
         windows = list(plan_windows(num_frames, window_size, overlap))
 
         chunks = [slice(i, i + DECODE_CHUNK) for i in range(0, num_frames, DECODE_CHUNK)]
@@ -92,29 +93,26 @@ class DepthCrafterPipeline(StableVideoDiffusionPipeline):
             if latents is not None and overlap:
                 x[:, :overlap] = latents[:, -overlap:] + eps[:, :overlap] * sigmas[0]
             condition = (image_latents[:, start:end], embeddings[:, start:end])
-            for sigma, sigma_next in itertools.pairwise(sigmas):
-                denoised = self.guided(x, sigma, *condition, guidance_scale)
-                x = x + (x - denoised) / sigma * (sigma_next - sigma)
+            x = SAMPLERS[sampling.sampler](self._denoiser(*condition, sampling), x, sigmas)
             latents = x if latents is None else _join(latents, x, overlap)
 
         assert latents is not None
         depth: NDArray[np.float32] = torch.cat([self.decode(latents[0, chunk]) for chunk in chunks]).cpu().numpy()
         return depth
 
-    def guided(
-        self,
-        noisy: torch.Tensor,
-        sigma: float,
-        image_latents: torch.Tensor,
-        embeddings: torch.Tensor,
-        guidance_scale: float,
-    ) -> torch.Tensor:
-        """`denoise` with classifier-free guidance: away from the D of zero latents and zero embeddings."""
-        conditional = self.denoise(noisy, sigma, image_latents, embeddings)
-        if guidance_scale <= 1:
-            return conditional
-        unconditional = self.denoise(noisy, sigma, torch.zeros_like(image_latents), torch.zeros_like(embeddings))
-        return unconditional + guidance_scale * (conditional - unconditional)
+    def _denoiser(
+        self, image_latents: torch.Tensor, embeddings: torch.Tensor, sampling: Sampling
+    ) -> Denoise[torch.Tensor]:
+        """`denoise` under a condition, guided away from zero latents and zero embeddings if `sampling` asks for it."""
+
+        def conditioned(image_latents: torch.Tensor, embeddings: torch.Tensor) -> Denoise[torch.Tensor]:
+            return lambda x, sigma: self.denoise(x, sigma, image_latents, embeddings)
+
+        denoise = conditioned(image_latents, embeddings)
+        if not sampling.is_guided:
+            return denoise
+        without = conditioned(torch.zeros_like(image_latents), torch.zeros_like(embeddings))
+        return guided(denoise, without, sampling.guidance_scale)
 
     @torch.inference_mode()
     def embed(self, frames: NDArray[np.uint8]) -> torch.Tensor:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dc_export.faults import disk_error, missing_module, refused_by_disk
+from dc_rt import log
 from dc_rt.cli.terminal import complain, sentence_of
 from dc_rt.errors import UserError
 
@@ -67,7 +68,7 @@ def onnx(
     """Export the four ONNX graphs and their manifest."""
     if unet == DEFAULT_UNET:
         console.print(f"{DEFAULT_UNET}: its licence allows academic, non-commercial use only.")
-    _hush_libraries(verbose)
+    _set_up(verbose)
     from dc_export.targets import choose_settings
     from depthcrafter.source import find_checkpoint, parts_for
 
@@ -113,8 +114,10 @@ def build(
     weight_streaming: Annotated[
         bool, typer.Option("--weight-streaming", help="For dc-rt infer --cpu-offload sequential.")
     ] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Build TensorRT engines from the graphs, those that are missing or out of date."""
+    _set_up(verbose)
     from dc_export.build import build_engines
 
     began = time.perf_counter()
@@ -143,7 +146,7 @@ def verify(
     verbose: Verbose = False,
 ) -> None:
     """Run each graph and the PyTorch reference on random inputs of several sizes; exit with 1 if any differs."""
-    _hush_libraries(verbose)
+    _set_up(verbose)
     from dc_export.verify import verify_engines
 
     table = Table(title=f"{engines} against the float32 reference", title_justify="left", box=None)
@@ -172,7 +175,7 @@ def checkpoint(
     seed: Annotated[int, typer.Option(help="Of the weights.")] = 0,
 ) -> None:
     """Write a random checkpoint in the layout of the real ones: for benchmarks, and where there is no hub."""
-    _hush_libraries(verbose=False)
+    _set_up(verbose=False)
     from depthcrafter import make_checkpoint
 
     base, unet = make_checkpoint(out, config, seed)
@@ -229,8 +232,9 @@ def _reporter(began: float):  # type: ignore[no-untyped-def]  # a closure for pr
     return report
 
 
-def _hush_libraries(verbose: bool) -> None:
+def _set_up(verbose: bool) -> None:
     """No progress bars, hints, warnings and errors of other libraries between our lines; ours say what is wrong."""
+    log.set_up(verbose)
     if verbose:
         return
     os.environ.setdefault("TQDM_DISABLE", "1")
