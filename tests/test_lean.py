@@ -204,7 +204,7 @@ def test_the_doctor_notices_two_packages_that_are_one_module(tmp_path):
     directml = write_wheel(tmp_path, "onnxruntime-directml", "1.24.4", {"onnxruntime/__init__.py": ""})
     install_into(tmp_path / "other", directml)
     # Behind the real one, which is what is imported.
-    code = f"import sys; sys.path.append({str(tmp_path / 'other')!r}); from dc_rt.cli import app; app(['doctor'])"
+    code = f"import sys; sys.path.append({str(tmp_path / 'other')!r}); from dc_rt.cli.app import app; app(['doctor'])"
     environment = os.environ | {"COLUMNS": "1000"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert "onnxruntime and onnxruntime-directml lie over one another: they are one module" in done.stdout

@@ -73,9 +73,9 @@ def _run(job: Job) -> None:
         except BaseException as error:
             outcome.set_exception(error)
 
-    threading.Thread(target=run, name="job", daemon=True).start()
     try:
         try:
+            threading.Thread(target=run, name="job", daemon=True).start()
             _wait(outcome)
         except KeyboardInterrupt:
             job.cancel()

@@ -64,7 +64,7 @@ class Models:
             model = DepthCrafter.load(choice.folder, self._backend, **self._opened_with)
         except UserError as error:
             if first:
-                raise NothingRuns(str(error)) from error
+                raise NothingRuns(error.sentence) from error
             raise
         engines = model.engines
         why_not = f"; not TensorRT, as {engines.why_not_tensorrt}" if engines.why_not_tensorrt else ""
