@@ -18,6 +18,10 @@ GPU_VENV ?= $(VENV)
 TESTS ?=
 EXTRAS ?= test
 
+# Processes that share the tests, a file at a time: many tests wait for a process, or run on one core.
+JOBS ?= 2
+PYTEST = -m pytest -n $(JOBS) --dist loadfile
+
 # What `make engines` makes. The real checkpoint is downloaded: DepthCrafter's weights are for academic, non-commercial
 # use only, and those of Stable Video Diffusion have a licence of their own. The other models need no network.
 MODEL ?= depthcrafter
@@ -70,10 +74,10 @@ demo: $(VENV)/.installed  ## Estimate the depth of a clip with the bundled engin
 dev: $(DEV)/.installed  ## Make .venv-dev with all that exporting and testing need.
 
 fast: $(FAST)/.installed  ## Run the runtime's quick tests, under a minute and without PyTorch: TESTS=.
-	$(FAST)/bin/python -m pytest -m "not slow and not soak" $(TESTS)
+	$(FAST)/bin/python $(PYTEST) -m "not slow and not soak" $(TESTS)
 
 test: $(DEV)/.installed  ## Run all tests but those of soak.
-	$(DEV)/bin/python -m pytest
+	$(DEV)/bin/python $(PYTEST)
 
 # Beside all tests, a small part of what test-oldest and test-newest hold: the demonstration on the lowest versions that
 # pyproject.toml states, and the package in an environment of its own on the newest releases, of which some are made for
@@ -92,10 +96,10 @@ release:  ## Build, check and tag a version; nothing is uploaded: VERSION=x.y.z,
 	$(PYTHON) tools/release.py "$(VERSION)" $(if $(WHEELS),--wheels "$(WHEELS)")
 
 test-oldest: oldest  ## Run the runtime's tests on the lowest versions of all libraries: PYTHON=, TESTS=, EXTRAS=.
-	$(OLDEST)/bin/python -m pytest $(TESTS)
+	$(OLDEST)/bin/python $(PYTEST) $(TESTS)
 
 test-newest: newest  ## Run them on the newest releases.
-	$(NEWEST)/bin/python -m pytest $(TESTS)
+	$(NEWEST)/bin/python $(PYTEST) $(TESTS)
 
 lint: $(DEV)/.installed  ## Check format, style and types.
 	$(DEV)/bin/ruff format --check .

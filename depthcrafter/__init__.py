@@ -1,7 +1,8 @@
 """DepthCrafter in PyTorch: the reference that the exported graphs are held against."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dc_rt.on_demand import on_demand
 
 if TYPE_CHECKING:
     from depthcrafter.checkpoint import load_image_encoder, load_scheduler, load_unet, load_vae
@@ -25,23 +26,13 @@ __all__ = [
     "make_checkpoint",
 ]
 
-_HOMES = {
-    "CONFIGS": "layout",
-    "CheckpointConfig": "layout",
-    "DepthCrafterPipeline": "reference",
-    "DepthCrafterUNet": "unet",
-    "find_checkpoint": "source",
-    "load_image_encoder": "checkpoint",
-    "load_pipeline": "reference",
-    "load_scheduler": "checkpoint",
-    "load_unet": "checkpoint",
-    "load_vae": "checkpoint",
-    "make_checkpoint": "random_checkpoint",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # On demand, so that what the hub says does not wait for PyTorch.
-    if name in _HOMES:
-        return getattr(import_module(f"depthcrafter.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# So that what the hub says does not wait for PyTorch.
+__getattr__ = on_demand(
+    __name__,
+    checkpoint="load_image_encoder load_scheduler load_unet load_vae",
+    layout="CONFIGS CheckpointConfig",
+    random_checkpoint="make_checkpoint",
+    reference="DepthCrafterPipeline load_pipeline",
+    source="find_checkpoint",
+    unet="DepthCrafterUNet",
+)

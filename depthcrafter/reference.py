@@ -19,7 +19,7 @@ from dc_rt.installation import install_command
 from dc_rt.noise import Noise, NoiseSource
 from dc_rt.options import Sampling
 from dc_rt.sampler import SAMPLERS, Denoise, guided
-from dc_rt.schedule import initial_scale, karras_sigmas
+from dc_rt.schedule import initial_scale, noise_levels
 from dc_rt.windows import blend_weights, plan_windows
 from depthcrafter.checkpoint import (
     load_feature_extractor,
@@ -70,7 +70,7 @@ class DepthCrafterPipeline(StableVideoDiffusionPipeline):
         window_size, overlap = sampling.window_size, sampling.overlap
         noise = noise or Noise(sampling.seed)
         num_frames, height, width, _ = frames.shape
-        sigmas = [float(sigma) for sigma in karras_sigmas(sampling.steps)]
+        sigmas = [float(sigma) for sigma in noise_levels(sampling)]
         windows = list(plan_windows(num_frames, window_size, overlap))
 
         chunks = [slice(i, i + DECODE_CHUNK) for i in range(0, num_frames, DECODE_CHUNK)]

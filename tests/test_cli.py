@@ -358,7 +358,7 @@ def test_doctor_tells_what_this_machine_can_run():
     assert done.returncode == 0
     found = {line.split()[1]: line for line in done.stdout.splitlines()[1:] if len(line.split()) > 1}
     assert found["onnx"].startswith("ok")
-    assert "CPUExecutionProvider" in found["onnx"]
+    assert "--provider: cpu" in found["onnx"]
     assert "nano" in found["engines"]
     assert "bundled set" in found["engines"]
     assert {"GPU", "tensorrt", "torch", "video", "processor"} <= set(found)

@@ -68,6 +68,7 @@ def test_an_interrupted_stage_ends_with_the_same_weights(tmp_path):
 
 
 TWO_PARTS = """
+import os
 import sys
 from pathlib import Path
 import numpy as np
@@ -91,9 +92,11 @@ def loss(rng, generator, progress):
 Stage("line", model, loss, steps=200, learning_rate=0.05, seed=0, folder=Path(sys.argv[1]), parts=2).run()
 if not dist.is_initialized() or dist.get_rank() == 0:
     torch.save(model.state_dict(), Path(sys.argv[1]) / "line.pt")
-# Else its threads may end the process while Python does.
 if dist.is_initialized():
+    dist.barrier()
     dist.destroy_process_group()
+# Its threads may abort the process while Python ends: seen on a busy machine, after all was done.
+os._exit(0)
 """
 
 

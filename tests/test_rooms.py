@@ -15,7 +15,17 @@ from install_helpers import ROOT
 PACKAGES = {"bench": ROOT, "dc_export": ROOT / "export", "depthcrafter": ROOT, "dc_rt": ROOT / "runtime"}
 
 # The reference and the runtime share the method, in the runtime's modules that know no engine, and how users are told.
-WITHOUT_ENGINES = {"windows", "sampler", "schedule", "noise", "resize", "errors", "installation", "options"}
+WITHOUT_ENGINES = {
+    "windows",
+    "sampler",
+    "schedule",
+    "noise",
+    "resize",
+    "errors",
+    "installation",
+    "options",
+    "on_demand",
+}
 # The reference is a backend too, and takes the checkpoint that is bundled.
 MEETS_ENGINES = {"depthcrafter.engine": {"dc_rt.engine"}, "depthcrafter.source": {"dc_rt.engine.discovery"}}
 

@@ -173,7 +173,7 @@ def test_a_file_of_the_users_own_is_not_replaced_but_with_overwrite(name):
     own = Path("out", name)
     own.parent.mkdir(parents=True)
     own.write_text('{"mine": 1}')
-    with pytest.raises(UserError, match=rf"{own} was not written by dc-rt; .*--save-folder.*--overwrite"):
+    with pytest.raises(UserError, match=rf"{own} was not written by dc-rt; .*save_folder.*overwrite=True"):
         targets.check()
     targets.check(overwrite=True)
     own.unlink()
@@ -228,8 +228,10 @@ def job(bundled):
 
 
 def as_of_the_first_release(record):
-    """What its record had: no list of files."""
+    """What its record had: no list of files, and an option an output."""
     told = json.loads(record.read_text())
+    written = told["options"].pop("outputs")
+    told["options"] |= {f"save_{name}": name in written for name in ("npz", "exr", "png")}
     keys = ("model", "engines", "source", "result", "options", "timings", "versions", "machine", "created")
     record.write_text(json.dumps({key: told[key] for key in keys}))
 
@@ -371,9 +373,9 @@ def test_a_name_of_the_greatest_length_is_run_and_a_longer_one_does_not_stop_it(
 @pytest.mark.skipif(sys.platform == "win32", reason="paths have no such limit on Windows")
 def test_paths_too_long_for_the_system_are_refused():
     deep = Path(*["d" * 200] * 21)
-    with pytest.raises(UserError, match="longer than this system takes; give a shorter --save-folder"):
+    with pytest.raises(UserError, match="longer than this system takes; give a shorter save_folder"):
         Targets.of(Path("p.mp4"), deep, PLAIN.outputs).check()
-    with pytest.raises(UserError, match="longer than this system takes; give a shorter --save-folder"):
+    with pytest.raises(UserError, match="longer than this system takes; give a shorter save_folder"):
         Targets.of(Path("p.mp4"), Path("d" * 300), PLAIN.outputs).check()
 
 

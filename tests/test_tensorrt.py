@@ -411,7 +411,7 @@ def inputs_of(graph, n, height, width, seed=0):
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_bound_inputs_and_outputs_change_no_bit(graph):
-    engine = OnnxEngine(BUNDLED / f"{graph}.onnx", ["CPUExecutionProvider"])
+    engine = OnnxEngine(BUNDLED / f"{graph}.onnx")
     session = ort.InferenceSession(BUNDLED / f"{graph}.onnx", providers=["CPUExecutionProvider"])
     results = []
     for seed, size in enumerate([(3, 64, 128), (2, 128, 64), (2, 128, 64)]):
@@ -425,7 +425,7 @@ def test_bound_inputs_and_outputs_change_no_bit(graph):
 
 
 def test_bound_inputs_need_not_be_contiguous():
-    engine = OnnxEngine(BUNDLED / "vae_decoder.onnx", ["CPUExecutionProvider"])
+    engine = OnnxEngine(BUNDLED / "vae_decoder.onnx")
     latents = inputs_of("vae_decoder", 2, 64, 128)["latents"]
     turned = latents.transpose(0, 1, 3, 2)
     np.testing.assert_array_equal(engine(latents=turned)["depth"], engine(latents=turned.copy())["depth"])
@@ -437,7 +437,7 @@ def test_memory_that_does_not_suffice_is_told_in_a_sentence(tmp_path):
     out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n"])
     graph = helper.make_graph([helper.make_node("ConstantOfShape", ["size"], ["out"])], "graph", [size], [out])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "g.onnx")
-    engine = OnnxEngine(tmp_path / "g.onnx", ["CPUExecutionProvider"])
+    engine = OnnxEngine(tmp_path / "g.onnx")
     assert engine(size=np.array([3]))["out"].shape == (3,)
     with pytest.raises(UserError, match=r"The memory does not suffice to run g.onnx .*; try .*window_size"):
         engine(size=np.array([2**50]))
@@ -481,7 +481,7 @@ def assert_close(actual, expected):
 @on(*gpu)
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_an_engine_gives_what_onnx_runtime_gives_at_changing_shapes(built, opened, graph):
-    reference = OnnxEngine(built / f"{graph}.onnx", ["CPUExecutionProvider"])
+    reference = OnnxEngine(built / f"{graph}.onnx")
     for seed, size in enumerate([(3, 64, 128), (8, 128, 192), (1, 64, 64), (3, 64, 128), (12, 256, 256)]):
         inputs = inputs_of(graph, *size, seed=seed)
         (expected,) = reference(**inputs).values()

@@ -1,7 +1,8 @@
 """From DepthCrafter's checkpoint to engine sets; `dc-export` on the command line."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dc_rt.on_demand import on_demand
 
 if TYPE_CHECKING:
     from dc_export.build import build_engines
@@ -11,17 +12,11 @@ if TYPE_CHECKING:
 
 __all__ = ["GraphError", "build_engines", "export_onnx", "load_profile", "verify_engines"]
 
-_HOMES = {
-    "build_engines": "build",
-    "export_onnx": "export",
-    "load_profile": "profiles",
-    "GraphError": "verify",
-    "verify_engines": "verify",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # On demand, so that `dc-export --help` does not wait for PyTorch.
-    if name in _HOMES:
-        return getattr(import_module(f"dc_export.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# So that `dc-export --help` does not wait for PyTorch.
+__getattr__ = on_demand(
+    __name__,
+    build="build_engines",
+    export="export_onnx",
+    profiles="load_profile",
+    verify="GraphError verify_engines",
+)

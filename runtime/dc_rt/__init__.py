@@ -7,8 +7,9 @@ with DepthCrafter.load("engines/nano") as model:
         ...
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dc_rt.on_demand import on_demand
 
 if TYPE_CHECKING:
     from dc_rt.engine import EngineSet, load_engines
@@ -18,23 +19,6 @@ if TYPE_CHECKING:
     from dc_rt.model import DepthCrafter
     from dc_rt.noise import Noise, NoiseSource
     from dc_rt.options import Outputs, Sampling, Source
-
-_HOMES = {
-    "DepthCrafter": "model",
-    "EngineSet": "engine",
-    "Job": "job",
-    "JobCancelled": "job",
-    "Noise": "noise",
-    "NoiseSource": "noise",
-    "Outputs": "options",
-    "Sampling": "options",
-    "Source": "options",
-    "UserError": "errors",
-    "__version__": "_version",
-    "VideoInfo": "media",
-    "load_engines": "engine",
-    "probe": "media",
-}
 
 __all__ = [
     "DepthCrafter",
@@ -53,9 +37,15 @@ __all__ = [
     "probe",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # On demand, so that `dc-rt --help` does not wait for NumPy.
-    if name in _HOMES:
-        return getattr(import_module(f"dc_rt.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# So that `dc-rt --help` does not wait for NumPy.
+__getattr__ = on_demand(
+    __name__,
+    _version="__version__",
+    engine="EngineSet load_engines",
+    errors="UserError",
+    job="Job JobCancelled",
+    media="VideoInfo probe",
+    model="DepthCrafter",
+    noise="Noise NoiseSource",
+    options="Outputs Sampling Source",
+)

@@ -21,7 +21,7 @@ from dc_rt.noise import NoiseSource
 from dc_rt.options import Sampling
 from dc_rt.resize import resize_matrix
 from dc_rt.sampler import SAMPLERS, Denoise, guided
-from dc_rt.schedule import initial_scale, karras_sigmas
+from dc_rt.schedule import initial_scale, noise_levels
 from dc_rt.windows import Float, WindowState, blend
 
 NOISE_AUGMENTATION = 0.02
@@ -69,7 +69,7 @@ def estimate_depth(
         embeddings = np.concatenate(embedded)
         image_latents = np.concatenate([state.image_latents, *_encode(graphs, new, state.next_frame, noise)])
 
-        sigmas = karras_sigmas(sampling.steps)
+        sigmas = noise_levels(sampling)
         slots = [(state.start + i) % sampling.window_size for i in range(len(embeddings))]
         eps = np.stack([noise.latent(slot, image_latents.shape[1:]) for slot in slots])
         denoise = _denoiser(graphs, image_latents[None], embeddings[None], sampling)

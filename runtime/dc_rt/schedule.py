@@ -5,9 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dc_rt.options import Sampling
+
 SIGMA_MIN = 0.002
 SIGMA_MAX = 700.0
 RHO = 7.0
+
+
+def noise_levels(sampling: Sampling) -> NDArray[np.float32]:
+    """Those that a sampler goes through, falling, with a final 0: float32 [steps + 1]."""
+    return karras_sigmas(sampling.steps)
 
 
 def karras_sigmas(steps: int) -> NDArray[np.float32]:

@@ -19,8 +19,7 @@ from typing import Any
 
 from dc_rt.errors import UserError
 from dc_rt.job.events import Cancelled, Event, Failed, Finished, Listener, as_json, from_json
-from dc_rt.job.job import Job, JobCancelled, Status
-from dc_rt.job.spool import SpoolLock, is_resumable
+from dc_rt.job.job import Job, JobCancelled, Runs
 from dc_rt.job.targets import Targets
 from dc_rt.model import DepthCrafter
 from dc_rt.options import Outputs, Sampling, Source
@@ -28,7 +27,7 @@ from dc_rt.options import Outputs, Sampling, Source
 PATIENCE_SECONDS = 2.0
 
 
-class ChildJob:
+class ChildJob(Runs):
     """As `Job`, but the model is opened and run in another process, and `cancel` ends it within seconds."""
 
     def __init__(
@@ -63,27 +62,12 @@ class ChildJob:
             "save_folder": os.fspath(save_folder),
             "restart": restart,
         }
-        self._spool = Targets.of(Path(video), Path(save_folder), outputs).spool
-        self._listener = listener
+        super().__init__(Targets.of(Path(video), Path(save_folder), outputs).spool, listener)
         self._process: subprocess.Popen[str] | None = None
-        self._cancelled = threading.Event()
-        self._status: Status = "new"
-
-    @property
-    def status(self) -> Status:
-        """Where the job is."""
-        return self._status
-
-    @property
-    def is_resumable(self) -> bool:
-        """Whether something is kept that a run goes on from."""
-        return is_resumable(self._spool)
 
     def run(self) -> list[Path]:
         """Do it; returns and raises as `Job.run` does, and RuntimeError if the process ends without a word."""
-        if self._status != "new":
-            raise RuntimeError(f"this job is {self._status}: make another one to run it again")
-        self._status = "running"
+        self._begin()
         command = [sys.executable, "-m", "dc_rt.job.child"]
         # A group of its own, so that Ctrl-C on a terminal is for the parent to hear.
         self._process = subprocess.Popen(
@@ -107,11 +91,6 @@ class ChildJob:
             timer = threading.Timer(PATIENCE_SECONDS, process.kill)
             timer.daemon = True
             timer.start()
-
-    def discard(self) -> None:
-        """Throw away what an unfinished run keeps. Raises `UserError` while one is at it."""
-        if self._spool.is_dir():
-            SpoolLock(self._spool).delete()
 
     def _events(self, process: subprocess.Popen[str]) -> Iterator[Event]:
         with suppress(BrokenPipeError):

@@ -42,7 +42,37 @@ class JobCancelled(Exception):
     """`Job.cancel` was called; what was done is kept, and the next run resumes it."""
 
 
-class Job:
+class Runs:
+    """What a job is outside of its run, wherever that is: it runs once, and may leave a spool."""
+
+    def __init__(self, spool: Path, listener: Listener | None) -> None:
+        self._spool = spool
+        self._listener = listener
+        self._cancelled = threading.Event()
+        self._status: Status = "new"
+
+    @property
+    def status(self) -> Status:
+        """Where the job is."""
+        return self._status
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether something is kept that a run resumes."""
+        return is_resumable(self._spool)
+
+    def discard(self) -> None:
+        """Throw away what an unfinished run keeps. Raises `UserError` while one is at it."""
+        if self._spool.is_dir():
+            SpoolLock(self._spool).delete()
+
+    def _begin(self) -> None:
+        if self._status != "new":
+            raise RuntimeError(f"this job is {self._status}: make another one to run it again")
+        self._status = "running"
+
+
+class Job(Runs):
     """The depth of one video, from file to files. It runs once; a new job of the same resumes what it left."""
 
     def __init__(
@@ -78,22 +108,10 @@ class Job:
         check_batch([self._targets])
         self._targets.check(self.outputs.overwrite)
         self._restart = restart
-        self._listener = listener
-        self._cancelled = threading.Event()
-        self._status: Status = "new"
-
-    @property
-    def status(self) -> Status:
-        """Where the job is."""
-        return self._status
-
-    @property
-    def is_resumable(self) -> bool:
-        """Whether something is kept that a run goes on from."""
-        return is_resumable(self._targets.spool)
+        super().__init__(self._targets.spool, listener)
 
     def run(self) -> list[Path]:
-        """Do it, going on where an earlier run was.
+        """Do it, resuming what an earlier run left.
 
         Returns:
             The files and folders of frames that were written, `NAME.json` last.
@@ -103,9 +121,7 @@ class Job:
             OSError: the disk refuses; what was done is kept, and the next run resumes it.
             JobCancelled: `cancel` was called.
         """
-        if self._status != "new":
-            raise RuntimeError(f"this job is {self._status}: make another one to run it again")
-        self._status = "running"
+        self._begin()
         self.model.engines.rearm()
         try:
             results = self._run()
@@ -130,11 +146,6 @@ class Job:
         """
         self._cancelled.set()
         self.model.engines.interrupt()
-
-    def discard(self) -> None:
-        """Throw away what an unfinished run keeps. Raises `UserError` while one is at it."""
-        if self._targets.spool.is_dir():
-            SpoolLock(self._targets.spool).delete()
 
     def _run(self) -> list[Path]:
         plan, targets = self.plan, self._targets
