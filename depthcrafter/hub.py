@@ -75,8 +75,8 @@ class Snapshot:
 class _Fault(Exception):
     """Why the hub gives nothing: the cause, and what to do about it; together a sentence."""
 
-    def __init__(self, cause: str, remedy: str) -> None:
-        super().__init__(f"{cause}; {remedy}.")
+    def __init__(self, cause: str, fix: str) -> None:
+        super().__init__(f"{cause}; {fix}.")
         self.cause = cause
 
 

@@ -218,7 +218,7 @@ def test_an_engine_that_a_machine_cannot_run_is_judged_unavailable(built):
     with pytest.raises(Unavailable) as error:
         tensorrt.Shared("rtx").check_validity(built / "denoiser.rtx.engine")
     assert re.search(r"cannot run .*denoiser.rtx.engine here \(.*cuda.*\)", error.value.reason)
-    assert "driver" in error.value.remedy
+    assert "driver" in error.value.fix
 
 
 def test_weights_are_not_streamed_that_were_not_built_for_it(built):
@@ -278,13 +278,13 @@ def advice(offload="none", one_size=False, low_memory=False, streamable=False):
 
 
 def test_a_full_gpu_is_one_sentence_that_says_what_to_try():
-    sentence = str(cuda.OutOfMemory("the workspace of denoiser.rtx.engine", remedy=advice().on_workspace("denoiser")))
-    for remedy in (
+    sentence = str(cuda.OutOfMemory("the workspace of denoiser.rtx.engine", fix=advice().on_workspace("denoiser")))
+    for fix in (
         "window_size or max_res",
         "cpu_offload='model'",
         "dc-export onnx --target tensorrt --low-memory",
     ):
-        assert remedy in sentence
+        assert fix in sentence
     assert sentence.count(". ") == 0
     assert sentence.endswith(".")
 
@@ -314,7 +314,7 @@ def test_a_full_gpu_is_advised_what_can_help_it_alone(given, what, expected, abs
 
 
 def test_memory_of_the_computer_is_not_called_that_of_the_gpu():
-    assert "The computer's memory does not suffice" in str(cuda.OutOfMemory("frames of denoiser.engine", "computer"))
+    assert "The computer has too little memory" in str(cuda.OutOfMemory("frames of denoiser.engine", "computer"))
 
 
 def test_the_advice_knows_how_a_set_is_built_and_run(built):
@@ -439,7 +439,7 @@ def test_memory_that_does_not_suffice_is_told_in_a_sentence(tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "g.onnx")
     engine = OnnxEngine(tmp_path / "g.onnx")
     assert engine(size=np.array([3]))["out"].shape == (3,)
-    with pytest.raises(UserError, match=r"The memory does not suffice to run g.onnx .*; try .*window_size"):
+    with pytest.raises(UserError, match=r"There is not enough memory to run g.onnx .*; try .*window_size"):
         engine(size=np.array([2**50]))
 
 

@@ -323,12 +323,12 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
 
 def _failure(status: int, graph: str, log: Path, manifest: Manifest, settings: Settings) -> str:
     """What happened to the process that was to build `graph`, where its log is, and what to try."""
-    remedy = "try a profile of fewer frames or pixels (--profile)"
+    fix = "try a profile of fewer frames or pixels (--profile)"
     if status == DISK_IS_FULL:
         return f"Building {graph} with {settings.library} has filled the disk of {log.parent}; {FREE_SPACE}."
     if -status == getattr(signal, "SIGKILL", None):
         what = "was killed, as a system does when its memory runs out"
-        remedy = f"close other programs, or {remedy}"
+        fix = f"close other programs, or {fix}"
     else:
         text = log.read_text(errors="replace").strip() if log.is_file() else ""
         # Later errors follow from the first; an error of ours or of Python's is the last line.
@@ -338,12 +338,12 @@ def _failure(status: int, graph: str, log: Path, manifest: Manifest, settings: S
         reason = f" ({errors[0]})" if errors else ""
         what = f"died of {signal.Signals(-status).name}{reason}" if status < 0 else f"failed{reason}"
         if manifest.target != "tensorrt":
-            remedy = "export the graphs in a form that it is made for (dc-export onnx --target tensorrt)"
+            fix = "export the graphs in a form that it is made for (dc-export onnx --target tensorrt)"
         elif settings.workspace is not None:
-            remedy = f"raise --workspace, or {remedy}"
+            fix = f"raise --workspace, or {fix}"
         else:
-            remedy += ", or export the graphs again (dc-export onnx --target tensorrt)"
-    return f"Building {graph} with {settings.library} {what}; its log is {log}: {remedy}."
+            fix += ", or export the graphs again (dc-export onnx --target tensorrt)"
+    return f"Building {graph} with {settings.library} {what}; its log is {log}: {fix}."
 
 
 def _memory(log: Path) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a disk or an installation refuses, in a sentence: what is wrong, and what mends it."""
+"""What a disk or an installation refuses, in a sentence: what is wrong, and the fix."""
 
 from __future__ import annotations
 

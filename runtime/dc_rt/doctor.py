@@ -83,7 +83,7 @@ def _tensorrt() -> Finding:
         found = ", ".join(f"{LIBRARY_NAMES[flavour]} {load_library(flavour).__version__}" for flavour in installed)
         gpu = find_gpu()
     except Unavailable as error:
-        return Finding(False, "tensorrt", f"{found}, but {error.reason}", error.remedy)
+        return Finding(False, "tensorrt", f"{found}, but {error.reason}", error.fix)
     return Finding(True, "tensorrt", f"{found} on {gpu}")
 
 
@@ -135,7 +135,7 @@ def _variant(folder: Path, manifest: Manifest, flavour: str, used: str) -> Findi
         else:
             manifest.check_contents(folder)
     except Unavailable as error:
-        return Finding(False, "engines", f"{found}: not used, as {error.reason}", error.remedy)
+        return Finding(False, "engines", f"{found}: not used, as {error.reason}", error.fix)
     except UserError as error:
         return Finding(False, "engines", found, error.sentence)
     return Finding(True, "engines", found, used)

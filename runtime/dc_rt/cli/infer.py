@@ -114,7 +114,7 @@ def _leave(job: Job) -> None:
 
 
 def _succeeds(video: Path, step: Callable[[], None]) -> bool:
-    """Whether a step of one video's goes well; if not, it is said why, and the other videos can be gone on with."""
+    """Whether a step of one video's goes well; if not, it is said why, and the other videos are run."""
     try:
         step()
         return True

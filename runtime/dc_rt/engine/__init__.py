@@ -236,13 +236,13 @@ def _open_backend(backend: str) -> OpenEngines:
             loaded: OpenEngines = plugin.load()
         except Exception as error:  # another package's code, which may raise anything
             package = plugin.dist.name if plugin.dist else ""
-            remedy = (
+            fix = (
                 f"install what it needs with `{install_command('export')}`"
                 if package == PACKAGE
                 else f"update or reinstall the package {package} that adds it"
             )
             raise UserError(
-                f"The {backend} backend cannot be imported ({error}); {remedy}, or use {option('backend', 'auto')}."
+                f"The {backend} backend cannot be imported ({error}); {fix}, or use {option('backend', 'auto')}."
             ) from error
         return loaded
     raise UserError(

@@ -1,4 +1,4 @@
-"""Whether the TensorRT engines of a set can run here; if not, why, and which command mends it.
+"""Whether the TensorRT engines of a set can run here; if not, why, and which command is the fix.
 
 Nothing is deserialised to find out: the manifest says what the engines were built with and for.
 """
@@ -24,12 +24,12 @@ MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 
 
 class Unavailable(UserError):
-    """TensorRT cannot run an engine set here: `reason`, a clause that goes on from "as", and what mends it."""
+    """TensorRT cannot run an engine set here: `reason`, a clause that goes on from "as", and the fix."""
 
-    def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(f"TensorRT cannot be used, as {reason}; {remedy}, or use {option('backend', 'onnx')}.")
+    def __init__(self, reason: str, fix: str) -> None:
+        super().__init__(f"TensorRT cannot be used, as {reason}; {fix}, or use {option('backend', 'onnx')}.")
         self.reason = reason
-        self.remedy = remedy
+        self.fix = fix
 
 
 def choose_build(folder: Path, manifest: Manifest, named: bool) -> Manifest:
@@ -83,7 +83,7 @@ def check_library(folder: Path, manifest: Manifest, flavour: str) -> None:
     if build.platform != this_platform():
         raise Unavailable(f"this set's engines were built for {build.platform}, and this is {this_platform()}", again)
     if not find_spec(MODULES[flavour]):
-        reason, remedy = (
+        reason, fix = (
             f"this set's engines are for {library}, which is not",
             f"`{install_command(flavour)}`",
         )
@@ -91,9 +91,9 @@ def check_library(folder: Path, manifest: Manifest, flavour: str) -> None:
             if find_spec(MODULES[other]):
                 raise Unavailable(
                     f"{reason} installed but {LIBRARY_NAMES[other]} is",
-                    f"build some for that with `{_build_command(folder, other)}`, run {remedy}",
+                    f"build some for that with `{_build_command(folder, other)}`, run {fix}",
                 )
-        raise Unavailable(f"{reason} installed", f"run {remedy}")
+        raise Unavailable(f"{reason} installed", f"run {fix}")
     installed = load_library(flavour).__version__
     if version_numbers(build.version) != version_numbers(installed):
         raise Unavailable(

@@ -31,14 +31,14 @@ class CudaError(RuntimeError):
 
 
 class OutOfMemory(UserError):
-    """Memory does not suffice: that of `place`, "GPU" or "computer", for `purpose`.
+    """There is too little memory: that of `place`, "GPU" or "computer", for `purpose`.
 
-    What can be done about it depends on what runs and how: whoever knows gives another `remedy`.
+    What can be done about it depends on what runs and how: whoever knows gives another `fix`.
     """
 
-    def __init__(self, purpose: str, place: str = "GPU", remedy: str = "") -> None:
-        remedy = remedy or f"close what else uses the {place}'s memory"
-        super().__init__(f"The {place}'s memory does not suffice for {purpose}; {remedy}.")
+    def __init__(self, purpose: str, place: str = "GPU", fix: str = "") -> None:
+        fix = fix or f"close what else uses the {place}'s memory"
+        super().__init__(f"The {place} has too little memory for {purpose}; {fix}.")
         self.purpose = purpose
         self.place = place
 

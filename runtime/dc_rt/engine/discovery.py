@@ -231,7 +231,7 @@ def _obstacle(folder: Path, manifest: Manifest, wanted: Wanted, backend: str) ->
 
 
 def _refusal(candidates: Candidates, wanted: Wanted, backend: str) -> str:
-    """What is wrong with the preferred set, and what mends it, in a sentence."""
+    """What is wrong with the preferred set, and the fix, in a sentence."""
     preferred, manifest = next(iter(candidates.sets.items()))
     size = (wanted.height, wanted.width, wanted.window_size)
     remedies = []

@@ -30,23 +30,23 @@ class OnnxEngine:
         try:
             self._session = provider.open(str(path), settings)
         except Exception as error:  # ONNX Runtime has an exception class a status, without a common base
-            remedy = (
+            fix = (
                 f"check the options of {option('provider')}, update onnxruntime"
                 if provider.options
                 else "update onnxruntime"
             )
             raise UserError(
                 f"ONNX Runtime {ort.__version__} cannot open {path} ({first_line(error)}); "
-                f"{remedy}, or export the engine set again (dc-export onnx)."
+                f"{fix}, or export the engine set again (dc-export onnx)."
             ) from error
         if provider.name not in self._session.get_providers():
-            remedy = (
+            fix = (
                 f"install it again with what it needs (`{gpu_command()}`)"
                 if provider.name == CUDA
                 else f"install again what {option('provider')} needs"
             )
             raise UserError(
-                f"ONNX Runtime {ort.__version__} cannot load {provider.name} for {path}; {remedy}, or use "
+                f"ONNX Runtime {ort.__version__} cannot load {provider.name} for {path}; {fix}, or use "
                 f"{option('provider', 'cpu')}."
             )
         self._path = path
@@ -79,7 +79,7 @@ class OnnxEngine:
             if not re.search(r"out of memory|allocat", str(error), re.IGNORECASE):
                 raise
             raise UserError(
-                f"The memory does not suffice to run {self._path.name} ({first_line(error)}); "
+                f"There is not enough memory to run {self._path.name} ({first_line(error)}); "
                 f"try a smaller {option('window_size')} or {option('max_res')}, or {option('cpu_offload', 'model')}."
             ) from error
         return dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))

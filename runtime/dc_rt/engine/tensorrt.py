@@ -67,7 +67,7 @@ def open_engines(folder: Path, manifest: Manifest, cpu_offload: str) -> tuple[Op
 
 @dataclass(frozen=True)
 class Advice:
-    """What helps where the GPU's memory does not suffice: what a set and the way that it is run leave to be changed.
+    """What helps where the GPU's memory is too small: what a set and the way that it is run leave to be changed.
 
     Attributes:
         folder: of the set.
@@ -170,12 +170,12 @@ class Shared:
         if "MALFORMED_ENGINE" in found:
             raise UserError(f"{failure}; {self._again(path)}")
         if "cuda" in reason.lower():
-            remedy = "install a current NVIDIA driver"
+            fix = "install a current NVIDIA driver"
         elif "INSUFFICIENT_GPU_MEMORY" in found:
-            remedy = ", or ".join(self.advice.on_engines()) if self.advice else "build engines that need less"
+            fix = ", or ".join(self.advice.on_engines()) if self.advice else "build engines that need less"
         else:
-            remedy = self._again(path).removesuffix(".")
-        raise Unavailable(failure, remedy)
+            fix = self._again(path).removesuffix(".")
+        raise Unavailable(failure, fix)
 
     def deserialise(self, path: Path) -> Any:
         """The engine in `path`; raises `UserError` where TensorRT cannot."""
@@ -188,7 +188,7 @@ class Shared:
             self.raise_for(f"the weights of {path.name}", shortage, f"cannot load {path}", self._again(path))
         return engine
 
-    def raise_for(self, purpose: str, shortage: str, failure: str, remedy: str) -> NoReturn:
+    def raise_for(self, purpose: str, shortage: str, failure: str, fix: str) -> NoReturn:
         """Raise `UserError` for what TensorRT could not do: it gives its reason in its log alone.
 
         `shortage` is what helps where that is memory, which it lacked for `purpose`.
@@ -196,8 +196,8 @@ class Shared:
         if re.search(
             r"out ?of ?memory|could not be allocated|cudaErrorMemoryAllocation", str(self.logger.errors), re.I
         ):
-            raise cuda.OutOfMemory(purpose, remedy=shortage)
-        raise UserError(f"{LIBRARY_NAMES[self.flavour]} {failure} ({self.logger.reason}); {remedy}")
+            raise cuda.OutOfMemory(purpose, fix=shortage)
+        raise UserError(f"{LIBRARY_NAMES[self.flavour]} {failure} ({self.logger.reason}); {fix}")
 
     def _again(self, path: Path) -> str:
         return f"build the engines again with `dc-export build {path.parent} --flavour {self.flavour}`."
@@ -400,9 +400,9 @@ class TensorRtEngine:
             self._graph = None
 
     def _fail(self, failure: str) -> NoReturn:
-        remedy = f"use {option('backend', 'onnx')}, and report this with what `dc-rt doctor` prints."
+        fix = f"use {option('backend', 'onnx')}, and report this with what `dc-rt doctor` prints."
         purpose, shortage = f"running {self._path.name}", self._workspace_advice()
-        self._shared.raise_for(purpose, shortage, f"{failure} {self._path}", remedy)
+        self._shared.raise_for(purpose, shortage, f"{failure} {self._path}", fix)
 
 
 class RuntimeCache:
@@ -457,14 +457,14 @@ def write_cache(path: Path, contents: bytes) -> None:
 
 
 @contextmanager
-def _advised(remedy: str) -> Iterator[None]:
-    """Have memory of the GPU that does not suffice be told of with what helps."""
+def _advised(fix: str) -> Iterator[None]:
+    """Have a GPU with too little memory be told of with what helps."""
     try:
         yield
     except cuda.OutOfMemory as error:
-        if error.place != "GPU" or not remedy:
+        if error.place != "GPU" or not fix:
             raise
-        raise cuda.OutOfMemory(error.purpose, remedy=remedy) from error
+        raise cuda.OutOfMemory(error.purpose, fix=fix) from error
 
 
 def _not_streamable(folder: Path, flavour: str) -> UserError:

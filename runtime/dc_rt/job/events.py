@@ -87,7 +87,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Cancelled:
-    """The job was cancelled; `is_resumable` if something is kept that another run goes on from."""
+    """The job was cancelled; `is_resumable` if something is kept that another run resumes."""
 
     is_resumable: bool
 
@@ -99,7 +99,7 @@ class Failed:
     Attributes:
         sentence: what is wrong and the fix, with its options marked (`dc_rt.errors.option`); of a bug, what it is.
         is_bug: whether it is a fault of this program's own.
-        is_resumable: whether something is kept that another run goes on from.
+        is_resumable: whether something is kept that another run resumes.
     """
 
     sentence: str

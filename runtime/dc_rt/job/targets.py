@@ -117,7 +117,7 @@ class Targets:
         except OSError as error:
             raise _unwritable(self.frame_folder, error) from error
         folders = [path for path in foreign if path.is_dir() and not path.is_symlink()]
-        kept = ", and the same command goes on from what was done" if at_the_end else ""
+        kept = ", and the same command resumes it" if at_the_end else ""
         if folders:
             raise UserError(f"{folders[0]} is a folder where a file is to be written; move it away{kept}.")
         if foreign and not overwrite:

@@ -19,7 +19,7 @@ def _unnamed_kind(kinds: Any, value: int) -> Any:
 
 
 # FFmpeg attaches kinds of side data to frames that PyAV 18 has no name for (a photo's EXIF is one), and it then raises
-# an error instead of giving any of them. PyAV 19 mends it in the same way.
+# an error instead of giving any of them. PyAV 19 fixes it in the same way.
 if "_missing_" not in vars(av.sidedata.sidedata.Type):
     av.sidedata.sidedata.Type._missing_ = classmethod(_unnamed_kind)  # type: ignore[assignment]
 
