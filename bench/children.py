@@ -1,27 +1,24 @@
-"""Work in a process of its own: a fresh Python calls our functions, with JSON in and JSON out.
+"""Work in a process of its own: a fresh Python calls our functions.
 
-A child shares no threads, no memory and no GPU with others, its largest memory is its own, and it may die. A call is a
-line on its standard input, `{"function": "package.module:name", "arguments": [...]}`, and gives a line on its standard
-output, `{"result": ...}` or `{"error": "..."}`. What it prints goes to standard error as it comes. A function's
-annotations say what JSON has no words for: dataclasses, paths, tuples, numbers as keys. State stays in the child's
-modules, from call to call.
+A child shares no threads, no memory and no GPU with others, its largest memory is its own, and it may die. A call is
+pickled to its standard input, a function by its name; its result, or what went wrong, to its standard output. What it
+prints goes to standard error as it comes. State stays in the child's modules, from call to call.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
-import json
 import os
+import pickle
 import queue
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from types import NoneType, TracebackType
-from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, cast
 
 from dc_rt.errors import UserError
 
@@ -51,7 +48,7 @@ class Child:
     def __init__(self, seconds: float | None = None, environment: Mapping[str, str] | None = None) -> None:
         self._seconds = seconds
         self._environment = os.environ | (environment or {})
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def call(self, function: Callable[..., R], *arguments: Any) -> R:
         """What `function(*arguments)` gives in the child; it must be one that a module has by its name.
@@ -61,8 +58,9 @@ class Child:
         """
         if self._process is None:
             command = [sys.executable, "-m", "bench.children"]
-            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-            self._process = subprocess.Popen(command, env=self._environment, **pipes)
+            self._process = subprocess.Popen(
+                command, env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -71,25 +69,23 @@ class Child:
         if self._seconds is not None:
             timer.start()
         try:
-            request = {"function": _name(function), "arguments": arguments}
-            process.stdin.write(json.dumps(request, default=_plain) + "\n")
+            pickle.dump((_name(function), arguments), process.stdin)
             process.stdin.flush()
-            line = process.stdout.readline()
-        except OSError:  # it has ended, and reads no more
-            line = ""
+            result, error = pickle.load(process.stdout)
+            answered = True
+        except (OSError, EOFError, pickle.UnpicklingError):  # it has ended, between two calls or within an answer
+            answered = False
         hung = timer.finished.is_set()
         timer.cancel()
-        if not line:
+        if not answered:
             self._process = None
             status = process.wait()
             if hung:
                 raise ChildFailed(f"it took over {self._seconds:.0f} s", "hung")
             raise ChildFailed(f"its process ended with status {status}", "died")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise ChildFailed(answer["error"], "failed")
-        result: R = _typed(_hints(function).get("return", Any), answer["result"])
-        return result
+        if error:
+            raise ChildFailed(error, "failed")
+        return cast("R", result)
 
     def close(self) -> None:
         """Let the process end, which it does between two calls."""
@@ -171,56 +167,20 @@ def _name(function: Callable[..., Any]) -> str:
     return f"{module}:{function.__qualname__}"
 
 
-def _plain(value: Any) -> Any:
-    """A dataclass or a path as JSON can hold it."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"A child can neither be given nor give {type(value).__name__}.")
-
-
-def _typed(kind: Any, value: Any) -> Any:
-    """The value, as JSON gave it, of the type that an annotation says."""
-    origin, within = get_origin(kind), get_args(kind)
-    if value is None or kind in (Any, NoneType) or origin is Literal:
-        return value
-    if NoneType in within:
-        return _typed(within[0], value)
-    if origin is tuple and Ellipsis not in within:
-        return tuple(_typed(each, item) for each, item in zip(within, value, strict=True))
-    if isinstance(value, list):
-        return (tuple if origin is tuple else list)(_typed(within[0], item) for item in value)
-    if origin:  # a mapping
-        return {_typed(within[0], key): _typed(within[1], item) for key, item in value.items()}
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints = get_type_hints(kind)
-        return kind(**{name: _typed(hints[name], item) for name, item in value.items()})
-    return kind(value)
-
-
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    return get_type_hints(function) if hasattr(function, "__annotations__") else {}
-
-
 def _serve() -> None:
     """The child: call what it is asked to until nothing more comes."""
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            module, name = request["function"].split(":")
-            function = getattr(importlib.import_module(module), name)
-            kinds = [kind for each, kind in _hints(function).items() if each != "return"]
-            arguments = request["arguments"]
-            if kinds:
-                arguments = [_typed(kind, value) for kind, value in zip(kinds, arguments, strict=False)]
-            answer = json.dumps({"result": function(*arguments)}, default=_plain)
-        except (Exception, SystemExit) as error:
-            answer = json.dumps({"error": sentence(error)})
-        answers.write(answer + "\n")
-        answers.flush()
+    with suppress(EOFError):
+        while True:
+            name, arguments = pickle.load(sys.stdin.buffer)
+            try:
+                module, name = name.split(":")
+                answer = pickle.dumps((getattr(importlib.import_module(module), name)(*arguments), None))
+            except (Exception, SystemExit) as error:
+                answer = pickle.dumps((None, sentence(error)))
+            answers.write(answer)
+            answers.flush()
 
 
 if __name__ == "__main__":
