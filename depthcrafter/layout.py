@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -37,36 +37,24 @@ class CheckpointConfig:
     dtype: str = "float32"
 
 
+# Small enough to ship and to test with.
+_TINY = CheckpointConfig(
+    unet_channels=(32, 32, 32, 64),
+    unet_layers=1,
+    unet_heads=(1, 2, 2, 2),
+    time_ids_dim=32,
+    vae_channels=(32, 32, 32, 32),
+    vae_layers=1,
+    clip_hidden=64,
+    clip_intermediate=128,
+    clip_layers=2,
+    clip_heads=2,
+    embedding_dim=64,
+)
 CONFIGS = {
-    # Small enough to ship and to test with.
-    "tiny": CheckpointConfig(
-        unet_channels=(32, 32, 32, 64),
-        unet_layers=1,
-        unet_heads=(1, 2, 2, 2),
-        time_ids_dim=32,
-        vae_channels=(32, 32, 32, 32),
-        vae_layers=1,
-        clip_hidden=64,
-        clip_intermediate=128,
-        clip_layers=2,
-        clip_heads=2,
-        embedding_dim=64,
-    ),
+    "tiny": _TINY,
     # Trained by `depthcrafter.nano`, published in float16 as the original is.
-    "nano": CheckpointConfig(
-        unet_channels=(32, 32, 32, 64),
-        unet_layers=1,
-        unet_heads=(1, 2, 2, 2),
-        time_ids_dim=32,
-        vae_channels=(32, 32, 32, 32),
-        vae_layers=1,
-        clip_hidden=64,
-        clip_intermediate=128,
-        clip_layers=2,
-        clip_heads=2,
-        embedding_dim=64,
-        dtype="float16",
-    ),
+    "nano": replace(_TINY, dtype="float16"),
     # The real sizes, in float16 as the original publishes and runs them.
     "full": CheckpointConfig(
         unet_channels=(320, 640, 1280, 1280),

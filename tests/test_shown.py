@@ -21,7 +21,7 @@ from PIL import Image
 
 from dc_rt import DepthCrafter, UserError
 from dc_rt.engine.discovery import BUNDLED
-from dc_rt.media import Damage, Mp4Writer, Timeline, VideoInfo, probe, read_frames, read_numbered
+from dc_rt.media import Damage, Mp4Writer, Timeline, VideoInfo, probe, read_at_sizes, read_frames
 from dc_rt.media.timeline import timeline_of
 from dc_rt.media.write import fitting
 from job_helpers import choose, run_job
@@ -190,7 +190,7 @@ def test_frames_have_the_times_that_a_player_shows_them_at(
 ) -> None:
     path, times, seconds = clips[kind]
     source, damage = probe(path), Damage()
-    numbers = [number for number, _ in read_numbered(source, 64, 64, damage=damage)]
+    numbers = [number for number, _ in read_at_sizes(source, [(64, 64)], damage=damage)]
     assert numbers == list(range(len(times)))
     assert not damage.is_any
     assert source.timeline.seconds(numbers) == pytest.approx([float(time) for time in times], abs=6e-4)
@@ -425,7 +425,9 @@ def test_lost_frames_are_counted_and_leave_the_others_where_they_are(
 def test_a_lost_first_keyframe_moves_no_other_frame(tmp_path: Path) -> None:
     whole = write_clip(tmp_path / "whole.mp4", moving_gradient(80, 64, 96), 25, options={"bf": "2", "g": "30"})
     damage = Damage()
-    numbers = [n for n, _ in read_numbered(spoilt(whole, tmp_path / "clip.mp4", slice(0, 1)), 64, 96, damage=damage)]
+    numbers = [
+        n for n, _ in read_at_sizes(spoilt(whole, tmp_path / "clip.mp4", slice(0, 1)), [(64, 96)], damage=damage)
+    ]
     assert numbers == list(range(30, 80))
     assert (damage.num_lost, damage.num_frames) == (30, 80)
 
@@ -506,8 +508,8 @@ def test_a_photo_that_is_cut_off_is_refused(tmp_path: Path, contents: bytes) -> 
 
 def test_every_n_th_frame_is_that_of_the_whole_video(whole: Path, tmp_path: Path) -> None:
     clip = spoilt(whole, tmp_path / "clip.mp4", slice(6, 8))
-    every_third = dict(read_numbered(clip, 64, 96, stride=3))
-    expected = dict(read_numbered(whole, 64, 96, stride=3))
+    every_third = {n: frame for n, (frame,) in read_at_sizes(clip, [(64, 96)], stride=3)}
+    expected = {n: frame for n, (frame,) in read_at_sizes(whole, [(64, 96)], stride=3)}
     assert list(every_third) == [0, 1, 3, 4, 5, 6, 7, 8, 9]  # frame 6 is lost, and no other takes its place
     for number in (0, 1, 4, 5, 6, 7, 8, 9):  # frame 9 refers to the lost ones
         assert np.array_equal(every_third[number], expected[number])
@@ -517,9 +519,9 @@ COUNT = """
 import os, sys
 if len(sys.argv) > 2:
     os.sched_setaffinity(0, {0})
-from dc_rt.media import Damage, read_numbered
+from dc_rt.media import Damage, read_at_sizes
 damage = Damage()
-print([n for n, _ in read_numbered(sys.argv[1], 64, 64, damage=damage)], damage)
+print([n for n, _ in read_at_sizes(sys.argv[1], [(64, 64)], damage=damage)], damage)
 """
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Self
 
 from dc_rt.cli.terminal import can_redraw, say
@@ -74,9 +73,7 @@ class Progress(AbstractContextManager["Progress"]):
     def _show(self) -> None:
         raise NotImplementedError
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -2,7 +2,7 @@
 
 from dc_rt.media.colormap import inferno, to_uint8
 from dc_rt.media.decode import Damage
-from dc_rt.media.read import IMAGE_FOLDER_FPS, VideoInfo, probe, read_at_sizes, read_frames, read_numbered
+from dc_rt.media.read import IMAGE_FOLDER_FPS, VideoInfo, probe, read_at_sizes, read_frames
 from dc_rt.media.read_images import IMAGE_SUFFIXES, list_images
 from dc_rt.media.sizes import frame_stride, output_size
 from dc_rt.media.timeline import Timeline
@@ -25,6 +25,5 @@ __all__ = [
     "probe",
     "read_at_sizes",
     "read_frames",
-    "read_numbered",
     "to_uint8",
 ]

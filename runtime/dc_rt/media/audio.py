@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from itertools import chain
-from types import TracebackType
 from typing import Self
 
 from av.audio.stream import AudioStream
@@ -46,9 +45,7 @@ class AudioPackets:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._container:
             with suppress(OSError):
                 self._container.close()

@@ -107,25 +107,10 @@ def read_frames(
     start: int = 0,
     damage: Damage | None = None,
 ) -> Generator[NDArray[np.uint8], None, None]:
-    """The frames that `read_numbered` gives, without their numbers."""
-    with closing(read_numbered(video, height, width, stride, limit, start, damage)) as frames:
-        for _, frame in frames:
-            yield frame
-
-
-def read_numbered(
-    video: str | Path | VideoInfo,
-    height: int,
-    width: int,
-    stride: int = 1,
-    limit: int | None = None,
-    start: int = 0,
-    damage: Damage | None = None,
-) -> Generator[tuple[int, NDArray[np.uint8]], None, None]:
-    """The frames that `read_at_sizes` gives, at one size."""
+    """The frames that `read_at_sizes` gives, at one size and without their numbers."""
     with closing(read_at_sizes(video, [(height, width)], stride, limit, start, damage)) as frames:
-        for number, (frame,) in frames:
-            yield number, frame
+        for _, (frame,) in frames:
+            yield frame
 
 
 def read_at_sizes(
