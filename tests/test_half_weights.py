@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from dc_export.half_weights import store_half_weights
+from dc_export.rewrite.half_weights import store_half_weights
 
 
 def product(weight: np.ndarray) -> onnx.ModelProto:

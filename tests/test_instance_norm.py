@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from dc_export.instance_norm import use_instance_normalization
+from dc_export.rewrite.instance_norm import use_instance_normalization
 
 
 def group_norm(shape: tuple[int, ...], groups: int, rng: np.random.Generator) -> onnx.ModelProto:

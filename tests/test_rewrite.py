@@ -11,31 +11,39 @@ import torch
 
 from dc_export import export_onnx
 from dc_export.export import _save, _tidy, _trace
-from dc_export.graphs import GRAPH_SPECS, Denoiser, VaeDecoder, VaeEncoder
-from dc_export.rewrite import PIECES, prepare_for_tensorrt
+from dc_export.graphs import GRAPH_SPECS, ClipEncoder, Denoiser, VaeDecoder, VaeEncoder
+from dc_export.rewrite import LOW_MEMORY, ONNX, TENSORRT, rewrite_graph
+from dc_export.rewrite.graph import PIECES
 from dc_export.tensor_sizes import check_tensor_sizes, largest_shapes
 from dc_rt import UserError
 from dc_rt.engine import GRAPHS, Manifest, Profile, Range
 from depthcrafter import load_unet, load_vae
+from depthcrafter.checkpoint import load_feature_extractor
+from depthcrafter.layout import CONFIGS, build_image_encoder, build_unet, build_vae
 
 SMALL = Profile("small", Range(64, 128, 256), Range(64, 128, 256), Range(1, 8, 16))
 HUGE = Profile("huge", Range(64, 576, 4096), Range(64, 1024, 4096), Range(1, 110, 256))
 
 
 @pytest.fixture(scope="module")
-def traced(checkpoint):
-    """Three graphs in float32 as the exporter leaves them; the fourth has nothing that is sliced."""
+def networks(checkpoint):
+    """Three of the four in float32; the fourth has nothing that is sliced."""
     base, unet = checkpoint
-    modules = {
+    return {
         "denoiser": Denoiser(load_unet(unet)),
         "vae_encoder": VaeEncoder(load_vae(base, torch.float32)),
         "vae_decoder": VaeDecoder(load_vae(base, torch.float32)),
     }
-    return {graph: _trace(module, GRAPH_SPECS[graph], 64, 4) for graph, module in modules.items()}
 
 
 @pytest.fixture(scope="module")
-def rewritten(traced, tmp_path_factory):
+def traced(networks):
+    """Their graphs as the exporter leaves them."""
+    return {graph: _trace(network, GRAPH_SPECS[graph], 64, 4) for graph, network in networks.items()}
+
+
+@pytest.fixture(scope="module")
+def rewritten(networks, traced, tmp_path_factory):
     """Function (graph, low_memory) -> file of the rewritten graph."""
     folder = tmp_path_factory.mktemp("rewritten")
     files = {}
@@ -44,7 +52,7 @@ def rewritten(traced, tmp_path_factory):
         path = folder / f"{graph}-{low_memory}.onnx"
         if path not in files:
             model = traced[graph].clone()
-            prepare_for_tensorrt(model, low_memory)
+            rewrite_graph(model, networks[graph], graph, "tensorrt", low_memory)
             _tidy(model, GRAPH_SPECS[graph])
             files[path] = _save(model, path)
         return path
@@ -177,3 +185,69 @@ def test_a_target_that_cannot_be_is_one_sentence(checkpoint, tmp_path):
         with pytest.raises(UserError, match=message):
             export_onnx(*checkpoint, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("graph", "target", "op_type", "rule"),
+    [
+        ("denoiser", "tensorrt", "Attention", "decompose_attention must match 20 times in denoiser and found 19"),
+        ("denoiser", "tensorrt", "Split", "split_feed_forwards must match 30 times in denoiser and found 29"),
+        (
+            "denoiser",
+            "tensorrt",
+            "LayerNormalization",
+            r"slice_\w+ must match \d+ times in denoiser and found a part .* not LayerNormalization",
+        ),
+        ("vae_decoder", "onnx", "GroupNormalization", "use_instance_normalization must match 37 .* and found 36"),
+        ("vae_encoder", "onnx", "GroupNormalization", "use_instance_normalization must match 14 .* and found 13"),
+    ],
+)
+def test_a_graph_that_is_written_otherwise_ends_the_export_and_the_rule_is_named(
+    networks, traced, graph, target, op_type, rule
+):
+    model = traced[graph].clone()
+    # The last one, as another version of a library may write it.
+    [node for node in model.graph if node.op_type == op_type][-1].op_type = "Another"
+    with pytest.raises(UserError, match=rf"The rule {rule}.*diffusers [\d.]+ .*; install the versions") as caught:
+        rewrite_graph(model, networks[graph], graph, target)
+    assert "\n" not in str(caught.value)
+
+
+def test_residuals_that_are_blended_otherwise_are_found_missing(networks, traced):
+    """Not a * x + (1 - a) * (x + y), but the difference."""
+    model = traced["denoiser"].clone()
+    blend = next(
+        node
+        for node in model.graph
+        if node.op_type == "Add" and all(x.producer() and x.producer().op_type == "Mul" for x in node.inputs)
+    )
+    blend.op_type = "Sub"
+    with pytest.raises(UserError, match="blend_residuals must match 14 times in denoiser and found 13"):
+        rewrite_graph(model, networks["denoiser"], "denoiser", "tensorrt")
+
+
+def test_the_real_networks_have_what_their_layers_say(checkpoint):
+    """By hand: 16 transformers of two attentions and three feed-forwards each, 22 residual blocks in the UNet."""
+    config = CONFIGS["full"]
+    with torch.device("meta"):
+        vaes = build_vae(config), build_vae(config)
+        unet, encoder = build_unet(config), build_image_encoder(config)
+    networks = {
+        "denoiser": Denoiser.__new__(Denoiser),
+        "vae_encoder": VaeEncoder(vaes[0]),
+        "clip_encoder": ClipEncoder(encoder, load_feature_extractor(checkpoint[0])),
+    }
+    torch.nn.Module.__init__(networks["denoiser"])
+    networks["denoiser"].unet = unet.half()
+    found = {
+        graph: {rule.name: rule.matches(network) for rule in (*ONNX, *TENSORRT, *LOW_MEMORY)}
+        for graph, network in networks.items()
+    }
+    assert found["clip_encoder"].pop("decompose_attention") == 32
+    assert not any(found["clip_encoder"].values())
+    assert found["vae_encoder"]["use_instance_normalization"] == 22
+    assert found["denoiser"]["blend_residuals"] == 22
+    assert found["denoiser"]["split_feed_forwards"] == 48
+    assert found["denoiser"]["normalize_over_frames"] == 44
+    assert found["denoiser"]["slice_temporal_transformers"] == 10
+    assert found["denoiser"]["decompose_attention"] == 0

@@ -20,9 +20,7 @@ import torch
 from torch.export import Dim
 
 from dc_export.graphs import GRAPH_SPECS, ClipEncoder, Denoiser, Graph, VaeDecoder, VaeEncoder
-from dc_export.half_weights import store_half_weights
-from dc_export.instance_norm import use_instance_normalization
-from dc_export.rewrite import prepare_for_tensorrt
+from dc_export.rewrite import rewrite_graph
 from dc_export.staging import WEIGHTS, staged, swap
 from dc_export.targets import choose_settings
 from dc_export.tensor_sizes import check_tensor_sizes
@@ -140,11 +138,7 @@ def _export(
         module = loaders[graph]()
         report(f"[{number}/{len(GRAPHS)}] {graph}: tracing")
         traced = _trace(module, GRAPH_SPECS[graph], model.embedding_dim, model.latent_channels)
-        if target == "tensorrt":
-            prepare_for_tensorrt(traced, low_memory)
-        else:
-            use_instance_normalization(traced)
-            store_half_weights(traced)
+        rewrite_graph(traced, module, graph, target, low_memory)
         _tidy(traced, GRAPH_SPECS[graph])
         report(f"[{number}/{len(GRAPHS)}] {graph}: writing {len(traced.graph)} nodes")
         paths = _save(traced, folder / f"{graph}.onnx")

@@ -45,6 +45,7 @@ class VaeEncoder(nn.Module):
 
     def __init__(self, vae: AutoencoderKLTemporalDecoder) -> None:
         super().__init__()
+        vae.decoder = nn.Identity()  # this is the encoder alone
         self.vae = vae
 
     def forward(self, frames: Tensor, noise: Tensor) -> Tensor:
@@ -82,6 +83,9 @@ class VaeDecoder(nn.Module):
     def __init__(self, vae: AutoencoderKLTemporalDecoder) -> None:
         super().__init__()
         freeze_blenders(vae.decoder)
+        vae.encoder = nn.Identity()
+        middle = vae.decoder.mid_block  # one attention between two residual blocks, never run where there is one block
+        middle.attentions = middle.attentions[: len(middle.resnets) - 1]
         self.vae = vae
 
     def forward(self, latents: Tensor) -> Tensor:

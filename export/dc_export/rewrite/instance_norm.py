@@ -11,28 +11,25 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from dc_export.rewrite.graph import array_of, nodes_of, present, shape_of
 
-def use_instance_normalization(model: ir.Model) -> None:
+
+def use_instance_normalization(model: ir.Model) -> int:
     """Replace every `GroupNormalization` of a graph, as exported with its shapes, by what it is; in place."""
-    for number, node in enumerate([node for node in model.graph if node.op_type == "GroupNormalization"]):
-        x, weight, bias = node.inputs
-        assert x is not None
-        assert x.shape is not None
-        assert weight is not None
-        assert weight.shape is not None
-        assert weight.dtype is not None
-        groups, channels = node.attributes["num_groups"].as_int(), weight.shape[0]
-        assert isinstance(channels, int)
+    nodes = nodes_of(model, "GroupNormalization")
+    for number, node in enumerate(nodes):
+        x, weight, bias = (present(value) for value in node.inputs)
+        groups, scales = node.attributes["num_groups"].as_int(), array_of(weight)
+        channels = len(scales)
         epsilon = ir.AttrFloat32("epsilon", node.attributes["epsilon"].as_float())
         if groups == channels:
             added = [ir.Node("", "InstanceNormalization", [x, weight, bias], [epsilon])]
         else:
-            dtype = weight.dtype.numpy()
             constants = {
                 "groups": np.array([0, groups, -1]),
-                "ones": np.ones(groups, dtype),
-                "zeros": np.zeros(groups, dtype),
-                "per_channel": np.array([channels] + [1] * (len(x.shape) - 2)),
+                "ones": np.ones(groups, scales.dtype),
+                "zeros": np.zeros(groups, scales.dtype),
+                "per_channel": np.array([channels] + [1] * (len(shape_of(x)) - 2)),
             }
             values = {name: _initializer(model, f"norm_{number}_{name}", array) for name, array in constants.items()}
             cut = ir.Node("", "Reshape", [x, values["groups"]])
@@ -50,6 +47,7 @@ def use_instance_normalization(model: ir.Model) -> None:
         model.graph.insert_before(node, added)
         output.replace_all_uses_with(result, replace_graph_outputs=True)
         model.graph.remove(node, safe=True)
+    return len(nodes)
 
 
 def _initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
