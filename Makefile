@@ -44,8 +44,6 @@ PYTHON_GPU ?=
 GPU_CHECK_FLAGS ?=
 
 ENGINES = engines/$(MODEL)-$(PROFILE)$(if $(LOW_MEMORY),-low-memory)
-TRACED = $(addprefix export/dc_export/,graphs.py export.py rewrite.py) depthcrafter/unet.py $(TRACED_$(MODEL))
-TRACED_nano = $(wildcard runtime/dc_rt/bundled/checkpoint/*/*)
 CHECKPOINT_depthcrafter = --base stabilityai/stable-video-diffusion-img2vid-xt --unet tencent/DepthCrafter
 CHECKPOINT_nano = --base nano --unet nano
 CHECKPOINT_random-full = --base random:full --unet random:full
@@ -110,13 +108,11 @@ format: $(DEV)/.installed  ## Format the code.
 	$(DEV)/bin/ruff format .
 	$(DEV)/bin/ruff check --fix .
 
-engines: $(ENGINES)/manifest.json $(DEV)/.installed  ## Make TensorRT engines from a checkpoint: MODEL=, PROFILE=, FLAVOUR=, LOW_MEMORY=1.
-	$(DEV)/bin/dc-export build $(ENGINES) --flavour $(FLAVOUR) --profile $(PROFILE) $(if $(LOW_MEMORY),--low-memory) $(BUILD_FLAGS)
-
-# The graphs are exported anew when what exports them has changed; which engines to build anew, dc-export build knows.
-$(ENGINES)/manifest.json: $(TRACED) | $(DEV)/.installed
+# Both commands know what is up to date, and make the rest.
+engines: $(DEV)/.installed  ## Make TensorRT engines from a checkpoint: MODEL=, PROFILE=, FLAVOUR=, LOW_MEMORY=1.
 	$(DEV)/bin/dc-export onnx $(CHECKPOINT_$(MODEL)) --target tensorrt --precision fp16 --profile $(PROFILE) --name $(MODEL) \
 		$(if $(LOW_MEMORY),--low-memory) --out $(ENGINES)
+	$(DEV)/bin/dc-export build $(ENGINES) --flavour $(FLAVOUR) --profile $(PROFILE) $(if $(LOW_MEMORY),--low-memory) $(BUILD_FLAGS)
 
 gpu-check: $(if $(PYTHON_GPU),,$(DEV)/.installed)  ## Check and time engines on this machine's GPU: PYTHON_GPU=, GPU_CHECK_FLAGS=.
 	PYTHONPATH="$(CURDIR)/runtime:$(CURDIR)/export:$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" \

@@ -36,6 +36,7 @@ EXPORT_TESTS = (
     "test_half_weights.py",
     "test_hub.py",
     "test_instance_norm.py",
+    "test_made_from.py",
     "test_nano.py",
     "test_reference.py",
     "test_resize.py",

@@ -18,7 +18,6 @@ from bench.gpu_check.check import CHECKS, FAILED, MEASURED, MISSED, PASSED, SKIP
 from bench.parity.compare import compare
 from bench.speed.backends import EAGER, wrap
 from dc_rt.engine import GRAPHS, Manifest, Profile, Range
-from dc_rt.engine.discovery import BUNDLED
 from dc_rt.options import Sampling
 
 ROOT = Path(__file__).parents[1]
@@ -222,20 +221,6 @@ def test_a_missed_target_is_exit_status_1_and_is_written(half, tmp_path):
 def test_a_process_that_dies_says_so():
     with pytest.raises(ChildFailed, match="status 7"):
         apart(os._exit, 7)
-
-
-def test_graphs_are_exported_anew_when_what_makes_them_has_changed(tmp_path, monkeypatch):
-    check = gpu_check.DRY_CHECKS["nano"]
-    folder = shutil.copytree(BUNDLED, tmp_path / "set")
-    assert not gpu_check.is_up_to_date(check, folder)
-    gpu_check.stamp_file(folder).write_text(gpu_check.sources_hash(check))
-    assert gpu_check.is_up_to_date(check, folder)
-    assert not gpu_check.is_up_to_date(dataclasses.replace(check, profile="1024x576"), folder)
-    with monkeypatch.context() as patched:
-        patched.setattr(gpu_check, "versions", lambda packages: dict.fromkeys(packages, "0.1"))
-        assert not gpu_check.is_up_to_date(check, folder)
-    (folder / "denoiser.onnx").unlink()
-    assert not gpu_check.is_up_to_date(check, folder)
 
 
 def test_a_file_is_named_after_the_gpu():

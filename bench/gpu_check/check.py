@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -56,7 +55,7 @@ from bench.speed.worker import Task
 from dc_export.build import choose_flavour
 from dc_export.profiles import load_profile
 from dc_rt import DepthCrafter
-from dc_rt.engine import GRAPHS, MANIFEST, EngineSet, Manifest, load_engines
+from dc_rt.engine import GRAPHS, EngineSet, Manifest, load_engines
 from dc_rt.engine.compatibility import Unavailable, find_gpu
 from dc_rt.engine.manifest import LIBRARY_NAMES
 from dc_rt.errors import UserError
@@ -74,12 +73,6 @@ GRAPH_TARGET = 1e-2
 # With inputs that no video has, rounding may show, but must not take over.
 EXTREMES_TARGET = 2e-2
 SPEED_TARGETS = {EAGER: 2.0, "compile": 1.3}
-
-# What graphs are made by: they are exported anew when any of it has changed.
-EXPORTER = ("export/dc_export/*.py", "depthcrafter/*.py", "engines/profiles.toml")
-# Those whose versions change what is exported.
-EXPORTER_PACKAGES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnx-ir")
-NANO = "runtime/dc_rt/bundled/checkpoint/*/*"
 
 PASSED, MISSED, FAILED, SKIPPED, MEASURED = "passed", "missed", "failed", "skipped", "measured"
 COLOURS = {PASSED: "green", MISSED: "red", FAILED: "red", SKIPPED: "yellow", MEASURED: ""}
@@ -156,16 +149,14 @@ def build_step(check: Check, folder: Path, given: bool, tell: Callable[[str], No
     rows = []
     if given:
         rows.append(Row("graphs", SKIPPED, note=f"those of {folder.name} are given"))
-    elif is_up_to_date(check, folder):
-        rows.append(Row("graphs", PASSED, note="kept, as nothing that they are made from has changed"))
     else:
         began = time.perf_counter()
-        (folder / MANIFEST).unlink(missing_ok=True)
+        before = _created(folder)
         source = ("--base", check.source, "--unet", check.source, "--name", check.name)
         form = ("--target", "tensorrt", "--precision", "fp16", "--profile", check.profile)
         _dc_export(tell, "onnx", *source, *form, "--out", folder)
-        stamp_file(folder).write_text(sources_hash(check) + "\n")
-        rows.append(Row("graphs", PASSED, f"{time.perf_counter() - began:.0f} s"))
+        kept = "kept, as nothing that they are made from has changed" if _created(folder) == before else ""
+        rows.append(Row("graphs", PASSED, f"{time.perf_counter() - began:.0f} s", note=kept))
     try:
         flavour, targets = choose_flavour("auto")
     except UserError as error:
@@ -180,31 +171,12 @@ def build_step(check: Check, folder: Path, given: bool, tell: Callable[[str], No
     return [*rows, Row("engines", PASSED, f"all {len(build.engines)}", note=f"{library}, for {', '.join(targets)}")]
 
 
-def sources_hash(check: Check) -> str:
-    """Of all that the graphs are made from and by. Not their times: a copied checkout has new ones."""
-    packages = versions(EXPORTER_PACKAGES)
-    digest = hashlib.sha256(json.dumps([check.source, check.profile, packages]).encode())
-    patterns = (*EXPORTER, NANO) if check.source == "nano" else EXPORTER
-    for path in sorted(path for pattern in patterns for path in ROOT.glob(pattern)):
-        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-def stamp_file(folder: Path) -> Path:
-    """Where the hash of what an exported set was made from is kept."""
-    return folder / "sources.sha256"
-
-
-def is_up_to_date(check: Check, folder: Path) -> bool:
-    """Whether the set in `folder` is whole and exported from and by what is here now."""
-    stamp = stamp_file(folder)
-    if not (stamp.exists() and stamp.read_text().strip() == sources_hash(check)):
-        return False
+def _created(folder: Path) -> str | None:
+    """When the graphs in a folder were exported; None where there are none."""
     try:
-        Manifest.read(folder).check_complete(folder)
+        return Manifest.read(folder).created
     except UserError:
-        return False
-    return True
+        return None
 
 
 def _dc_export(tell: Callable[[str], None], *arguments: str | Path) -> None:

@@ -63,9 +63,10 @@ def onnx(
     low_memory: Annotated[bool, typer.Option("--low-memory", help="For TensorRT: less memory, more time.")] = False,
     base_revision: BaseRevision = None,
     unet_revision: UnetRevision = None,
+    force: Annotated[bool, typer.Option("--force", help="Export graphs that are up to date too.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Export the four ONNX graphs and their manifest."""
+    """Export the four ONNX graphs and their manifest, unless they are there and up to date."""
     if unet == DEFAULT_UNET:
         console.print(f"{DEFAULT_UNET}: its licence allows academic, non-commercial use only.")
     _set_up(verbose)
@@ -91,6 +92,7 @@ def onnx(
         low_memory=low_memory,
         base_revision=checkpoint.base.revision,
         unet_revision=checkpoint.unet.revision,
+        force=force,
         report=report,
     )
     report(f"{out}: {manifest.model.name}, {manifest.precision}, profile {manifest.profile.name}{_peak_memory()}")

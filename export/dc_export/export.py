@@ -6,12 +6,12 @@ import contextlib
 import datetime
 import gc
 import hashlib
-import importlib.metadata
 import io
 import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from torch.export import Dim
 
 from dc_export.graphs import GRAPH_SPECS, ClipEncoder, Denoiser, Graph, VaeDecoder, VaeEncoder
+from dc_export.made_from import key_of, up_to_date, versions_of_the_exporter
 from dc_export.rewrite import rewrite_graph
 from dc_export.staging import WEIGHTS, staged, swap
 from dc_export.targets import choose_settings
@@ -56,9 +57,10 @@ def export_onnx(
     low_memory: bool = False,
     base_revision: str | None = None,
     unet_revision: str | None = None,
+    force: bool = False,
     report: Report = print,
 ) -> Manifest:
-    """Write the four graphs and the manifest of an engine set.
+    """Write the four graphs and the manifest of an engine set, unless they are there and up to date.
 
     All weights are here and checked before anything is traced or written. One network is in memory at a time. A set
     that is there already stays as it is until the new one is whole, whatever becomes of this; engines of graphs that
@@ -78,11 +80,13 @@ def export_onnx(
         low_memory: for TensorRT, trade time for memory.
         base_revision: branch, tag or commit of a base on the hub; its main branch unless given.
         unet_revision: likewise of the UNet.
+        force: export graphs that are up to date too.
         report: is told of every long step.
 
     Raises:
-        UserError: a checkpoint cannot be had or is not whole, there is no such precision, profile or target, a tensor
-            is too large for TensorRT at the profile's largest shape, or another process is working on the set.
+        UserError: a checkpoint cannot be had or is not whole, there is no such precision, profile or target, a network
+            is not written as the rules of `dc_export.rewrite` know it, a tensor is too large for TensorRT at the
+            profile's largest shape, or another process is working on the set.
         OSError: the disk refuses.
     """
     precision, sizes = choose_settings(target, precision, profile, low_memory)
@@ -91,6 +95,12 @@ def export_onnx(
         raise UserError(f"A model cannot be called {name!r}; give it another name (--name).")
     revisions = {"base_revision": base_revision, "unet_revision": unet_revision}
     checkpoint = find_checkpoint(base, unet, parts_for(precision), **revisions, report=report)
+    options = {"precision": precision, "profile": asdict(sizes), "target": target, "low_memory": low_memory}
+    made_from = key_of(checkpoint, name=name, base=_origin(base), unet=_origin(unet), **options)
+    folder = Path(out)
+    if not force and (found := up_to_date(folder, made_from)):
+        report("the graphs are up to date")
+        return found
     report("checking the weights")
     configs = check_checkpoint(checkpoint, parts_for(precision))
     embedding_dim, latent_channels = configs["image_encoder"].projection_dim, configs["vae"].latent_channels
@@ -104,9 +114,9 @@ def export_onnx(
         embedding_dim=embedding_dim,
         latent_channels=latent_channels,
     )
-    folder = Path(out)
     with staged(folder) as staging:
-        return swap(staging, folder, _export(checkpoint, model, staging, precision, sizes, target, low_memory, report))
+        manifest = _export(checkpoint, model, staging, precision, sizes, target, low_memory, report)
+        return swap(staging, folder, replace(manifest, made_from=made_from))
 
 
 def _export(
@@ -163,15 +173,6 @@ def _export(
         low_memory=low_memory,
         weights=weights.hexdigest(),
     )
-
-
-def versions_of_the_exporter() -> dict[str, str]:
-    """Of what made the graphs; without what is not installed, as this package itself where its checkout is run."""
-    versions = {}
-    for package in ("depthcrafter-rt", "torch", "diffusers", "transformers", "onnxscript", "onnx"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
 
 
 def _trace(module: torch.nn.Module, spec: Graph, embedding_dim: int, latent_channels: int) -> ir.Model:

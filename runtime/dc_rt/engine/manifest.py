@@ -159,6 +159,7 @@ class Manifest:
     that trades time for memory. `builds` has the TensorRT engines by flavour. `weights` is a hash of the checkpoint's
     weights, whatever the graphs' precision (see `dc_export.weights`): sets of equal ones are of one model. Sets that
     were exported before it was recorded have None, and are known to be of the same model as themselves alone.
+    `made_from` is a key of all that the graphs were made from and by (see `dc_export.made_from`).
     """
 
     model: Model
@@ -174,6 +175,7 @@ class Manifest:
     low_memory: bool = False
     builds: Mapping[str, Build] = field(default_factory=dict)
     weights: str | None = None
+    made_from: str | None = None
 
     @property
     def created_at(self) -> datetime.datetime:
@@ -329,6 +331,7 @@ def _manifest_from(record: dict[str, Any]) -> Manifest:
             if flavour in builds
         },
         weights=_sha256_from(record, "weights") if record.get("weights") is not None else None,
+        made_from=_sha256_from(record, "made_from") if record.get("made_from") is not None else None,
     )
     if manifest.flavour != "onnx":
         raise _Wrong(f"its flavour is {_shown(manifest.flavour)}, not 'onnx'")
