@@ -93,7 +93,7 @@ class DepthCrafterPipeline(StableVideoDiffusionPipeline):
             if latents is not None and overlap:
                 x[:, :overlap] = latents[:, -overlap:] + eps[:, :overlap] * sigmas[0]
             condition = (image_latents[:, start:end], embeddings[:, start:end])
-            x = SAMPLERS[sampling.sampler](self._denoiser(*condition, sampling), x, sigmas)
+            x = SAMPLERS[sampling.sampler].sample(self._denoiser(*condition, sampling), x, sigmas)
             latents = x if latents is None else _join(latents, x, overlap)
 
         assert latents is not None

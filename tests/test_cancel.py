@@ -70,7 +70,7 @@ def test_events_tell_a_run_from_the_plan_to_the_files(bundled, clip):
 def test_events_come_through_json_unchanged():
     events = [
         Planned("a b.mp4", 9, 64, 64, 24.0, 9, 64, 64, 24.0, 45, ("a note", "another")),
-        Resumed(3),
+        Resumed(3, 30),
         Progressed("read", 1, 0.5),
         WindowDone(7),
         Warned("It rains."),

@@ -21,7 +21,7 @@ from dc_rt.options import as_flag, flags_of, rules
         (Sampling, "steps", 0),
         (Sampling, "steps", 2.5),
         (Sampling, "steps", True),
-        (Sampling, "sampler", "heun"),
+        (Sampling, "sampler", "abacus"),
         (Sampling, "guidance_scale", float("nan")),
         (Sampling, "window_size", 0),
         (Sampling, "overlap", -1),
@@ -32,7 +32,7 @@ from dc_rt.options import as_flag, flags_of, rules
         (Source, "target_fps", 0),
         (Source, "target_fps", float("nan")),
         (Source, "max_res", 63),
-        (Source, "dataset", "kitti"),
+        (Source, "dataset", "abacus"),
         (Outputs, "overwrite", 1),
     ],
 )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dc_rt import Noise
+from dc_rt.sampler import SAMPLERS
 
 WINDOW, OVERLAP = 16, 5
 STRIDE = WINDOW - OVERLAP
@@ -71,3 +72,11 @@ def test_every_number_of_steps_is_the_references(model, reference, steps):
     frames = smooth_clip(4, 128, 64, seed=steps)
     expected = reference(frames, steps=steps, noise=Noise(6))
     assert_same_depth(np.stack(list(model(frames, steps=steps, noise=Noise(6)))), expected)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_is_the_references(model, reference, sampler):
+    frames = smooth_clip(14, 128, 64, seed=7)
+    options = {"steps": 3, "sampler": sampler, "guidance_scale": 1.2, "window_size": 8, "overlap": 3}
+    expected = reference(frames, noise=Noise(7), **options)
+    assert_same_depth(np.stack(list(model(frames, noise=Noise(7), **options))), expected)

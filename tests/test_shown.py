@@ -24,6 +24,7 @@ from dc_rt.engine.discovery import BUNDLED
 from dc_rt.media import Damage, Mp4Writer, Timeline, VideoInfo, probe, read_at_sizes, read_frames
 from dc_rt.media.timeline import timeline_of
 from dc_rt.media.write import fitting
+from dc_rt.outputs import all_outputs
 from job_helpers import choose, run_job
 from media_helpers import moving_gradient, write_clip, write_without_edges
 
@@ -127,7 +128,7 @@ def nano() -> DepthCrafter:
 
 def run(model: DepthCrafter, video: Path, folder: Path, **options: object) -> tuple[dict, list[str]]:
     """The record of a run with all outputs, and what it told."""
-    chosen = choose("npz", "exr", "png", **{**CHOSEN, **options})
+    chosen = choose(*all_outputs(), **{**CHOSEN, **options})
     told: list[str] = []
     run_job(model, video, folder, chosen, tell=told.append)
     return json.loads((folder / f"{video.stem}.json").read_text()), told

@@ -15,11 +15,12 @@ import pytest
 from command_helpers import assert_refused, contents, dc_rt, without_override
 from dc_rt import UserError
 from dc_rt.job.targets import Targets, check_batch
+from dc_rt.outputs import all_outputs
 from job_helpers import choose, run_job
 from media_helpers import moving_gradient, write_clip, write_image, write_images
 
 FAST = ("--num-denoising-steps", "1", "--window-size", "16", "--overlap", "5")
-EVERYTHING = choose("npz", "exr", "png", steps=1, window_size=16, overlap=5)
+EVERYTHING = choose(*all_outputs(), steps=1, window_size=16, overlap=5)
 PLAIN = choose(steps=1, window_size=16, overlap=5)
 
 

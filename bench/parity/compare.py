@@ -42,7 +42,7 @@ class Error:
 
     @classmethod
     def over(cls, errors: Sequence[Error]) -> Error:
-        """Of several runs at one place: chunks of a window, or both halves of a guided step."""
+        """Of several runs at one place: chunks of a window, or the evaluations of a step."""
         means, largest, scales = zip(*((error.mean, error.max, error.scale) for error in errors), strict=True)
         return cls(float(np.mean(means)), max(largest), float(np.mean(scales)))
 
@@ -101,16 +101,16 @@ def _run(
     around: Callable[[Place, Mapping[str, Array], Call], Float],
 ) -> Float:
     """Depth of `frames`, every run of a graph going through `around`, which is told where in the video it is."""
-    per_step = 2 if sampling.is_guided else 1
+    steps = [step for step, evaluations in enumerate(sampling.evaluations) for _ in range(evaluations)]
     denoised = 0
 
     def located(graph: str, inputs: Mapping[str, Array], run: Call) -> Float:
         nonlocal denoised
-        window, call = divmod(denoised, sampling.steps * per_step)
+        window, call = divmod(denoised, len(steps))
         if graph == "denoiser":
             denoised += 1
         # A window is decoded once all of its steps are done, and so counts as over by then.
-        place = Place(graph, window - (graph == "vae_decoder"), call // per_step)
+        place = Place(graph, window - (graph == "vae_decoder"), steps[call])
         return around(place, inputs, run)
 
     return np.stack(list(DepthCrafter(wrap(engines, located))(frames, sampling)))

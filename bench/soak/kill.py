@@ -21,10 +21,11 @@ from pathlib import Path
 
 from bench.clips import DEMO
 from bench.records import write_record
+from dc_rt.outputs import all_outputs
 
 OPTIONS = (
     *("--max-res", "64", "--num-denoising-steps", "1", "--window-size", "12", "--overlap", "4"),
-    *("--save-npz", "--save-exr", "--save-png"),
+    *("--outputs", ",".join(all_outputs())),
 )
 
 

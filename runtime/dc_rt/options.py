@@ -105,7 +105,9 @@ class Sampling(_Checked):
 
     steps: int = _option(5, "Denoising steps.", "--num-denoising-steps", "--num-inference-steps", least=1)
     sampler: str = _option("euler", "How the steps are taken.", choices=tuple(SAMPLERS))
-    guidance_scale: float = _option(1.0, "Classifier-free guidance; up to 1 there is none, above it a step costs two.")
+    guidance_scale: float = _option(
+        1.0, "Classifier-free guidance; up to 1 there is none, above it a step costs twice as much."
+    )
     window_size: int = _option(110, "Frames denoised together.", least=1)
     overlap: int = _option(25, "Frames that neighbouring windows share.", least=0)
     seed: int = _option(42, "Of the noise.", least=0, most=2**64 - 1)
@@ -125,8 +127,13 @@ class Sampling(_Checked):
 
     @property
     def is_guided(self) -> bool:
-        """Whether each step takes two evaluations."""
+        """Whether the denoiser is evaluated twice wherever the sampler asks for it once."""
         return self.guidance_scale > 1
+
+    @property
+    def evaluations(self) -> tuple[int, ...]:
+        """How often each step evaluates the denoiser, in every window: [steps]."""
+        return tuple((2 if self.is_guided else 1) * each for each in SAMPLERS[self.sampler].evaluations(self.steps))
 
 
 @dataclass(frozen=True)

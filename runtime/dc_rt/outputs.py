@@ -5,7 +5,8 @@ Any package can add one: `name = "module:row"` in its entry-point group `dc_rt.o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from dc_rt.media.results import OpenWriter
 
 PLUGINS = "dc_rt.outputs"
+_FRAME = re.compile(r"frame_\d{4,}")
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,14 @@ class Output:
         name: what `outputs` takes.
         suffix: of the file, after the video's name: `_depth.mp4`; of each frame's, with `is_frames`: `.exr`.
         help: what is written, in a phrase.
-        bytes_per_pixel: at most, in all its files.
+        bytes_per_pixel: at most, in all its files, but for headers.
         writer: "module:function" of what opens it, a `dc_rt.media.results.OpenWriter`: imported when it is used, so
             that listing outputs waits for no library.
         flag: an option of the command line's that adds it to the default ones, if there is one.
         is_default: whether it is written unless other outputs are asked for.
-        is_frames: whether it is a file a frame, in a folder that is called as the video is.
+        is_frames: whether it is a file a frame, in a folder that is called as the video is. They are named by
+            `frame_name`: by that a later run knows them.
+        takes_only_text: whether its library takes no names that are no text, as file systems do.
         needs: what of a frame is only read where it is asked for: "source", "audio".
     """
 
@@ -45,6 +49,7 @@ class Output:
     flag: str | None = None
     is_default: bool = False
     is_frames: bool = False
+    takes_only_text: bool = False
     needs: frozenset[str] = frozenset()
 
     def open_writer(self) -> OpenWriter:
@@ -53,7 +58,7 @@ class Output:
         return cast("OpenWriter", getattr(import_module(module), function))
 
 
-# Videos take well under a byte a pixel, all three of them; NPZ and EXR at most 4 each, compressed or not.
+# Videos take well under a byte a pixel, all three of them.
 _BUILT_IN = (
     Output(
         "depth.mp4",
@@ -80,11 +85,37 @@ _BUILT_IN = (
         is_default=True,
     ),
     Output("npz", ".npz", "depth, float32 [T,H,W]", 4, "dc_rt.media.results:npz", flag="--save-npz"),
-    Output("exr", ".exr", "a file a frame, channel Z", 4, "dc_rt.media.results:exr", flag="--save-exr", is_frames=True),
     Output(
-        "png", ".png", "a file a frame, 16-bit grey", 2, "dc_rt.media.results:png", flag="--save-png", is_frames=True
+        "exr",
+        ".exr",
+        "depth, a file a frame, float32 in channel Z",
+        4,
+        "dc_rt.media.results:exr",
+        flag="--save-exr",
+        is_frames=True,
+        takes_only_text=True,
+    ),
+    Output(
+        "png",
+        ".png",
+        "depth, a file a frame, 16-bit grey",
+        2,
+        "dc_rt.media.results:png",
+        flag="--save-png",
+        is_frames=True,
     ),
 )
+
+
+def frame_name(number: int, suffix: str) -> str:
+    """What the file of a frame is called, in an output of files a frame."""
+    return f"frame_{number:04d}{suffix}"
+
+
+def is_frame_name(name: str, suffixes: Collection[str]) -> bool:
+    """Whether `frame_name` calls a file so, with one of these suffixes."""
+    stem, dot, suffix = name.partition(".")
+    return f"{dot}{suffix}" in suffixes and _FRAME.fullmatch(stem) is not None
 
 
 @cache

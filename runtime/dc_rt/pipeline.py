@@ -73,7 +73,9 @@ def estimate_depth(
         slots = [(state.start + i) % sampling.window_size for i in range(len(embeddings))]
         eps = np.stack([noise.latent(slot, image_latents.shape[1:]) for slot in slots])
         denoise = _denoiser(graphs, image_latents[None], embeddings[None], sampling)
-        (latents,) = SAMPLERS[sampling.sampler](denoise, _start_from(eps, state.latents, sigmas[0])[None], sigmas)
+        (latents,) = SAMPLERS[sampling.sampler].sample(
+            denoise, _start_from(eps, state.latents, sigmas[0])[None], sigmas
+        )
         shared = len(state.latents)
         latents[:shared] = blend(state.latents, latents[:shared])
 

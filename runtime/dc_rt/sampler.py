@@ -5,20 +5,31 @@ After k-diffusion: a denoiser is a function, and a sampler is plain arithmetic o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 Array = TypeVar("Array", bound=Any)
 
 Denoise = Callable[[Array, Any], Array]
 """D(x; sigma) of Karras et al. (2022): the denoised latents, of the shape of x."""
 
-Sampler = Callable[[Denoise[Any], Any, Iterable[Any]], Any]
+
+class Sampler(NamedTuple):
+    """A way to take the steps.
+
+    Attributes:
+        sample: called with D(x; sigma), latents under noise of the first sigma, and the noise levels, falling to 0: of
+            NumPy in the runtime, Python's numbers in the reference. It may evaluate D at any level.
+        evaluations: how often it evaluates D in each of so many steps: what a run costs, and how far it is.
+    """
+
+    sample: Callable[[Denoise[Any], Any, Iterable[Any]], Any]
+    evaluations: Callable[[int], Sequence[int]]
 
 
 def sample_euler(denoise: Denoise[Array], x: Array, sigmas: Iterable[Any]) -> Array:
-    """Euler's method on the probability flow (Karras et al. 2022, algorithm 2 without churn).
+    """Euler's method on the probability flow (Karras et al. 2022, algorithm 1 without its correction).
 
     Args:
         denoise: D(x; sigma).
@@ -41,5 +52,5 @@ def guided(conditional: Denoise[Array], unconditional: Denoise[Array], scale: An
     return denoise
 
 
-SAMPLERS: Mapping[str, Sampler] = {"euler": sample_euler}
+SAMPLERS: Mapping[str, Sampler] = {"euler": Sampler(sample_euler, lambda steps: [1] * steps)}
 """By the name that the option `sampler` has."""

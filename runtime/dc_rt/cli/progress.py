@@ -31,9 +31,9 @@ class Progress(AbstractContextManager["Progress"]):
         match event:
             case Planned():
                 self._plan(event)
-            case Resumed(num_frames):
+            case Resumed(num_frames, num_evaluated):
                 say(f"  resumed after frame {num_frames} of an unfinished run")
-                self._total -= round(self._total * num_frames / self._frames)
+                self._total = num_evaluated + 2 * (self._frames - num_frames)
                 self._finished_frames = self._resumed = num_frames
             case Progressed(stage, num_frames):
                 self._done += num_frames * (stage in ("denoiser", "vae_encoder", "vae_decoder"))
@@ -41,7 +41,8 @@ class Progress(AbstractContextManager["Progress"]):
             case Warned(sentence):
                 say(f"  {sentence}")
             case Finished(files, num_frames, seconds):
-                self._show()
+                self._done = self._total
+                self._show(at_the_end=True)
                 self.close()
                 say(f"{num_frames} frames in {seconds:.1f} s, {1000 * seconds / num_frames:.0f} ms/frame")
                 for file in files:
@@ -70,7 +71,7 @@ class Progress(AbstractContextManager["Progress"]):
         rate = share * (self._frames - self._resumed) / elapsed if elapsed > 0 else 0.0
         return share, f"{self._finished_frames}/{self._frames} frames, {rate:.2f} frames/s, {left}"
 
-    def _show(self) -> None:
+    def _show(self, at_the_end: bool = False) -> None:
         raise NotImplementedError
 
     def __exit__(self, *_: object) -> None:
@@ -93,19 +94,19 @@ class Bar(Progress):
         """Leave the bar as it is."""
         self._bar.stop()
 
-    def _show(self) -> None:
+    def _show(self, at_the_end: bool = False) -> None:
         share, status = self._status()
         self._bar.update(self._task, completed=share, status=status)
 
 
 class Lines(Progress):
-    """Elsewhere (a log, a pipe): a plain line every few seconds."""
+    """Elsewhere (a log, a pipe): a plain line every few seconds, and at the end if there was one before."""
 
     _last = 0.0
 
-    def _show(self) -> None:
+    def _show(self, at_the_end: bool = False) -> None:
         now = time.perf_counter()
-        if now - max(self._last, self._began) >= PLAIN_SECONDS:
+        if now - max(self._last, self._began) >= PLAIN_SECONDS or (at_the_end and self._last):
             self._last = now
             share, status = self._status()
             say(f"{100 * share:3.0f} %  {status}")

@@ -16,7 +16,7 @@ class Planned:
         video: its path.
         source_frames, source_height, source_width, source_fps: of the video, as a player shows it.
         num_frames, height, width, fps: of the results.
-        num_evaluated: frames that go through the denoiser in all: every window's, every step, twice with guidance.
+        num_evaluated: frames that go through the denoiser in all: every window's, at every evaluation of every step.
         notes: what is to be said of the video.
     """
 
@@ -35,9 +35,10 @@ class Planned:
 
 @dataclass(frozen=True)
 class Resumed:
-    """An unfinished run is resumed after its first `num_frames` frames."""
+    """An unfinished run is resumed after its first `num_frames` frames; `num_evaluated` as planned, of what is left."""
 
     num_frames: int
+    num_evaluated: int
 
 
 @dataclass(frozen=True)

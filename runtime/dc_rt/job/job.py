@@ -157,7 +157,9 @@ class Job(Runs):
             targets.remember_moves()
             clock.take_up(spool.progress.notes)
             if spool.state or spool.progress.complete:
-                self._tell(events.Resumed(spool.state.start if spool.state else spool.num_frames))
+                done = spool.state.start if spool.state else spool.num_frames
+                left = plan.num_evaluated(self.sampling, done) if spool.state else 0
+                self._tell(events.Resumed(done, left))
             if not spool.progress.complete:
                 _check_space(targets.save_folder, plan, self.outputs, spool)
                 self._run_model(spool, clock)

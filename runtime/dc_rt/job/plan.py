@@ -51,10 +51,13 @@ class Plan:
         profile.check_size(self.height, self.width)
         profile.check_window(sampling.window_size)
 
+    def num_evaluated(self, sampling: Sampling, after: int = 0) -> int:
+        """Frames that go through the denoiser in the windows from frame `after` on, counted at every evaluation."""
+        windows = plan_windows(self.num_frames, sampling.window_size, sampling.overlap)
+        return sum(sampling.evaluations) * sum(end - start for start, end in windows if start >= after)
+
     def described(self, sampling: Sampling) -> Planned:
         """The plan as an event."""
-        windows = plan_windows(self.num_frames, sampling.window_size, sampling.overlap)
-        evaluations = sampling.steps * (2 if sampling.is_guided else 1)
         return Planned(
             text(self.video.path),
             self.video.num_frames,
@@ -65,7 +68,7 @@ class Plan:
             self.height,
             self.width,
             float(self.fps),
-            evaluations * sum(end - start for start, end in windows),
+            self.num_evaluated(sampling),
             self.video.notes,
         )
 

@@ -15,12 +15,12 @@ from dc_rt.errors import UserError, option
 from dc_rt.job.plan import Plan
 from dc_rt.job.record import Clock
 from dc_rt.job.spool import Spool
-from dc_rt.job.targets import is_frame
 from dc_rt.job.threads import Behind, ahead
 from dc_rt.media import read_at_sizes
 from dc_rt.media.audio import AudioPackets
 from dc_rt.media.results import Result, ResultFrame
 from dc_rt.options import Outputs
+from dc_rt.outputs import is_frame_name
 
 # Frames between the reader, the writers and what is between them: enough to even out, little beside a window.
 READ_AHEAD = 16
@@ -113,7 +113,7 @@ def _move_frames(source: Path, target: Path) -> None:
     frames = sorted(source.iterdir())
     suffixes = {frame.suffix for frame in frames}
     for stale in list(target.iterdir()):
-        if is_frame(stale.name, suffixes):
+        if is_frame_name(stale.name, suffixes):
             stale.unlink()
     for frame in frames:
         frame.replace(target / frame.name)

@@ -10,12 +10,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import sys
 import tempfile
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from dc_rt.errors import UserError, option
 from dc_rt.job.spool import MOVED, write_whole
 from dc_rt.media.read_images import IMAGE_SUFFIXES
 from dc_rt.options import Outputs
-from dc_rt.outputs import Output, all_outputs
+from dc_rt.outputs import Output, all_outputs, frame_name, is_frame_name
 
 Sizes = dict[str, set[int]]
 """By name, the sizes in bytes by which files are known as those that were written."""
@@ -37,7 +36,6 @@ _RECORD = ".json"
 
 # What every record has had since the first release, which listed no files.
 _RECORD_KEYS = ("model", "engines", "source", "result", "options", "timings", "versions")
-_FRAME = re.compile(r"frame_\d{4,}")
 
 
 def result_name(video: Path) -> str:
@@ -96,7 +94,7 @@ class Targets:
             yield self.frame_folder
             return
         for name in sorted(os.listdir(self.frame_folder)):  # noqa: PTH208 - there may be very many
-            if is_frame(name, self.frames):
+            if is_frame_name(name, self.frames):
                 yield self.frame_folder / name
 
     def check(self, overwrite: bool = False, *, at_the_end: bool = False) -> None:
@@ -178,12 +176,6 @@ class Targets:
         except FileNotFoundError:  # a link to nothing
             return False
         return S_ISREG(found.st_mode) and (ANY_SIZE in sizes or found.st_size in sizes)
-
-
-def is_frame(name: str, suffixes: Collection[str]) -> bool:
-    """Whether a file of this name is a frame of one of these kinds."""
-    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - there may be very many
-    return suffix in suffixes and _FRAME.fullmatch(stem) is not None
 
 
 def check_batch(batch: Sequence[Targets]) -> None:
@@ -278,7 +270,7 @@ def _check_lengths(targets: Targets) -> None:
             f"The results of {targets.video} would have names of up to {_length(longest)} bytes, {excess} more than "
             f"the file system of {folder} takes; give the video a shorter name."
         )
-    staged = [longest, *(f"{targets.name}/frame_000000{suffix}" for suffix in targets.frames)]
+    staged = [longest, *(f"{targets.name}/{frame_name(10**5, suffix)}" for suffix in targets.frames)]
     try:
         os.lstat(max((targets.spool / "results" / name for name in staged), key=lambda path: _length(str(path))))
     except OSError as error:
@@ -287,10 +279,11 @@ def _check_lengths(targets: Targets) -> None:
                 f"The paths of the results of {targets.video} would be longer than this system takes; "
                 f"give a shorter {option('save_folder')}."
             ) from error
-    # The library that writes EXR files takes no other names.
-    if ".exr" in targets.frames and text(targets.frame_folder) != str(targets.frame_folder):
+    choosy = [row for row in all_outputs().values() if row.takes_only_text and row.suffix in targets.frames]
+    if choosy and text(targets.frame_folder) != str(targets.frame_folder):
         raise UserError(
-            f"EXR files cannot be written to {targets.frame_folder}, a name that is no text; rename the video."
+            f"{choosy[0].name.upper()} files cannot be written to {targets.frame_folder}, a name that is no text; "
+            "rename the video."
         )
 
 
@@ -368,7 +361,7 @@ def _listed(record: dict[str, Any] | None, name: str) -> Sizes:
     files, frames = _names(name, [row for row in all_outputs().values() if row.is_default or row.flag in options])
     num_frames = record["result"].get("num_frames")
     indices = range(num_frames) if isinstance(num_frames, int) else ()
-    numbered = (f"{name}/frame_{i:04d}{suffix}" for suffix in frames for i in indices)
+    numbered = (f"{name}/{frame_name(i, suffix)}" for suffix in frames for i in indices)
     return {text(file): {ANY_SIZE} for file in (*files, *numbered)}
 
 

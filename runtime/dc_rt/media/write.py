@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from dc_rt.errors import UserError
 from dc_rt.installation import pip_install
 from dc_rt.media.timeline import Timeline
+from dc_rt.outputs import frame_name
 
 SQUARE = Fraction(1)
 """The sample aspect ratio of square pixels: how wide one is to its height."""
@@ -163,17 +164,40 @@ class NpzWriter:
             raise ValueError(f"{self._num_frames} frames were written of {self._shape[0]}")
 
 
-class ExrWriter:
-    """A folder of `frame_0000.exr`, each with a float32 channel `Z`."""
+class FramesWriter:
+    """A folder with a file a frame, each of which is whole once it is written."""
 
-    def __init__(self, folder: str | Path, sample_aspect_ratio: Fraction = SQUARE) -> None:
+    def __init__(self, folder: str | Path, suffix: str) -> None:
         """Creates the folder."""
-        self._folder = _make_folder(folder)
-        self._sample_aspect_ratio = sample_aspect_ratio
+        self._folder = Path(folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._suffix = suffix
         self._num_frames = 0
 
     def write(self, depth: NDArray[np.float32]) -> None:
-        """Write the next frame, float32 [H,W], bit for bit."""
+        """Write the next frame, float32 [H,W]."""
+        self._write(self._folder / frame_name(self._num_frames, self._suffix), depth)
+        self._num_frames += 1
+
+    def _write(self, path: Path, depth: NDArray[np.float32]) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class ExrWriter(FramesWriter):
+    """Float32 in channel `Z`, bit for bit."""
+
+    def __init__(self, folder: str | Path, sample_aspect_ratio: Fraction = SQUARE) -> None:
+        """`sample_aspect_ratio`: width of a pixel to its height."""
+        super().__init__(folder, ".exr")
+        self._sample_aspect_ratio = sample_aspect_ratio
+
+    def _write(self, path: Path, depth: NDArray[np.float32]) -> None:
         import OpenEXR  # a large library that few runs need
 
         header = {
@@ -181,45 +205,20 @@ class ExrWriter:
             "type": OpenEXR.scanlineimage,
             "pixelAspectRatio": float(self._sample_aspect_ratio),
         }
-        path = self._folder / f"frame_{self._num_frames:04d}.exr"
         try:
             OpenEXR.File(header, {"Z": np.ascontiguousarray(depth, dtype=np.float32)}).write(str(path))
         except RuntimeError as error:  # all that OpenEXR raises, with the system's message in it
             raise OSError(str(error)) from error
-        self._num_frames += 1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Every frame is a whole file already."""
 
 
-class PngWriter:
-    """A folder of `frame_0000.png`, 16-bit grey."""
+class PngWriter(FramesWriter):
+    """16-bit grey: round(depth * 65535), of depth in [0,1]."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Creates the folder."""
-        self._folder = _make_folder(folder)
-        self._num_frames = 0
+        super().__init__(folder, ".png")
 
-    def write(self, depth: NDArray[np.float32]) -> None:
-        """Write the next frame, [H,W] in [0,1], as round(depth * 65535)."""
-        path = self._folder / f"frame_{self._num_frames:04d}.png"
+    def _write(self, path: Path, depth: NDArray[np.float32]) -> None:
         path.write_bytes(_encode_png(np.round(depth * 65535).astype(np.uint16)))
-        self._num_frames += 1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Every frame is a whole file already."""
-
-
-def _make_folder(folder: str | Path) -> Path:
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _encode_png(grey: NDArray[np.uint16]) -> bytes:

@@ -1,0 +1,104 @@
+"""Samplers: the arithmetic worked out by hand, the order of their error, and what they cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dc_rt import DepthCrafter, Job, Sampling
+from dc_rt.cli.progress import Progress
+from dc_rt.job.events import Event, Finished, Planned, Progressed
+from dc_rt.sampler import SAMPLERS, sample_euler
+from dc_rt.schedule import noise_levels
+from media_helpers import moving_gradient, write_clip
+
+
+def gaussian(x: float, sigma: float) -> float:
+    """D(x; sigma) of data of unit variance: its flow is x(sigma) = x(0) sqrt(sigma^2 + 1)."""
+    return x / (sigma**2 + 1)
+
+
+def error(sample: Callable[..., float], steps: int) -> float:
+    sigmas = np.linspace(2, 0, steps + 1).tolist()
+    return abs(sample(gaussian, math.sqrt(5), sigmas) - 1)
+
+
+def test_euler_is_of_first_order() -> None:
+    assert math.log2(error(sample_euler, 64) / error(sample_euler, 128)) == pytest.approx(1, abs=0.15)
+
+
+def test_a_step_of_euler_is_what_it_is_by_hand() -> None:
+    """From 4 by 2 to 0, D(x; sigma) = sigma: slopes (8 - 4) / 4 and (6 - 2) / 2."""
+    assert sample_euler(lambda x, sigma: sigma, 8.0, [4.0, 2.0, 0.0]) == 8 - 2 * 1 - 2 * 2
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_states_what_it_evaluates(name: str, steps: int) -> None:
+    """A step evaluates what a run from it on does more than a run from the next one on."""
+    evaluated: list[float] = []
+
+    def denoise(x: float, sigma: float) -> float:
+        evaluated.append(sigma)
+        return gaussian(x, sigma)
+
+    sigmas = noise_levels(Sampling(steps=steps)).tolist()
+    ahead = []  # evaluations from each step on
+    for first in range(steps):
+        evaluated.clear()
+        SAMPLERS[name].sample(denoise, 1.0, sigmas[first:])
+        ahead.append(len(evaluated))
+    stated = list(SAMPLERS[name].evaluations(steps))
+    assert stated == [now - later for now, later in zip(ahead, [*ahead[1:], 0], strict=True)]
+    assert Sampling(steps=steps, sampler=name).evaluations == tuple(stated)
+    assert Sampling(steps=steps, sampler=name, guidance_scale=1.5).evaluations == tuple(2 * n for n in stated)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_pytorch_samples_what_numpy_samples(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    sigmas = noise_levels(Sampling())
+    x = 700 * np.random.default_rng(0).standard_normal((3, 4), dtype=np.float32)
+    expected = SAMPLERS[name].sample(gaussian, x, sigmas)
+    assert expected.dtype == np.float32
+    actual = SAMPLERS[name].sample(gaussian, torch.from_numpy(x), [float(sigma) for sigma in sigmas])
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+class Shares(Progress):
+    """Keeps what a bar would show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shares: list[float] = []
+
+    def _show(self, at_the_end: bool = False) -> None:
+        self.shares.append(self._done / self._total)
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 1.5])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_progress_reaches_100_percent_with_the_last_frame_and_no_earlier(
+    bundled: DepthCrafter, name: str, guidance_scale: float
+) -> None:
+    clip = write_clip(Path("clip.mp4"), moving_gradient(11, 64, 64))
+    sampling = Sampling(steps=3, sampler=name, guidance_scale=guidance_scale, window_size=6, overlap=2)
+    told: list[Event] = []
+    shown = Shares()
+
+    def listen(event: Event) -> None:
+        told.append(event)
+        shown.hear(event)
+
+    Job(bundled, clip, sampling, listener=listen).run()
+    (planned,) = (event for event in told if isinstance(event, Planned))
+    runs = [event for event in told if isinstance(event, Progressed)]
+    assert sum(event.num_frames for event in runs if event.stage == "denoiser") == planned.num_evaluated
+    assert isinstance(told[-1], Finished)
+    assert shown.shares[-2:] == [1, 1]
+    decoded = [i for i, event in enumerate(told) if isinstance(event, Progressed) and event.stage == "vae_decoder"]
+    assert max(shown.shares[: decoded[-1]]) < 1
