@@ -25,7 +25,7 @@ from depthcrafter.source import (
     DEFAULT_UNET,
     NETWORKS,
     Checkpoint,
-    Source,
+    Origin,
     Wanted,
     find_base,
     find_unet,
@@ -62,7 +62,7 @@ class _Unfit(Exception):
     """Why files cannot be a network: half a sentence that begins with where they are."""
 
 
-def load_unet(unet: Source, dtype: torch.dtype = torch.float32) -> DepthCrafterUNet:
+def load_unet(unet: Origin, dtype: torch.dtype = torch.float32) -> DepthCrafterUNet:
     """The denoising UNet from `unet`: a folder with `config.json` and safetensors, one such file, or a hub id.
 
     A file may have ComfyUI's prefix before its names. It is the real UNet's unless `config.json` lies beside it.
@@ -74,22 +74,22 @@ def load_unet(unet: Source, dtype: torch.dtype = torch.float32) -> DepthCrafterU
     return _load("unet", find_unet(unet, _precision(dtype)).path, dtype)  # type: ignore[no-any-return]
 
 
-def load_vae(base: Source, dtype: torch.dtype = torch.float32) -> AutoencoderKLTemporalDecoder:
+def load_vae(base: Origin, dtype: torch.dtype = torch.float32) -> AutoencoderKLTemporalDecoder:
     """The VAE from subfolder `vae` of `base`. Raises `UserError` as `load_unet` does."""
     return _load("vae", find_base(base, [("vae", _precision(dtype))]).path, dtype)
 
 
-def load_image_encoder(base: Source, dtype: torch.dtype = torch.float32) -> CLIPVisionModelWithProjection:
+def load_image_encoder(base: Origin, dtype: torch.dtype = torch.float32) -> CLIPVisionModelWithProjection:
     """The CLIP vision tower with its projection from subfolder `image_encoder` of `base`. Raises likewise."""
     return _load("image_encoder", find_base(base, [("image_encoder", _precision(dtype))]).path, dtype)
 
 
-def load_feature_extractor(base: Source) -> CLIPImageProcessor:
+def load_feature_extractor(base: Origin) -> CLIPImageProcessor:
     """CLIP's preprocessing (its mean and standard deviation) from subfolder `feature_extractor` of `base`."""
     return _configured(CLIPImageProcessor, base, "feature_extractor")
 
 
-def load_scheduler(base: Source) -> EulerDiscreteScheduler:
+def load_scheduler(base: Origin) -> EulerDiscreteScheduler:
     """The scheduler of `base`, once it is the one that `dc_rt.schedule` computes.
 
     Raises:
@@ -299,7 +299,7 @@ def _opened(file: Path) -> Iterator[Any]:
         ) from error
 
 
-def _configured(loader: Any, base: Source, part: str) -> Any:
+def _configured(loader: Any, base: Origin, part: str) -> Any:
     folder = find_base(base, [(part, "")]).path / part
     try:
         return loader.from_pretrained(folder, local_files_only=True)

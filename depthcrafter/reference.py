@@ -29,7 +29,7 @@ from depthcrafter.checkpoint import (
     load_vae,
 )
 from depthcrafter.report import Report
-from depthcrafter.source import CONFIGS, DEFAULT_BASE, DEFAULT_UNET, NETWORKS, Source, find_checkpoint
+from depthcrafter.source import CONFIGS, DEFAULT_BASE, DEFAULT_UNET, NETWORKS, Origin, find_checkpoint
 
 NOISE_AUGMENTATION = 0.02
 # Frames per second, motion bucket, noise augmentation: constants in DepthCrafter, inputs in Stable Video Diffusion.
@@ -183,8 +183,8 @@ class DepthCrafterPipeline(StableVideoDiffusionPipeline):
 
 
 def load_pipeline(
-    base: Source = DEFAULT_BASE,
-    unet: Source = DEFAULT_UNET,
+    base: Origin = DEFAULT_BASE,
+    unet: Origin = DEFAULT_UNET,
     *,
     base_revision: str | None = None,
     unet_revision: str | None = None,

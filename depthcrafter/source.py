@@ -28,7 +28,8 @@ from depthcrafter.report import Report, to_stderr
 DEFAULT_BASE = "stabilityai/stable-video-diffusion-img2vid-xt"
 DEFAULT_UNET = "tencent/DepthCrafter"
 
-Source = str | os.PathLike[str]
+Origin = str | os.PathLike[str]
+"""Where a checkpoint comes from: a folder, a hub id, or one of the spellings above."""
 # A part of a checkpoint and, for a network, the precision that it is wanted in, "fp32" or "fp16".
 Wanted = tuple[str, str]
 
@@ -66,7 +67,7 @@ def parts_for(precision: str) -> list[Wanted]:
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """A source on this machine: a folder, or a single file of a UNet; and the commit of one that the hub gave."""
 
     path: Path
@@ -77,13 +78,13 @@ class Place:
 class Checkpoint:
     """Both parts of a checkpoint on this machine."""
 
-    base: Place
-    unet: Place
+    base: Location
+    unet: Location
 
 
 def find_checkpoint(
-    base: Source,
-    unet: Source,
+    base: Origin,
+    unet: Origin,
     wanted: Iterable[Wanted],
     *,
     base_revision: str | None = None,
@@ -110,13 +111,13 @@ def find_checkpoint(
 
 
 def find_base(
-    base: Source, wanted: Iterable[Wanted], *, revision: str | None = None, report: Report | None = None
-) -> Place:
+    base: Origin, wanted: Iterable[Wanted], *, revision: str | None = None, report: Report | None = None
+) -> Location:
     """As `find_checkpoint`, of the base alone."""
     return _find([(base, revision, list(wanted))], report)[0]
 
 
-def find_unet(unet: Source, precision: str, *, revision: str | None = None, report: Report | None = None) -> Place:
+def find_unet(unet: Origin, precision: str, *, revision: str | None = None, report: Report | None = None) -> Location:
     """As `find_checkpoint`, of the UNet alone."""
     return _find([(unet, revision, [("unet", precision)])], report)[0]
 
@@ -172,10 +173,10 @@ def _needed(names: Collection[str], wanted: Iterable[Wanted]) -> list[str]:
     return list(dict.fromkeys(needed))
 
 
-def _find(requests: list[tuple[Source, str | None, list[Wanted]]], report: Report | None) -> list[Place]:
+def _find(requests: list[tuple[Origin, str | None, list[Wanted]]], report: Report | None) -> list[Location]:
     """The places of several sources. All are looked for before anything is fetched."""
     report = report or to_stderr
-    places: list[Place] = []
+    places: list[Location] = []
     snapshots = []
     for source, revision, wanted in requests:
         local = _local(source, wanted)
@@ -183,7 +184,7 @@ def _find(requests: list[tuple[Source, str | None, list[Wanted]]], report: Repor
             raise UserError(f"{source} is on this machine and has no revision {revision}; leave the revision out.")
         if local:
             _check_local(local, source, wanted)
-            places.append(Place(local))
+            places.append(Location(local))
             continue
         try:
             validate_repo_id(str(source))
@@ -191,12 +192,12 @@ def _find(requests: list[tuple[Source, str | None, list[Wanted]]], report: Repor
             raise UserError(f"There is no {source}; give a folder that is there, or a hub id (owner/name).") from error
         snapshot = ask_hub(str(source), revision, functools.partial(_choose, source, wanted), report)
         snapshots.append((snapshot, revision))
-        places.append(Place(snapshot.folder, snapshot.commit))
+        places.append(Location(snapshot.folder, snapshot.commit))
     fetch(snapshots, report)
     return places
 
 
-def _choose(source: Source, wanted: list[Wanted], names: Collection[str]) -> list[str]:
+def _choose(source: Origin, wanted: list[Wanted], names: Collection[str]) -> list[str]:
     try:
         return _needed(names, wanted)
     except UserError as error:
@@ -207,7 +208,7 @@ def _choose(source: Source, wanted: list[Wanted], names: Collection[str]) -> lis
         ) from error
 
 
-def _check_local(local: Path, source: Source, wanted: list[Wanted]) -> None:
+def _check_local(local: Path, source: Origin, wanted: list[Wanted]) -> None:
     if local.is_dir():
         folders = {Path(local, NETWORKS[part].subfolder if part in NETWORKS else part) for part, _ in wanted}
         files = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_file()]
@@ -223,7 +224,7 @@ def _is_unet(wanted: list[Wanted]) -> bool:
     return any(part == "unet" for part, _ in wanted)
 
 
-def _local(source: Source, wanted: list[Wanted]) -> Path | None:
+def _local(source: Origin, wanted: list[Wanted]) -> Path | None:
     """The folder or file of a source that needs no hub."""
     if own := _own_folder(str(source)):
         return own / "unet" if _is_unet(wanted) else own

@@ -137,7 +137,7 @@ def test_versions_of_what_is_not_installed_are_left_out(monkeypatch):
         return version(package)
 
     monkeypatch.setattr(importlib.metadata, "version", of_others)
-    assert set(versions_of_the_exporter()) == {"torch", "diffusers", "transformers", "onnxscript", "onnx"}
+    assert set(versions_of_the_exporter()) == {"torch", "diffusers", "transformers", "onnxscript", "onnx", "onnx-ir"}
 
 
 def test_all_profiles_of_the_issue_load():

@@ -11,7 +11,7 @@ import pytest
 from dc_export import export_onnx, made_from
 from dc_export.made_from import key_of
 from dc_rt.engine import Manifest
-from depthcrafter.source import Checkpoint, Place
+from depthcrafter.source import Checkpoint, Location
 
 
 class Exported(Exception):
@@ -83,12 +83,12 @@ def test_a_set_of_before_keys_were_written_is_exported(again):
 
 def test_other_weights_have_another_key(checkpoint, tmp_path):
     base = shutil.copytree(checkpoint[0], tmp_path / "base")
-    found = {key_of(Checkpoint(Place(base), Place(base / "unet")))}
+    found = {key_of(Checkpoint(Location(base), Location(base / "unet")))}
     with (base / "unet/diffusion_pytorch_model.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"x")
-    found.add(key_of(Checkpoint(Place(base), Place(base / "unet"))))
-    found |= {key_of(Checkpoint(Place(base, commit), Place(base / "unet"))) for commit in ("a" * 40, "b" * 40)}
+    found.add(key_of(Checkpoint(Location(base), Location(base / "unet"))))
+    found |= {key_of(Checkpoint(Location(base, commit), Location(base / "unet"))) for commit in ("a" * 40, "b" * 40)}
     assert len(found) == 4
 
 

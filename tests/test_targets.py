@@ -287,9 +287,7 @@ def test_a_file_that_appears_during_the_run_stays_and_the_work_is_kept(job):
         if stage == "vae_decoder":
             Path("out/p_vis.mp4").write_bytes(b"mine")
 
-    with pytest.raises(
-        UserError, match=r"out/p_vis\.mp4 was not written by dc-rt; move it away.* goes on from what was"
-    ):
+    with pytest.raises(UserError, match=r"out/p_vis\.mp4 was not written by dc-rt; move it away.* resumes it"):
         job(EVERYTHING, progress=appear)
     assert contents(Path("out"), below=".p.spool") == {"p_vis.mp4": b"mine"}
     Path("out/p_vis.mp4").unlink()

@@ -14,7 +14,7 @@ from dc_rt.errors import UserError
 from dc_rt.media.read_images import decode_images
 from dc_rt.options import DATASET_SIZES
 
-Frame = tuple[NDArray[np.uint8], NDArray[np.float32]]
+ImageAndDepth = tuple[NDArray[np.uint8], NDArray[np.float32]]
 """An image, RGB [H,W,3], and its depth in metres, [H,W]; 0 where there is none."""
 
 
@@ -59,14 +59,14 @@ class DataSet:
     overlap: int = 1
     published: tuple[float, float] | None = None
     also: str | None = None
-    generate: Callable[[Recording], Iterator[Frame]] | None = None
+    generate: Callable[[Recording], Iterator[ImageAndDepth]] | None = None
 
     @property
     def preset(self) -> str:
         """What `dc_rt.Source` calls its size."""
         return self.name if self.name in DATASET_SIZES else "open"
 
-    def frames(self, recording: Recording) -> Iterator[Frame]:
+    def frames(self, recording: Recording) -> Iterator[ImageAndDepth]:
         """Images and depths of a recording, not yet cropped; raises `UserError` for a wrong file."""
         if self.generate:
             yield from self.generate(recording)

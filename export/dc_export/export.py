@@ -8,6 +8,7 @@ import gc
 import hashlib
 import io
 import logging
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ from depthcrafter.checkpoint import (
     load_vae,
 )
 from depthcrafter.report import Report
-from depthcrafter.source import Checkpoint, Source, find_checkpoint, parts_for
+from depthcrafter.source import Checkpoint, Origin, find_checkpoint, parts_for
 
 OPSET = 23  # the first with an Attention node, which ONNX Runtime runs twice as fast as its parts, in half the memory
 # A protobuf message ends at 2 GiB; past this the weights go into a file beside the graph.
@@ -46,9 +47,9 @@ EXTERNAL_DATA_BYTES = 1 << 30
 
 
 def export_onnx(
-    base: Source,
-    unet: Source,
-    out: Source,
+    base: Origin,
+    unet: Origin,
+    out: str | os.PathLike[str],
     *,
     precision: str | None = None,
     profile: str | None = None,
@@ -234,7 +235,7 @@ def _save(model: ir.Model, path: Path) -> list[Path]:
     return [path, data]
 
 
-def _check_fits(config: Any, embedding_dim: int, latent_channels: int, base: Source, unet: Source) -> None:
+def _check_fits(config: Any, embedding_dim: int, latent_channels: int, base: Origin, unet: Origin) -> None:
     if config.cross_attention_dim != embedding_dim or config.in_channels != 2 * latent_channels:
         raise UserError(
             f"The UNet {unet} takes embeddings of {config.cross_attention_dim} and {config.in_channels} channels, and "
@@ -242,12 +243,12 @@ def _check_fits(config: Any, embedding_dim: int, latent_channels: int, base: Sou
         )
 
 
-def _origin(source: Source) -> str:
+def _origin(source: Origin) -> str:
     """What the manifest records: a folder by its full path, anything else as it was given."""
     return str(Path(source).resolve()) if Path(source).exists() else str(source)
 
 
-def _model_name(unet: Source) -> str:
+def _model_name(unet: Origin) -> str:
     text = str(unet)
     if text.startswith("random:"):
         return text.replace(":", "-")

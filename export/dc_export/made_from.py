@@ -15,7 +15,7 @@ from typing import Any
 
 from dc_rt.engine import Manifest
 from dc_rt.errors import UserError
-from depthcrafter.source import Checkpoint, Place
+from depthcrafter.source import Checkpoint, Location
 
 # The runtime's modules change nothing in a graph, but for what manifests say.
 _PACKAGES = ("dc_export", "depthcrafter")
@@ -48,7 +48,7 @@ def up_to_date(folder: Path, key: str) -> Manifest | None:
     return None
 
 
-def _contents(place: Place) -> str:
+def _contents(place: Location) -> str:
     """What the hub calls a commit, or the contents of all files."""
     if place.revision:
         return place.revision

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from dc_rt.resize import resize_matrix
 from depthcrafter.engine import torch_engines
 from depthcrafter.reference import NOISE_AUGMENTATION, load_pipeline
 from depthcrafter.report import Report
-from depthcrafter.source import Source
+from depthcrafter.source import Origin
 
 # Largest error that is still rounding, as a share of the output's spread. Half precision has 11 bits, single 24;
 # hundreds of layers lie between input and output.
@@ -40,9 +41,9 @@ class GraphError:
 
 
 def verify_engines(
-    engines: Source,
-    base: Source,
-    unet: Source,
+    engines: str | os.PathLike[str],
+    base: Origin,
+    unet: Origin,
     *,
     backend: str = "auto",
     seed: int = 0,

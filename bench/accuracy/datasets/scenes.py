@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.accuracy.dataset import DataSet, Frame, Recording, read_png_depth
+from bench.accuracy.dataset import DataSet, ImageAndDepth, Recording, read_png_depth
 from depthcrafter.nano.scenes import make_clip
 
 SEEDS = range(400, 408)
@@ -17,7 +17,7 @@ def recordings(root: Path, depth_root: Path) -> Iterator[Recording]:
         yield Recording(f"{seed}", [], [])
 
 
-def generate(recording: Recording) -> Iterator[Frame]:
+def generate(recording: Recording) -> Iterator[ImageAndDepth]:
     clip = make_clip(int(recording.name), LENGTH, HEIGHT, WIDTH)
     yield from zip(clip.frames, clip.depth, strict=True)
 
