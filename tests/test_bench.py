@@ -295,7 +295,9 @@ def test_backends_take_turns_and_one_that_fails_is_left_out():
 
 
 def test_an_absent_backend_has_its_reason(monkeypatch):
-    monkeypatch.setitem(BACKENDS, "new", Backend("New", lambda engines: "it is not invented yet", lambda engines: None))
+    monkeypatch.setitem(
+        BACKENDS, "new", Backend("New", lambda engines: "it is not invented yet", BACKENDS["onnx"].load)
+    )
     names, absent = latency.choose_backends(None, BUNDLED)
     assert {"onnx", EAGER} <= set(names)
     assert absent["new"] == "it is not invented yet"
@@ -330,9 +332,9 @@ def test_what_was_measured_is_written_printed_and_drawn():
     assert record["backends"]["onnx"]["ms_per_frame"]["all"]["median"] == pytest.approx(7 * 10)
     assert str(ROOT) not in json.dumps(record)
 
-    console = Console(file=io.StringIO(), width=160)
-    latency.report(record, console)
-    printed = console.file.getvalue()
+    file = io.StringIO()
+    latency.report(record, Console(file=file, width=160))
+    printed = file.getvalue()
     assert "torch.compile: failed, as it ran out of memory" in printed
     assert "TensorRT: absent, as it is not installed" in printed
     assert "2.00 [2.00, 2.00]" in printed

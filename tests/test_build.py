@@ -10,6 +10,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -189,7 +190,7 @@ def test_memory_is_laid_out_for_one_size_only_where_the_profile_has_but_one():
 def test_all_that_an_engine_is_made_from_and_with_is_in_its_key():
     files = (File("denoiser.onnx", 10, "a" * 64), File("denoiser.onnx.data", 20, "b" * 64))
     settings = Settings("rtx", "1.7.1.116", "linux-x86_64", ("8.0", "12.0+"), load_profile("512x256"), None, False)
-    others = {
+    others: dict[str, Any] = {
         "flavour": "tensorrt",
         "version": "1.7.1.117",
         "platform": "win32-amd64",

@@ -11,6 +11,7 @@ import sys
 import time
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -80,7 +81,7 @@ def whole_run(tmp_path_factory):
 def whole_depth(whole_run):
     """What the API yields for that run, normalised."""
     frames = read_frames(whole_run[0], 128, 128)
-    options = {"steps": 1, "window_size": 16, "overlap": 5}
+    options: dict[str, Any] = {"steps": 1, "window_size": 16, "overlap": 5}
     depth = np.stack(list(DepthCrafter.load(BUNDLED)(frames, noise=Noise(7), **options)))
     return (depth - depth.min()) / (depth.max() - depth.min())
 
@@ -220,10 +221,10 @@ def test_a_fault_of_the_programs_own_is_shown_and_the_other_videos_are_run():
     graph.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 8
     onnx.save(graph, folder / "vae_decoder.onnx")
     manifest = Manifest.read(folder)
-    graphs = manifest.graphs | {"vae_decoder": (File.of(folder / "vae_decoder.onnx"),)}
+    graphs = {**manifest.graphs, "vae_decoder": (File.of(folder / "vae_decoder.onnx"),)}
     dataclasses.replace(manifest, graphs=graphs).write(folder)
     clips = [write_clip(Path(f"{width}.mp4"), moving_gradient(2, 64, width)) for width in (128, 64)]
-    command = [sys.executable, "-m", "dc_rt.cli", "infer", *clips, *FAST, "--engines", folder]
+    command = [sys.executable, "-m", "dc_rt.cli", "infer", *map(str, clips), *FAST, "--engines", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
@@ -340,7 +341,7 @@ def test_a_folder_that_cannot_be_written(clip):
 
 def test_an_interrupt_stops_at_once_and_leaves_nothing():
     clip = write_clip(Path("long.mp4"), moving_gradient(100, 256, 256, seed=0), Fraction(24))
-    command = [sys.executable, "-m", "dc_rt.cli", "infer", clip, "--num-denoising-steps", "50"]
+    command = [sys.executable, "-m", "dc_rt.cli", "infer", str(clip), "--num-denoising-steps", "50"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert any("256x256" in line for line in process.stdout), "it ended before it began"

@@ -310,7 +310,7 @@ def test_nothing_to_score_is_said(scored, capsys):
 )
 def test_a_truth_of_another_key_or_shape_is_named(scored, capsys, key, shape, message):
     arguments, truth, _, _ = scored
-    np.savez(truth / "sintel/b_disparity.npz", **{key: np.ones(shape)})
+    np.savez(truth / "sintel/b_disparity.npz", **{key: np.ones(shape)}, allow_pickle=False)
     assert main(arguments) == 1
     assert message in capsys.readouterr().err
 

@@ -1,6 +1,7 @@
 import dataclasses
 import importlib.metadata
 import json
+from typing import Any
 
 import numpy as np
 import onnx
@@ -81,7 +82,8 @@ def test_verification_finds_other_weights(engines, tmp_path):
 def half_engines(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("half") / "tiny"
     messages = []
-    export_onnx(*checkpoint, folder, precision="fp16", profile="512x256", name="half", report=messages.append)
+    base, unet = checkpoint
+    export_onnx(base, unet, folder, precision="fp16", profile="512x256", name="half", report=messages.append)
     assert all(any(graph in message for message in messages) for graph in GRAPHS)
     return folder
 
@@ -110,7 +112,8 @@ def test_a_profile_of_one_size_refuses_others(half_engines):
 
 def test_an_export_that_cannot_be_is_one_sentence_and_writes_no_manifest(checkpoint, tmp_path):
     base, unet = checkpoint
-    for options, message in (({"precision": "int8"}, "fp32, fp16"), ({"profile": "8k"}, "1024x576")):
+    cases: list[tuple[dict[str, Any], str]] = [({"precision": "int8"}, "fp32, fp16"), ({"profile": "8k"}, "1024x576")]
+    for options, message in cases:
         with pytest.raises(UserError, match=message):
             export_onnx(base, unet, tmp_path / "out", **options)
     with pytest.raises(UserError, match="give a folder"):

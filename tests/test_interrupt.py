@@ -64,15 +64,15 @@ def test_a_set_that_was_interrupted_opens_and_runs_nothing(cpu_offload):
 
 
 def test_an_engine_that_is_opened_meanwhile_is_not_run():
-    ran = []
+    ran: list[str] = []
 
     def open_engine(graph):
-        interruption = threading.Thread(target=engines.interrupt)
+        interruption = threading.Thread(target=opened.interrupt)
         interruption.start()
         interruption.join()
         return lambda **inputs: ran.append(graph)
 
-    engines = EngineSet(Manifest.read(BUNDLED), "other", "here", open_engine, one_resident=True)
+    opened = EngineSet(Manifest.read(BUNDLED), "other", "here", open_engine, one_resident=True)
     with pytest.raises(Interrupted):
-        engines("denoiser")
+        opened("denoiser")
     assert ran == []

@@ -4,6 +4,7 @@ import inspect
 import re
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,8 @@ def test_an_unknown_output_is_refused_with_those_that_there_are():
 
 
 def test_numbers_of_numpy_are_taken_as_what_they_are():
-    sampling = Sampling(steps=np.int64(3), guidance_scale=np.float32(1.5))
+    numbers: dict[str, Any] = {"steps": np.int64(3), "guidance_scale": np.float32(1.5)}
+    sampling = Sampling(**numbers)
     assert (type(sampling.steps), type(sampling.guidance_scale)) == (int, float)
     assert sampling == Sampling(steps=3, guidance_scale=1.5)
 

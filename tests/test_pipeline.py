@@ -2,6 +2,7 @@
 
 import gc
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from dc_rt import DepthCrafter, Noise, UserError
 from dc_rt.engine.discovery import BUNDLED
 
-OPTIONS = {"steps": 1, "window_size": 10, "overlap": 3}
+OPTIONS: dict[str, Any] = {"steps": 1, "window_size": 10, "overlap": 3}
 
 
 def clip(num_frames, height=64, width=128, seed=0):

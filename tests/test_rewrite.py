@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import onnx
@@ -181,9 +182,14 @@ def test_half_precision_is_what_tensorrt_gets_but_for_the_vae_encoder(half):
 
 
 def test_a_target_that_cannot_be_is_one_sentence(checkpoint, tmp_path):
-    for options, message in (({"target": "coreml"}, "onnx, tensorrt"), ({"low_memory": True}, "--target tensorrt")):
+    base, unet = checkpoint
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"target": "coreml"}, "onnx, tensorrt"),
+        ({"low_memory": True}, "--target tensorrt"),
+    ]
+    for options, message in cases:
         with pytest.raises(UserError, match=message):
-            export_onnx(*checkpoint, tmp_path / "out", **options)
+            export_onnx(base, unet, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
@@ -232,7 +238,7 @@ def test_the_real_networks_have_what_their_layers_say(checkpoint):
     with torch.device("meta"):
         vaes = build_vae(config), build_vae(config)
         unet, encoder = build_unet(config), build_image_encoder(config)
-    networks = {
+    networks: dict[str, Any] = {
         "denoiser": Denoiser.__new__(Denoiser),
         "vae_encoder": VaeEncoder(vaes[0]),
         "clip_encoder": ClipEncoder(encoder, load_feature_extractor(checkpoint[0])),

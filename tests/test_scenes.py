@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ def at(*point: float) -> Swing:
     return Swing(np.array(point), np.zeros(len(point)), 1.0, 0.0)
 
 
-def scene_with(shape: str, size: tuple[float, float, float], *, yaw: float = 0.0) -> Scene:
+def scene_with(shape: Any, size: tuple[float, float, float], *, yaw: float = 0.0) -> Scene:
     """A camera at the height of a thing 5 m ahead, in a room that ends at 9 m, seen at 90 degrees."""
     scene = make_scene(1)
     thing = Thing(shape, np.array(size), at(0, 1, 5), at(yaw), scene.room[0])

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -63,7 +64,7 @@ def write_timed(
     """A clip whose frames are shown at these ticks."""
     frames = moving_gradient(len(times), 64, 96) if picture is None else [picture] * len(times)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=30, options=options or {})
+        stream: Any = container.add_stream(codec, rate=30, options=options or {})
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "bgr8" if codec == "gif" else "yuv420p"
         stream.time_base = stream.codec_context.time_base = tick
@@ -150,7 +151,11 @@ def timed_clips(folder: Path) -> dict[str, tuple[Path, list[Fraction], float]]:
     }
     for fps in (Fraction(30), Fraction(30000, 1001)):
         path = write_clip(folder / f"{float(fps):.0f}{fps.denominator}.mkv", moving_gradient(300, 64, 96), fps)
-        kinds[f"no rate stated, {fps}"] = without_default_duration(path), [i / fps for i in range(300)], 300 / fps
+        kinds[f"no rate stated, {fps}"] = (
+            without_default_duration(path),
+            [i / fps for i in range(300)],
+            float(300 / fps),
+        )
     # Nothing in FLV says how long the last frame is shown: as long as those before it.
     kinds["uneven.flv"] = *kinds["uneven.flv"][:2], 2.963
     path = write_timed(folder / "dropped.avi", [*dropped, 47], Fraction(1, 24), "mpeg4")
@@ -393,8 +398,8 @@ def test_grey_is_read_in_its_range(tmp_path: Path, color_range: int, expected: l
         frame = av.VideoFrame.from_ndarray(shades, format="gray")
         frame.color_range = color_range
         container.mux([*stream.encode(frame), *stream.encode(None)])
-    (frame,) = read_frames(path, 64, 96)
-    assert frame[32, [16, 48, 80], 0].tolist() == expected
+    (read,) = read_frames(path, 64, 96)
+    assert read[32, [16, 48, 80], 0].tolist() == expected
 
 
 # Damage
@@ -594,7 +599,7 @@ def test_the_default_stream_is_read(tmp_path: Path, suffix: str) -> None:
                 frame = av.VideoFrame.from_ndarray(
                     moving_gradient(1, stream.height, stream.width, i)[0], format="rgb24"
                 )
-                frame.pts, frame.time_base = i, 1 / stream.average_rate
+                frame.pts, frame.time_base = i, 1 / Fraction(stream.average_rate or 1)
                 container.mux(stream.encode(frame))
         for stream in streams:
             container.mux(stream.encode(None))

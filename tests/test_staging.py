@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from dc_rt import UserError
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.engine.manifest import GRAPHS, Build, BuiltEngine, File, Manifest
 
-QUIET = {"report": lambda message: None}
+QUIET: dict[str, Any] = {"report": lambda message: None}
 
 
 def contents(folder):
@@ -32,7 +33,7 @@ def write_graphs(folder, text, **changes):
         (folder / f"{graph}.onnx").write_text(f"{graph} {text}")
     data = folder / f"denoiser.{text * 16}.data"
     data.write_text(f"weights {text}")
-    graphs = {graph: (File.of(folder / f"{graph}.onnx"),) for graph in GRAPHS}
+    graphs: dict[str, tuple[File, ...]] = {graph: (File.of(folder / f"{graph}.onnx"),) for graph in GRAPHS}
     graphs["denoiser"] += (File.of(data),)
     return dataclasses.replace(Manifest.read(BUNDLED), graphs=graphs, **changes)
 
@@ -276,8 +277,8 @@ def on_a_disk(size, mode, folder, *command):
     disk = folder.with_name("disk")
     disk.mkdir()
     shell = ["unshare", "--map-root-user", "--mount", "sh", "-c", MOUNT, "sh", size, disk, folder, mode]
-    command = [sys.executable, "-m", "dc_export.cli", *(str(word).replace("DISK", str(disk)) for word in command)]
-    done = subprocess.run([*shell, *command], capture_output=True, text=True, check=False)
+    words = [sys.executable, "-m", "dc_export.cli", *(str(word).replace("DISK", str(disk)) for word in command)]
+    done = subprocess.run([*shell, *words], capture_output=True, text=True, check=False)
     return done.returncode, done.stderr.strip()
 
 
