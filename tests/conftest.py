@@ -7,9 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -20,6 +22,7 @@ import pytest
 
 from dc_rt import DepthCrafter
 from dc_rt.engine.discovery import BUNDLED
+from dc_rt.lock import Held, take_lock
 
 if TYPE_CHECKING:
     from depthcrafter import DepthCrafterPipeline
@@ -97,13 +100,32 @@ def _need_pytorch() -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed: it comes with the extra export")
 
 
+def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder `name`, made by the first of the processes that share the tests; the others wait for it."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each has a folder of its own in that of the run
+        root = root.parent
+    while True:
+        try:
+            lock = take_lock(root / f"{name}.lock")
+            break
+        except Held:
+            time.sleep(0.2)
+    with lock:
+        if not (root / f"{name}.done").exists():
+            make(root / name)
+            (root / f"{name}.done").touch()
+    return root / name
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Folders (base, unet) of a tiny random checkpoint, other weights than the bundled engine set has."""
+    """Folders (base, unet) of a tiny random checkpoint, other weights than the bundled engine set has. Shared."""
     _need_pytorch()
     from depthcrafter import make_checkpoint
 
-    return make_checkpoint(tmp_path_factory.mktemp("checkpoint"), "tiny", seed=1)
+    base = _made_once(tmp_path_factory, "checkpoint", lambda folder: make_checkpoint(folder, "tiny", seed=1))
+    return base, base / "unet"
 
 
 @pytest.fixture(scope="session")
@@ -115,12 +137,11 @@ def reference(checkpoint: tuple[Path, Path]) -> DepthCrafterPipeline:
 
 @pytest.fixture(scope="session")
 def engines(checkpoint: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint's engine set, freshly exported."""
+    """The checkpoint's engine set, freshly exported. Shared: not to be changed."""
     from dc_export import export_onnx
 
-    folder = tmp_path_factory.mktemp("engines") / "tiny"
-    export_onnx(*checkpoint, folder, report=lambda message: None)
-    return folder
+    quiet: dict[str, Any] = {"report": lambda message: None}
+    return _made_once(tmp_path_factory, "tiny", lambda folder: export_onnx(*checkpoint, folder, **quiet))
 
 
 @pytest.fixture(scope="session")
@@ -140,20 +161,29 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _need_pytorch()
     from dc_export import export_onnx
 
-    folder = tmp_path_factory.mktemp("half") / "nano"
-    export_onnx("nano", "nano", folder, target="tensorrt", profile="512x256", name="nano", report=lambda message: None)
-    return folder
+    options: dict[str, Any] = {
+        "target": "tensorrt",
+        "profile": "512x256",
+        "name": "nano",
+        "report": lambda message: None,
+    }
+    return _made_once(tmp_path_factory, "half", lambda folder: export_onnx("nano", "nano", folder, **options))
 
 
 @pytest.fixture(scope="session")
 def half_built(half: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The same with TensorRT-RTX engines, built on the command line; and what that said. Likewise shared."""
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: it has wheels for few systems")
-    folder = shutil.copytree(half, tmp_path_factory.mktemp("built") / "nano")
-    command = [sys.executable, "-m", "dc_export.cli", "build", str(folder), "--flavour", "rtx"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+
+    def build(folder: Path) -> None:
+        shutil.copytree(half, folder)
+        command = [sys.executable, "-m", "dc_export.cli", "build", str(folder), "--flavour", "rtx"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        folder.with_suffix(".said").write_text(done.stdout)
+
+    folder = _made_once(tmp_path_factory, "built", build)
+    return folder, folder.with_suffix(".said").read_text()
 
 
 @pytest.fixture(autouse=True)
