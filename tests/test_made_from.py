@@ -84,6 +84,8 @@ def test_a_set_of_before_keys_were_written_is_exported(again):
 def test_other_weights_have_another_key(checkpoint, tmp_path):
     base = shutil.copytree(checkpoint[0], tmp_path / "base")
     found = {key_of(Checkpoint(Location(base), Location(base / "unet")))}
+    (base / "all_of_it.safetensors").write_bytes(b"which nobody reads")
+    assert {key_of(Checkpoint(Location(base), Location(base / "unet")))} == found
     with (base / "unet/diffusion_pytorch_model.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"x")

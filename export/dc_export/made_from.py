@@ -8,17 +8,20 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from dc_rt.engine import Manifest
 from dc_rt.errors import UserError
-from depthcrafter.source import Checkpoint, Location
+from depthcrafter.source import CONFIGS, NETWORKS, Checkpoint, Location
 
 # The runtime's modules change nothing in a graph, but for what manifests say.
 _PACKAGES = ("dc_export", "depthcrafter")
+# What is read of a checkpoint: files of these kinds, a base's in these folders, and a UNet's beside one another.
+_READ = (".json", ".safetensors")
+_PARTS = sorted({network.subfolder for network in NETWORKS.values() if network.subfolder} | CONFIGS.keys())
 _LIBRARIES = ("torch", "diffusers", "transformers", "onnxscript", "onnx", "onnx-ir")
 
 
@@ -34,7 +37,7 @@ def versions_of_the_exporter() -> dict[str, str]:
 def key_of(checkpoint: Checkpoint, **options: Any) -> str:
     """SHA-256 of a checkpoint's files, the sources that export it, the libraries' versions, and options."""
     versions = {name: version for name, version in versions_of_the_exporter().items() if name in _LIBRARIES}
-    places = [_contents(checkpoint.base), _contents(checkpoint.unet)]
+    places = [_contents(checkpoint.base, _PARTS), _contents(checkpoint.unet, ["."])]
     return _sha256(json.dumps([places, _sources("dc_export.export"), versions, options], sort_keys=True))
 
 
@@ -48,16 +51,21 @@ def up_to_date(folder: Path, key: str) -> Manifest | None:
     return None
 
 
-def _contents(place: Location) -> str:
-    """What the hub calls a commit, or the contents of all files."""
-    if place.revision:
-        return place.revision
-    files = [place.path] if place.path.is_file() else sorted(path for path in place.path.rglob("*") if path.is_file())
+def _contents(location: Location, folders: Iterable[str]) -> str:
+    """What the hub calls a commit, or the contents of the files in `folders`, which alone are read.
+
+    Beside them a base may have far larger ones, such as all of its weights in one.
+    """
+    path = location.path
+    if location.revision:
+        return location.revision
+    files = [path]
+    if path.is_dir():
+        files = [each for folder in folders for suffix in _READ for each in (path / folder).glob(f"*{suffix}")]
     digests = []
-    for path in files:
-        with path.open("rb") as file:
-            name = path.relative_to(place.path).as_posix()
-            digests.append(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}")
+    for each in sorted(files):
+        with each.open("rb") as file:
+            digests.append(f"{each.relative_to(path).as_posix()} {hashlib.file_digest(file, 'sha256').hexdigest()}")
     return _sha256("\n".join(digests))
 
 
