@@ -25,9 +25,11 @@ PYTEST = -m pytest -n $(JOBS) --dist loadfile
 # What `make engines` makes. The real checkpoint is downloaded: DepthCrafter's weights are for academic, non-commercial
 # use only, and those of Stable Video Diffusion have a licence of their own. The other models need no network.
 MODEL ?= depthcrafter
-PROFILE ?= 1024x576
+PROFILE ?= film
 FLAVOUR ?= auto
 LOW_MEMORY ?=
+STREAMING ?=
+PORTABLE ?=
 BUILD_FLAGS ?=
 
 # What `make soak` runs: every module of bench/soak, with SOAK_FLAGS_<module>, and the tests that are marked so.
@@ -43,16 +45,12 @@ WHEELS ?=
 PYTHON_GPU ?=
 GPU_CHECK_FLAGS ?=
 
-ENGINES = engines/$(MODEL)-$(PROFILE)$(if $(LOW_MEMORY),-low-memory)
-CHECKPOINT_depthcrafter = --base stabilityai/stable-video-diffusion-img2vid-xt --unet tencent/DepthCrafter
-CHECKPOINT_nano = --base nano --unet nano
-CHECKPOINT_random-full = --base random:full --unet random:full
-CHECKPOINT_random-tiny = --base random:tiny --unet random:tiny
+MODELS = depthcrafter nano random-full random-tiny
 
 # What does not exist is refused before anything is made for it.
 PROFILES = $(shell sed -n 's/^\[\(.*\)\]/\1/p' engines/profiles.toml)
 ifneq ($(filter engines,$(MAKECMDGOALS)),)
-$(if $(CHECKPOINT_$(MODEL)),,$(error There is no MODEL=$(MODEL); choose depthcrafter, nano, random-full or random-tiny))
+$(if $(or $(filter $(MODEL),$(MODELS)),$(findstring /,$(MODEL))),,$(error There is no MODEL=$(MODEL); choose one of $(MODELS), or give a folder or hub id))
 $(if $(filter $(PROFILE),$(PROFILES)),,$(error There is no PROFILE=$(PROFILE) in engines/profiles.toml; choose one of $(PROFILES)))
 $(if $(filter $(FLAVOUR),auto tensorrt rtx),,$(error There is no FLAVOUR=$(FLAVOUR); choose auto, tensorrt or rtx))
 endif
@@ -108,11 +106,12 @@ format: $(DEV)/.installed  ## Format the code.
 	$(DEV)/bin/ruff format .
 	$(DEV)/bin/ruff check --fix .
 
-# Both commands know what is up to date, and make the rest.
-engines: $(DEV)/.installed  ## Make TensorRT engines from a checkpoint: MODEL=, PROFILE=, FLAVOUR=, LOW_MEMORY=1.
-	$(DEV)/bin/dc-export onnx $(CHECKPOINT_$(MODEL)) --target tensorrt --precision fp16 --profile $(PROFILE) --name $(MODEL) \
-		$(if $(LOW_MEMORY),--low-memory) --out $(ENGINES)
-	$(DEV)/bin/dc-export build $(ENGINES) --flavour $(FLAVOUR) --profile $(PROFILE) $(if $(LOW_MEMORY),--low-memory) $(BUILD_FLAGS)
+# The library that suits the card goes into both environments: the one that builds, and the one that runs.
+engines: $(DEV)/.installed $(VENV)/.installed  ## Make TensorRT engines: MODEL=, PROFILE=, FLAVOUR=, LOW_MEMORY=1, STREAMING=1, PORTABLE=1.
+	$(DEV)/bin/python tools/gpu_library.py --flavour $(FLAVOUR)
+	$(VENV)/bin/python tools/gpu_library.py --flavour $(FLAVOUR)
+	$(DEV)/bin/dc-export engines $(MODEL) --profile $(PROFILE) --flavour $(FLAVOUR) $(if $(LOW_MEMORY),--low-memory) \
+		$(if $(STREAMING),--weight-streaming) $(if $(PORTABLE),--portable) $(BUILD_FLAGS)
 
 gpu-check: $(if $(PYTHON_GPU),,$(DEV)/.installed)  ## Check and time engines on this machine's GPU: PYTHON_GPU=, GPU_CHECK_FLAGS=.
 	PYTHONPATH="$(CURDIR)/runtime:$(CURDIR)/export:$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" \

@@ -57,6 +57,15 @@ _WEIGHTS = re.compile(
 )
 
 
+def model_name(unet: Origin) -> str:
+    """What a model is called by default: as its UNet's file, folder or repository is."""
+    text = str(unet)
+    if text.startswith("random:"):
+        return text.replace(":", "-")
+    path = Path(text.removesuffix(".safetensors"))
+    return path.parent.name if path.name == "unet" and path.parent.name else path.name
+
+
 def parts_for(precision: str) -> list[Wanted]:
     """What the four graphs take in `precision`: all of a checkpoint, and the VAE twice in half precision.
 

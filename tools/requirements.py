@@ -44,6 +44,17 @@ def requirements(extras: list[str], lowest: bool = False, gpu: bool = False) -> 
     return lines
 
 
+def extra_requirements(extra: str) -> list[str]:
+    """What an extra requires beside the package itself."""
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    return list(project["optional-dependencies"][extra])
+
+
+def name_of(line: str) -> str:
+    """The package that a requirement or a pin is of."""
+    return re.split(r"[\[=<>~!; ]", line, maxsplit=1)[0]
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Print what pyproject.toml requires, a line each, for pip.")

@@ -31,16 +31,19 @@ from typing import IO, Any
 from dc_export.faults import DISK_FULL, FREE_SPACE
 from dc_export.profiles import load_profile
 from dc_export.staging import only_one, tidy
+from dc_export.tensorrt_only import make_portable, read_timing_cache, write_timing_cache
 from dc_rt.engine import GRAPHS, File, Manifest, Profile
-from dc_rt.engine.compatibility import MODULES, Unavailable, find_gpu, this_platform
+from dc_rt.engine.compatibility import MODULES, Unavailable, describe_targets, find_gpu, is_target, this_platform
+from dc_rt.engine.library import Library, NoLibrary, choose_library
 from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Build, BuiltEngine
 from dc_rt.errors import UserError
+from dc_rt.gpu import Card, find_card
 from dc_rt.installation import install_command
 from dc_rt.pipeline import CHUNK
 from depthcrafter.report import Report
 
-# What TensorRT-RTX builds for by default. Its documentation says so ("CPU-only AOT"); the builder does not list it.
-RTX_TARGETS = ("8.0", "8.6", "8.9", "12.0+")
+PORTABLE = ("8.0+",)  # what engines of TensorRT run on that are built for hardware compatibility
+TIMING_CACHE = "timing.cache"  # beside the engines
 REPORT_SECONDS = 30.0  # between two signs of life of a long build
 GB = 1e9
 DISK_IS_FULL = 74  # the exit status of a process that builds: that of input and output in sysexits.h
@@ -57,6 +60,7 @@ class Settings:
     profile: Profile
     workspace: float | None
     weight_streaming: bool
+    portable: bool = False
 
     @property
     def library(self) -> str:
@@ -71,6 +75,7 @@ class Settings:
             "single_stream",
             *(["fixed_memory"] if self.fixed_memory else []),
             *(["weight_streaming"] if self.weight_streaming else []),
+            *(["portable"] if self.portable else []),
             *([f"workspace={self.workspace:g}GB"] if self.workspace is not None else []),
         )
 
@@ -81,7 +86,7 @@ class Settings:
         A plan for one shape lets tensors of different sizes share memory, which takes half as much at that shape, and
         then as much at all others: good where but the number of frames varies.
         """
-        return all(side.min == side.max for side in (self.profile.height, self.profile.width))
+        return all(shape.is_fixed for shape in self.profile.shapes)
 
     def key(self, files: tuple[File, ...]) -> str:
         """Hash of what an engine is built from and with."""
@@ -91,16 +96,20 @@ class Settings:
         }
         return hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()
 
-    def shapes(self) -> dict[str, tuple[int, int, int]]:
-        """Smallest, best and largest value of every axis, by its name in the graphs.
+    def shapes(self) -> list[dict[str, tuple[int, int, int]]]:
+        """Smallest, best and largest value of every axis, by its name in the graphs, for each optimisation profile.
 
         The denoiser takes a window of T frames, the other graphs n frames at a time, as `dc_rt.pipeline` gives them.
         """
-        sides = {"H": self.profile.height, "W": self.profile.width}
-        pixels = {name: (side.min, side.opt, side.max) for name, side in sides.items()}
-        latents = {name.lower(): (low // 8, opt // 8, high // 8) for name, (low, opt, high) in pixels.items()}
         frames = self.profile.frames
-        return {"n": (1, CHUNK, CHUNK), "T": (frames.min, frames.opt, frames.max), **pixels, **latents}
+        found = []
+        for shape in self.profile.shapes:
+            sides = {"H": shape.height, "W": shape.width}
+            pixels = {name: (side.min, side.opt, side.max) for name, side in sides.items()}
+            latents = {name.lower(): (low // 8, opt // 8, high // 8) for name, (low, opt, high) in pixels.items()}
+            counts = {"n": (1, CHUNK, CHUNK), "T": (frames.min, frames.opt, frames.max)}
+            found.append({**counts, **pixels, **latents})
+        return found
 
 
 def build_engines(
@@ -111,6 +120,7 @@ def build_engines(
     workspace: float | None = None,
     low_memory: bool = False,
     weight_streaming: bool = False,
+    portable: bool = False,
     report: Report = print,
 ) -> Manifest:
     """Build the TensorRT engines of an engine set, those that are not there yet or were made from or with other things.
@@ -119,12 +129,14 @@ def build_engines(
 
     Args:
         engines: folder of the engine set.
-        flavour: "tensorrt", which needs the GPU that the engines are for; "rtx", which needs none; or "auto": the
-            first where it is installed and there is a GPU, else the second.
+        flavour: "tensorrt", which needs the GPU that the engines are for; "rtx", which needs none; or "auto": the one
+            for this machine's card (`dc_rt.engine.library`), or the other where that alone is installed.
         profile: name of the size profile to build for; the one that the graphs were exported for unless given.
         workspace: most memory that a single layer may take for itself, in GB; no limit unless given.
         low_memory: insist on graphs in the form that trades time for memory (`export_onnx(..., low_memory=True)`).
         weight_streaming: make engines whose weights need not all be on the GPU at once.
+        portable: make engines for all cards from Ampere on, not for the one that is here alone. Those of TensorRT-RTX
+            are so as they are.
         report: is told of every long step.
 
     Returns:
@@ -139,7 +151,7 @@ def build_engines(
     Manifest.read(folder)  # where there is no set, nothing can be locked either
     with only_one(folder):
         tidy(folder)
-        return _build_all(folder, flavour, profile, workspace, low_memory, weight_streaming, report)
+        return _build_all(folder, flavour, profile, workspace, low_memory, weight_streaming, portable, report)
 
 
 def _build_all(
@@ -149,6 +161,7 @@ def _build_all(
     workspace: float | None,
     low_memory: bool,
     weight_streaming: bool,
+    portable: bool,
     report: Report,
 ) -> Manifest:
     manifest = Manifest.read(folder)
@@ -159,7 +172,7 @@ def _build_all(
             f"The graphs in {folder} are not in the form that saves memory; export them with `dc-export onnx --target "
             "tensorrt --low-memory`, then build again."
         )
-    flavour, targets = choose_flavour(flavour)
+    flavour, targets = choose_flavour(flavour, portable, report)
     settings = Settings(
         flavour=flavour,
         version=_import(flavour).__version__,
@@ -168,6 +181,7 @@ def _build_all(
         profile=load_profile(profile) if profile else manifest.profile,
         workspace=workspace,
         weight_streaming=weight_streaming,
+        portable=portable and flavour == "tensorrt",
     )
     manifest.check_contents(folder)
     keys = {graph: settings.key(manifest.graphs[graph]) for graph in GRAPHS}
@@ -194,42 +208,61 @@ def _build_all(
         # First without the engine that is to be replaced, so that the manifest is true whenever this is interrupted.
         _record(manifest, settings, current).write(folder)
         part.replace(target)
-        weights, activations = _memory(target.with_suffix(".log"))
-        current[graph] = BuiltEngine(File.of(target), keys[graph], seconds, weights, activations)
+        weights, activations = _memory(target.with_suffix(".log"), len(settings.profile.shapes))
+        largest = max(activations, default=0)
+        current[graph] = BuiltEngine(File.of(target), keys[graph], seconds, weights, largest, activations)
         _record(manifest, settings, current).write(folder)
         tell(
             f"{target.stat().st_size / 1e6:.1f} MB in {seconds:.0f} s; on the GPU it takes {weights / 1e6:.1f} MB for "
-            f"weights and up to {activations / 1e6:.1f} MB for activations"
+            f"weights and up to {largest / 1e6:.1f} MB for activations"
         )
     return _record(manifest, settings, current)
 
 
-def choose_flavour(flavour: str) -> tuple[str, tuple[str, ...]]:
+def choose_flavour(asked: str, portable: bool = False, report: Report = print) -> tuple[str, tuple[str, ...]]:
     """The flavour to build, and the compute capabilities of the GPUs that its engines will be for.
 
     Raises:
         UserError: there is no such flavour, or it cannot build here.
     """
-    if flavour not in (*FLAVOURS, "auto"):
-        raise UserError(f"There is no flavour {flavour!r}; choose one of {', '.join(FLAVOURS)}, auto.")
-    installed = [name for name in FLAVOURS if find_spec(MODULES[name])]
-    if flavour != "auto" and flavour not in installed:
-        raise UserError(f"{LIBRARY_NAMES[flavour]} is not installed; install it with `{install_command(flavour)}`.")
-    if not installed:
+    card = find_card()
+    library = choose_library(card, asked)
+    if not find_spec(MODULES[library.flavour]):
+        library = _other(library, card, asked)
+    report(str(library))
+    if library.flavour == "rtx":
+        return "rtx", library.targets
+    capability = _gpu_capability()
+    if capability is None:
         raise UserError(
-            f"Neither TensorRT nor TensorRT-RTX is installed; install one with `{install_command('rtx')}`, "
-            f"which builds without a GPU, or `{install_command('tensorrt')}`."
+            "TensorRT builds on the GPU that the engines are for, and none is found here; check it with "
+            f"`nvidia-smi`, or build with --flavour rtx, which needs none (`{install_command('rtx')}`)."
         )
-    if flavour != "rtx" and "tensorrt" in installed:
-        capability = _gpu_capability()
-        if capability:
-            return "tensorrt", (capability,)
-        if flavour == "tensorrt" or "rtx" not in installed:
-            raise UserError(
-                "TensorRT builds on the GPU that the engines are for, and none is found here; check it with "
-                f"`nvidia-smi`, or build with --flavour rtx, which needs none (`{install_command('rtx')}`)."
-            )
-    return "rtx", RTX_TARGETS
+    if not portable:
+        return "tensorrt", (capability,)
+    if not is_target(_numbers(capability), PORTABLE):
+        raise UserError(
+            f"Portable engines are for compute capability {describe_targets(PORTABLE)}, and this GPU has {capability}; "
+            "build without --portable."
+        )
+    return "tensorrt", PORTABLE
+
+
+def _other(library: Library, card: Card | None, asked: str) -> Library:
+    """The other library, where that one is installed and does; raises `UserError` where there is none to build with."""
+    for flavour in FLAVOURS:
+        if asked == "auto" and flavour != library.flavour and find_spec(MODULES[flavour]):
+            with suppress(NoLibrary):
+                return choose_library(card, flavour)
+    raise UserError(
+        f"{library.name} is not installed, which is what builds here, as {library.reason}; install it with "
+        f"`{install_command(library.extra)}`."
+    )
+
+
+def _numbers(capability: str) -> tuple[int, int]:
+    major, _, minor = capability.partition(".")
+    return int(major), int(minor)
 
 
 def _gpu_capability() -> str | None:
@@ -288,6 +321,9 @@ def _build_apart(
         "shapes": settings.shapes(),
         "workspace": settings.workspace,
         "weight_streaming": settings.weight_streaming,
+        "portable": settings.portable,
+        # TensorRT-RTX measures nothing when it builds.
+        "timing_cache": str(folder / TIMING_CACHE) if settings.flavour == "tensorrt" else None,
         "fixed_memory": settings.fixed_memory,
     }
     # -P: a folder of the user's that is called like a module of ours is none.
@@ -346,14 +382,21 @@ def _failure(status: int, graph: str, log: Path, manifest: Manifest, settings: S
     return f"Building {graph} with {settings.library} {what}; its log is {log}: {fix}."
 
 
-def _memory(log: Path) -> tuple[int, int]:
-    """Bytes of weights and of activations by the builder's own count; 0 where it does not say."""
+def _memory(log: Path, num_shapes: int) -> tuple[int, tuple[int, ...]]:
+    """Bytes of weights, and of activations at each shape, by the builder's own count; 0 and none where it says none.
+
+    It says the activations of one optimisation profile after the other. Where these are not as many as there should
+    be, which is whose is not known: each shape is then taken to need the most.
+    """
     text = log.read_text(errors="replace") if log.is_file() else ""
 
-    def total(kind: str) -> int:
-        return max(map(int, re.findall(rf"Total {kind} Memory: (\d+)", text)), default=0)
+    def totals(kind: str) -> list[int]:
+        return [int(count) for count in re.findall(rf"Total {kind} Memory: (\d+)", text)]
 
-    return total("Weights"), total("Activation")
+    activations = totals("Activation")
+    if activations and len(activations) != num_shapes:
+        activations = [max(activations)] * num_shapes
+    return max(totals("Weights"), default=0), tuple(activations)
 
 
 # From here on: what the process does that builds an engine.
@@ -389,11 +432,17 @@ def _build_engine(job: Mapping[str, Any]) -> None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(job["workspace"] * GB))
     if job["weight_streaming"]:
         config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
-    profile = builder.create_optimization_profile()
-    for tensor in map(network.get_input, range(network.num_inputs)):
-        if sizes := _input_shapes(tensor, job["shapes"]):
-            profile.set_shape(tensor.name, *sizes)
-    config.add_optimization_profile(profile)
+    if job["portable"]:
+        make_portable(trt, config)
+    cache = Path(job["timing_cache"]) if job["timing_cache"] else None
+    if cache:
+        read_timing_cache(config, cache)
+    for shapes in job["shapes"]:
+        profile = builder.create_optimization_profile()
+        for tensor in map(network.get_input, range(network.num_inputs)):
+            if sizes := _input_shapes(tensor, shapes):
+                profile.set_shape(tensor.name, *sizes)
+        config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         # TensorRT keeps files of its own for a while, and says of a full disk what the system says.
@@ -401,6 +450,8 @@ def _build_engine(job: Mapping[str, Any]) -> None:
             os._exit(DISK_IS_FULL)
         sys.exit(1)
     Path(job["engine"]).write_bytes(engine)
+    if cache:
+        write_timing_cache(config, cache)
 
 
 def _end_with_parent() -> None:

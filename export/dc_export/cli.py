@@ -30,6 +30,7 @@ console = Console()
 
 DEFAULT_BASE = "stabilityai/stable-video-diffusion-img2vid-xt"
 DEFAULT_UNET = "tencent/DepthCrafter"
+ENGINES_FOLDER = Path("engines")  # where dc-rt looks
 LIBRARIES = ("TRANSFORMERS", "DIFFUSERS", "HF_HUB")
 
 Base = Annotated[
@@ -44,7 +45,80 @@ BaseRevision = Annotated[
     str | None, typer.Option(help="Of a base on the hub: branch, tag or commit; else main.", metavar="REV")
 ]
 UnetRevision = Annotated[str | None, typer.Option(help="Of a UNet on the hub, likewise.", metavar="REV")]
+Flavour = Annotated[
+    str, typer.Option(help="tensorrt, for the GPU that is here; rtx, which needs none; auto, by the card.")
+]
+Workspace = Annotated[
+    float | None, typer.Option(help="Most memory for what a single layer needs for itself.", metavar="GB")
+]
+Streaming = Annotated[bool, typer.Option("--weight-streaming", help="For dc-rt infer --cpu-offload sequential.")]
+Portable = Annotated[
+    bool, typer.Option("--portable", help="TensorRT's engines for all cards from Ampere on, not for this one alone.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the libraries have to say too.")]
+
+
+@app.command()
+def engines(
+    model: Annotated[
+        str, typer.Argument(help="depthcrafter, nano, random-full, random-tiny; a folder; or a UNet's hub id.")
+    ] = "depthcrafter",
+    profile: Annotated[str, typer.Option(help="Size profile, see engines/profiles.toml.")] = "film",
+    flavour: Flavour = "auto",
+    low_memory: Annotated[bool, typer.Option("--low-memory", help="Less memory, more time.")] = False,
+    weight_streaming: Streaming = False,
+    portable: Portable = False,
+    workspace: Workspace = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the engine set; engines/MODEL-PROFILE unless given.", metavar="DIR")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the model; its own name unless given.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Stable Video Diffusion; the model's own unless given.", metavar="DIR|ID")
+    ] = None,
+    base_revision: BaseRevision = None,
+    unet_revision: UnetRevision = None,
+    force: Annotated[bool, typer.Option("--force", help="Export graphs that are up to date too.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make TensorRT engines of a model: export its graphs, and build an engine of each; what is up to date is kept."""
+    from dc_export.models import find_origins
+
+    origins = find_origins(model, base)
+    name = name or origins.name
+    if out is None:
+        from depthcrafter.source import model_name
+
+        switches = {"low-memory": low_memory, "streaming": weight_streaming, "portable": portable}
+        suffix = "".join(f"-{switch}" for switch, given in switches.items() if given)
+        out = ENGINES_FOLDER / f"{name or model_name(origins.unet)}-{profile}{suffix}"
+    # Before minutes are spent on graphs: whether there is something to build with.
+    from dc_export.build import choose_flavour
+
+    choose_flavour(flavour, portable, report=lambda library: None)
+    onnx(
+        out,
+        base=origins.base,
+        unet=origins.unet,
+        profile=profile,
+        name=name,
+        target="tensorrt",
+        low_memory=low_memory,
+        base_revision=base_revision,
+        unet_revision=unet_revision,
+        force=force,
+        verbose=verbose,
+    )
+    build(
+        out,
+        flavour=flavour,
+        profile=profile,
+        workspace=workspace,
+        low_memory=low_memory,
+        weight_streaming=weight_streaming,
+        portable=portable,
+        verbose=verbose,
+    )
 
 
 @app.command()
@@ -101,21 +175,16 @@ def onnx(
 @app.command()
 def build(
     engines: Annotated[Path, typer.Argument(help="Folder of the engine set.", metavar="ENGINES")],
-    flavour: Annotated[
-        str, typer.Option(help="tensorrt, for the GPU that is here; rtx, which needs none; auto.")
-    ] = "auto",
+    flavour: Flavour = "auto",
     profile: Annotated[
         str | None, typer.Option(help="Size profile; the one that the graphs were exported for unless given.")
     ] = None,
-    workspace: Annotated[
-        float | None, typer.Option(help="Most memory for what a single layer needs for itself.", metavar="GB")
-    ] = None,
+    workspace: Workspace = None,
     low_memory: Annotated[
         bool, typer.Option("--low-memory", help="Insist on graphs that were exported with --low-memory.")
     ] = False,
-    weight_streaming: Annotated[
-        bool, typer.Option("--weight-streaming", help="For dc-rt infer --cpu-offload sequential.")
-    ] = False,
+    weight_streaming: Streaming = False,
+    portable: Portable = False,
     verbose: Verbose = False,
 ) -> None:
     """Build TensorRT engines from the graphs, those that are missing or out of date."""
@@ -131,6 +200,7 @@ def build(
         workspace=workspace,
         low_memory=low_memory,
         weight_streaming=weight_streaming,
+        portable=portable,
         report=report,
     )
     report(f"{engines}: {manifest.model.name}, all {len(manifest.graphs)} engines{_peak_memory()}")

@@ -39,7 +39,7 @@ from depthcrafter.checkpoint import (
     load_vae,
 )
 from depthcrafter.report import Report
-from depthcrafter.source import Checkpoint, Origin, find_checkpoint, parts_for
+from depthcrafter.source import Checkpoint, Origin, find_checkpoint, model_name, parts_for
 
 OPSET = 23  # the first with an Attention node, which ONNX Runtime runs twice as fast as its parts, in half the memory
 # A protobuf message ends at 2 GiB; past this the weights go into a file beside the graph.
@@ -91,7 +91,7 @@ def export_onnx(
         OSError: the disk refuses.
     """
     precision, sizes = choose_settings(target, precision, profile, low_memory)
-    name = name or _model_name(unet)
+    name = name or model_name(unet)
     if not name or NOT_IN_A_LINE.search(name):
         raise UserError(f"A model cannot be called {name!r}; give it another name (--name).")
     revisions = {"base_revision": base_revision, "unet_revision": unet_revision}
@@ -246,14 +246,6 @@ def _check_fits(config: Any, embedding_dim: int, latent_channels: int, base: Ori
 def _origin(source: Origin) -> str:
     """What the manifest records: a folder by its full path, anything else as it was given."""
     return str(Path(source).resolve()) if Path(source).exists() else str(source)
-
-
-def _model_name(unet: Origin) -> str:
-    text = str(unet)
-    if text.startswith("random:"):
-        return text.replace(":", "-")
-    path = Path(text.removesuffix(".safetensors"))
-    return path.parent.name if path.name == "unet" and path.parent.name else path.name
 
 
 @contextlib.contextmanager

@@ -34,15 +34,12 @@ def check_tensor_sizes(path: Path, profile: Profile) -> None:
 
 
 def largest_shapes(path: Path, profile: Profile) -> list[tuple[str, tuple[int, ...]]]:
-    """Every node's name and the shape of each of its outputs, at the largest shape of `profile`."""
-    sizes = {
-        "n": CHUNK,
-        "T": profile.frames.max,
-        "H": profile.height.max,
-        "W": profile.width.max,
-        "h": profile.height.max // 8,
-        "w": profile.width.max // 8,
-    }
+    """Every node's name and the shape of each of its outputs, at the largest frames of each shape of `profile`."""
     model = onnx.load(path, load_external_data=False)
-    shapes = Shapes(model, sizes, path.parent)
-    return [(node.name, shape) for node in model.graph.node for shape in shapes.follow(node)]
+    found = []
+    for shape in profile.shapes:
+        height, width = shape.height.max, shape.width.max
+        sizes = {"n": CHUNK, "T": profile.frames.max, "H": height, "W": width, "h": height // 8, "w": width // 8}
+        shapes = Shapes(model, sizes, path.parent)
+        found += [(node.name, each) for node in model.graph.node for each in shapes.follow(node)]
+    return found

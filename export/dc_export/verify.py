@@ -125,16 +125,17 @@ def _sizes(profile: Profile, graph: str) -> list[tuple[int, int, int]]:
     def side(value: int, low: int, high: int) -> int:
         return min(max(value, low), high)
 
+    shape = min(profile.shapes, key=lambda each: each.height.min * each.width.min)
     clipped = [
         (
             min(frames, limit),
-            side(height, profile.height.min, profile.height.max),
-            side(width, profile.width.min, profile.width.max),
+            side(height, shape.height.min, shape.height.max),
+            side(width, shape.width.min, shape.width.max),
         )
         for frames, height, width in wanted
     ]
-    # A profile of one size is a large one: three frames show what seventy would.
-    if profile.height.min == profile.height.max:
+    # A fixed shape is a large one: three frames show what seventy would.
+    if shape.is_fixed:
         clipped = [size for size in clipped if size[0] <= 3]
     return list(dict.fromkeys(clipped))
 

@@ -14,11 +14,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dc_rt.engine import tensorrt
-from dc_rt.engine.compatibility import MODULES, Unavailable, check_build, find_gpu, load_library
+from dc_rt.engine.compatibility import MODULES, Unavailable, check_build, find_gpu, installed_cuda, load_library
 from dc_rt.engine.discovery import BUNDLED, ENGINES_FOLDER, choose_engines, find_engines
+from dc_rt.engine.library import NoLibrary, choose_library
 from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Manifest
 from dc_rt.errors import UserError, option
-from dc_rt.installation import gpu_command, install_command, onnx_runtimes, pip_install
+from dc_rt.gpu import find_card
+from dc_rt.installation import gpu_command, install_command, onnx_runtimes, pip_install, pip_uninstall
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ def examine() -> Iterator[Finding]:
     yield Finding(True, "dc-rt", f"{_version('depthcrafter-rt')} on Python {platform.python_version()}, {sys.platform}")
     yield Finding(True, "processor", f"{os.cpu_count()} cores, {platform.machine()}")
     yield _gpu()
+    yield _library()
     yield _onnx_runtime()
     yield _tensorrt()
     yield _torch()
@@ -55,6 +58,30 @@ def _gpu() -> Finding:
     if answer.returncode or not gpus:
         return Finding(False, "GPU", "nvidia-smi finds none", "check the driver: nvidia-smi")
     return Finding(True, "GPU", gpus)
+
+
+def _library() -> Finding:
+    """Which of TensorRT's flavours is for this machine, whether it is here, and the one command if not."""
+    try:
+        card = find_card()
+        library = choose_library(card)
+    except NoLibrary as error:
+        return Finding(False, "library", f"none, as {error.reason}", error.fix)
+    except UserError as error:
+        return Finding(False, "library", "not known", error.sentence)
+    found = f"for {card or 'this machine'}: {library}"
+    command = install_command(library.extra)
+    if not find_spec(MODULES[library.flavour]):
+        return Finding(card is None, "library", f"{found}; not installed", f"to build or run engines: {command}")
+    installed = installed_cuda(library.flavour)
+    if card and installed and installed != library.cuda:
+        package = library.package.replace(str(library.cuda), str(installed))
+        other = [package, f"{package}-bindings", f"{package}-libs"]
+        fix = f"{pip_uninstall(*other)} && {command}"
+        return Finding(False, "library", f"{found}; that of CUDA {installed} is installed", fix)
+    if not _has("cuda.bindings"):
+        return Finding(card is None, "library", f"{found}; cuda-bindings is not installed", command)
+    return Finding(True, "library", f"{found}; installed")
 
 
 def _onnx_runtime() -> Finding:
@@ -77,7 +104,7 @@ def _onnx_runtime() -> Finding:
 def _tensorrt() -> Finding:
     installed = [flavour for flavour in FLAVOURS if find_spec(MODULES[flavour])]
     if not installed:
-        return Finding(False, "tensorrt", "not installed", f"for an NVIDIA GPU: {install_command('rtx')}")
+        return Finding(False, "tensorrt", "not installed", "for an NVIDIA GPU: see library above")
     found = ", ".join(LIBRARY_NAMES[flavour] for flavour in installed)
     try:
         found = ", ".join(f"{LIBRARY_NAMES[flavour]} {load_library(flavour).__version__}" for flavour in installed)
@@ -146,3 +173,10 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
+
+
+def _has(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it would be in
+        return False

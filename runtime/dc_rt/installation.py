@@ -32,7 +32,8 @@ def install_command(extra: str, again: bool = False) -> str:
         extra: a key of pyproject.toml's optional dependencies.
         again: whether what is there already is to be replaced.
     """
-    options, source = _source()
+    # What is tested is of CUDA 13, and would keep the libraries of CUDA 12 out.
+    options, source = _source(tested=not extra.endswith("-cu12"))
     if not source:
         # Only whoever installed it knows from where.
         source = f"PATH-OF-ITS-FOLDER-OR-WHEEL[{extra}]"
@@ -91,13 +92,13 @@ def _words(*words: str) -> str:
     return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
-def _source() -> tuple[list[str], str]:
-    """Options for pip, and the path or URL that this copy came from; "" where nothing tells."""
+def _source(tested: bool) -> tuple[list[str], str]:
+    """Options for pip, those for the versions that are `tested` too, and where this copy came from, if that is told."""
     if checkout := _checkout():
         constraints = checkout / "constraints.txt"
         # With the versions that are tested where the Makefile made the environment, since it does so too.
-        tested = ["-c", str(constraints)] if _made() and constraints.is_file() else []
-        return [*tested, "-e"], str(checkout)
+        pins = ["-c", str(constraints)] if tested and _made() and constraints.is_file() else []
+        return [*pins, "-e"], str(checkout)
     recorded = _direct_url()
     url = str(recorded.get("url", ""))
     if "vcs_info" in recorded:

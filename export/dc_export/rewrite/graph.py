@@ -60,8 +60,8 @@ def pixel_axis(value: ir.Value) -> int | None:
     return axes[0] if axes else None
 
 
-def pieces_of(value: ir.Value, axis: int) -> int:
-    return math.gcd(PIECES, divisor(shape_of(value)[axis]))
+def pieces_of(value: ir.Value, axis: int, most: int = PIECES) -> int:
+    return math.gcd(most, divisor(shape_of(value)[axis]))
 
 
 def divisor(size: int | str) -> int:

@@ -7,6 +7,7 @@ import onnx_ir as ir
 from onnxscript.rewriter import RewriteRule, RewriteRuleSet
 
 from dc_export.rewrite.graph import (
+    PIECES,
     Unexpected,
     Writer,
     array_of,
@@ -66,7 +67,8 @@ def decompose_attention(model: ir.Model) -> int:
             scores = at("Cast", at("MatMul", part, transposed), to=ir.DataType.FLOAT)
             return at("MatMul", at("Cast", at("Softmax", scores, axis=-1), to=dtype), value)
 
-        pieces = pieces_of(query, 2)
+        # An eighth of the scores of a whole window has 2^31 elements and more at 960x960.
+        pieces = pieces_of(query, 2, 2 * PIECES if shape_of(query)[0] == "T" else PIECES)
         scaled.shape = query.shape
         attended = attend(scaled) if pieces == 1 else in_slices(at, [scaled], 2, pieces, attend)
         substitute(node, attended)

@@ -48,6 +48,12 @@ def infer(
         typer.Option(metavar="none|model|sequential", help="Save memory: one engine at a time, or streamed weights."),
     ] = "none",
     save_folder: Annotated[Path, typer.Option(readable=False, help="Where the results go.")] = Path("./demo_output"),
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Choose engine set, offload and size for the GPU memory that is free.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what a run would use, need and take, and write nothing.")
+    ] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an unfinished run did.")] = False,
     verbose: Verbose = False,
     *,
@@ -57,10 +63,10 @@ def infer(
     from dc_rt.log import set_up
 
     set_up(verbose)
-    from dc_rt.cli.infer import infer_all
+    from dc_rt.cli.infer import Ways, infer_all, preview_all
 
-    opened_with = {"cpu_offload": cpu_offload, "provider": provider}
-    infer_all(videos, engines, backend, opened_with, save_folder, restart, *options_from(values))
+    ways = Ways(engines, backend, cpu_offload, fit, {"provider": provider}, save_folder, restart)
+    (preview_all if dry_run else infer_all)(videos, ways, *options_from(values))
 
 
 @app.command()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,17 @@ from typing import Any
 import typer
 
 from dc_rt.cli.models import Models, NothingRuns
-from dc_rt.cli.progress import progress
-from dc_rt.cli.terminal import complain, sentence_of
+from dc_rt.cli.preview import described, fitted
+from dc_rt.cli.progress import Progress, progress
+from dc_rt.cli.terminal import complain, say, sentence_of
+from dc_rt.engine import backend_with, check_offload
 from dc_rt.engine.discovery import find_candidates
-from dc_rt.errors import UserError
-from dc_rt.job import Job, JobCancelled, plan_video
+from dc_rt.errors import UserError, option
+from dc_rt.gpu import ENVIRONMENT as PLANNED_CARD
+from dc_rt.gpu import find_card, planned_card_line
+from dc_rt.job import Event, Finished, Job, JobCancelled, Resumed, plan_video
+from dc_rt.job.forecast import fit, foretell, set_up
+from dc_rt.job.pace import remember
 from dc_rt.job.targets import Targets, check_batch
 from dc_rt.options import Outputs, Sampling, Source
 
@@ -27,37 +35,101 @@ _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 3.0
 
 
-def infer_all(
-    videos: Sequence[Path],
-    engines: Path | None,
-    backend: str,
-    opened_with: Mapping[str, Any],
-    save_folder: Path,
-    restart: bool,
-    sampling: Sampling,
-    source: Source,
-    outputs: Outputs,
-) -> None:
+@dataclass(frozen=True)
+class Ways:
+    """How videos are run, beside the options that decide the results: as the command line has it."""
+
+    engines: Path | None
+    backend: str
+    cpu_offload: str
+    fit: bool
+    opened_with: Mapping[str, Any]
+    save_folder: Path
+    restart: bool
+
+
+def infer_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: Source, outputs: Outputs) -> None:
     """Run all videos that can be run; raises `typer.Exit` with status 1 if one could not."""
-    batch = [Targets.of(video, save_folder, outputs) for video in videos]
-    check_batch(batch)
+    if planned_card_line():
+        raise UserError(f"${PLANNED_CARD} is of a card that is not here; unset it, or add {option('dry_run', True)}.")
     # Said before any work, so that whoever gave the command is still there to hear it; the other videos are run.
-    able = [targets for targets in batch if _succeeds(targets.video, partial(targets.check, outputs.overwrite))]
-    if not able:
-        raise typer.Exit(1)
-    models = Models(find_candidates(engines), backend, **opened_with)
+    able = _able(videos, ways, outputs)
+    candidates = find_candidates(ways.engines)
+    models = Models(candidates, ways.backend, ways.cpu_offload, **ways.opened_with)
 
     def run_video(video: Path) -> None:
-        plan = plan_video(video, source)
-        model = models.for_video(plan, sampling, source)
+        plan, taken, offload = plan_video(video, source), source, ways.cpu_offload
+        if ways.fit:
+            setup = fit(candidates, plan, sampling, source, ways.backend, ways.cpu_offload, find_card())
+            plan, taken, offload = setup.plan, setup.source, setup.cpu_offload
+            say(fitted(setup, source))
+            model = models.opened(setup.choice, offload)
+        else:
+            model = models.for_video(plan, sampling, source)
         with progress() as shown:
-            job = Job(model, plan.video, sampling, source, outputs, save_folder, restart=restart, listener=shown.hear)
+            heard = Heard(shown)
+            job = Job(
+                model, plan.video, sampling, taken, outputs, ways.save_folder, restart=ways.restart, listener=heard.hear
+            )
             _run(job)
+        if heard.seconds:
+            remember(model.engines.manifest, offload, plan, sampling, heard.seconds)
 
     done = [targets for targets in able if _succeeds(targets.video, partial(run_video, targets.video))]
     models.close()
     if len(done) < len(videos):
         raise typer.Exit(1)
+
+
+def preview_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: Source, outputs: Outputs) -> None:
+    """Say of all videos what running them would take; raises `typer.Exit` with status 1 if one could not be run."""
+    able = _able(videos, ways, outputs)
+    candidates, card = find_candidates(ways.engines), find_card()
+
+    def preview_video(video: Path) -> None:
+        began = time.perf_counter()
+        asked = (candidates, plan_video(video, source), sampling, source, ways.backend, ways.cpu_offload)
+        setup = fit(*asked, card) if ways.fit else set_up(*asked)
+        forecast = foretell(setup, sampling, outputs, ways.save_folder, card)
+        for line in described(forecast, sampling, ways.save_folder):
+            say(line)
+        if ways.fit:
+            say(fitted(setup, source))
+        say(f"  looked at in {time.perf_counter() - began:.2f} s; nothing was written")
+        if forecast.problem:
+            raise UserError(forecast.problem)
+
+    done = [targets for targets in able if _succeeds(targets.video, partial(preview_video, targets.video))]
+    if len(done) < len(videos):
+        raise typer.Exit(1)
+
+
+def _able(videos: Sequence[Path], ways: Ways, outputs: Outputs) -> list[Targets]:
+    """The videos whose results can be written; of the others it is said why."""
+    backend_with(ways.backend, ways.opened_with.get("provider"))
+    check_offload(ways.cpu_offload)
+    batch = [Targets.of(video, ways.save_folder, outputs) for video in videos]
+    check_batch(batch)
+    able = [targets for targets in batch if _succeeds(targets.video, partial(targets.check, outputs.overwrite))]
+    if not able:
+        raise typer.Exit(1)
+    return able
+
+
+class Heard:
+    """A listener that passes everything on, and keeps how long the run took if it was one from its beginning."""
+
+    def __init__(self, shown: Progress) -> None:
+        self.seconds = 0.0
+        self._shown = shown
+        self._is_resumed = False
+
+    def hear(self, event: Event) -> None:
+        """Listen to a job."""
+        self._is_resumed |= isinstance(event, Resumed)
+        if isinstance(event, Finished) and not self._is_resumed:
+            self.seconds = event.seconds
+        self._shown.hear(event)
 
 
 def _run(job: Job) -> None:

@@ -68,7 +68,7 @@ class EngineSet:
     """The four graphs of a model on one backend; as a context manager it is closed at the end.
 
     `why_not_tensorrt` is a clause that goes on from "as" where `backend` was left to choose and TensorRT could not be
-    had; else it is empty.
+    had, and `tensorrt_fix` what to do about it; else they are empty.
     """
 
     def __init__(
@@ -79,12 +79,14 @@ class EngineSet:
         open_engine: OpenEngine,
         one_resident: bool,
         why_not_tensorrt: str = "",
+        tensorrt_fix: str = "",
     ) -> None:
         """Open all engines now, or with `one_resident` each when its turn comes, closing the one before."""
         self.manifest = manifest
         self.backend = backend
         self.device = device
         self.why_not_tensorrt = why_not_tensorrt
+        self.tensorrt_fix = tensorrt_fix
         self._open = open_engine
         self._one_resident = one_resident
         self._engines: dict[str, Engine] = {}
@@ -174,12 +176,11 @@ def load_engines(
             cannot run here.
     """
     backend = backend_with(backend, provider)
-    if cpu_offload not in CPU_OFFLOADS:
-        raise UserError(f"There is no {option('cpu_offload', cpu_offload)}; choose one of {', '.join(CPU_OFFLOADS)}.")
+    check_offload(cpu_offload)
     folder = Path(folder)
     manifest = Manifest.read(folder)
     log.debug("engine set %s: %s %s, profile %s", folder, manifest.model.name, manifest.precision, manifest.profile)
-    why_not_tensorrt = ""
+    why_not_tensorrt = tensorrt_fix = ""
     if backend in ("auto", "tensorrt"):
         try:
             built = choose_build(folder, manifest, named=backend == "tensorrt")
@@ -188,7 +189,7 @@ def load_engines(
         except Unavailable as error:
             if backend == "tensorrt":
                 raise
-            backend, why_not_tensorrt = "onnx", error.reason
+            backend, why_not_tensorrt, tensorrt_fix = "onnx", error.reason, error.fix
             log.debug("not TensorRT, as %s", error.reason)
     open_backend = _open_backend(backend)
     if backend == "onnx":
@@ -197,7 +198,13 @@ def load_engines(
     if backend == "onnx":  # which has opened nothing yet
         manifest.check_contents(folder)
     one_resident = cpu_offload != "none" and backend != "torch"
-    return EngineSet(manifest, backend, device, open_engine, one_resident, why_not_tensorrt)
+    return EngineSet(manifest, backend, device, open_engine, one_resident, why_not_tensorrt, tensorrt_fix)
+
+
+def check_offload(cpu_offload: str) -> None:
+    """Raise `UserError` unless there is such an offload."""
+    if cpu_offload not in CPU_OFFLOADS:
+        raise UserError(f"There is no {option('cpu_offload', cpu_offload)}; choose one of {', '.join(CPU_OFFLOADS)}.")
 
 
 def backend_with(backend: str, provider: str | None) -> str:

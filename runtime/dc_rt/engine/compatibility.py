@@ -10,14 +10,18 @@ import platform
 import re
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from dc_rt.engine import cuda
+from dc_rt.engine.library import CURRENT_DRIVER, choose_library
 from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Build, Manifest
 from dc_rt.errors import UserError, option
+from dc_rt.gpu import find_card, has_driver
 from dc_rt.installation import install_command, pip_install
 
 MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
@@ -85,7 +89,7 @@ def check_library(folder: Path, manifest: Manifest, flavour: str) -> None:
     if not find_spec(MODULES[flavour]):
         reason, fix = (
             f"this set's engines are for {library}, which is not",
-            f"`{install_command(flavour)}`",
+            f"`{install_command(extra_for(flavour))}`",
         )
         for other in FLAVOURS:
             if find_spec(MODULES[other]):
@@ -122,8 +126,42 @@ def find_gpu() -> cuda.Gpu:
         if error.name == "cudaErrorNoDevice":
             raise Unavailable("the NVIDIA driver finds no GPU", "check it with `nvidia-smi`") from error
         if error.name == "cudaErrorInsufficientDriver":
-            raise Unavailable("there is no NVIDIA driver, or one too old", "install a current one") from error
+            raise _driver_too_old() from error
         raise Unavailable(f"CUDA does not work ({error})", "check the driver with `nvidia-smi`") from error
+
+
+def _driver_too_old() -> Unavailable:
+    """What it is that CUDA calls an insufficient driver, which it also does where there is none."""
+    card = find_card() if has_driver() else None
+    if card is None:
+        return Unavailable("there is no NVIDIA driver, or one too old", "install a current one")
+    later = f"install a driver of version {CURRENT_DRIVER} or later"
+    try:
+        library = choose_library(card)
+    except UserError:
+        return Unavailable(f"the driver {card.driver} is too old", later)
+    return Unavailable(
+        f"the driver {card.driver} is of CUDA {library.cuda}, and what is installed is of a later one",
+        f"run `{install_command(library.extra)}`, or {later}",
+    )
+
+
+def extra_for(flavour: str) -> str:
+    """The extra of this package that installs a flavour for this machine's driver."""
+    try:
+        return choose_library(find_card(), flavour).extra
+    except UserError:  # it is none for this card, which is not what was asked
+        return flavour
+
+
+def installed_cuda(flavour: str) -> int | None:
+    """Of which CUDA the installed library is, 12 or 13, by the name of its package; None where none tells."""
+    base = "tensorrt" if flavour == "tensorrt" else "tensorrt-rtx"
+    for cuda_version in (13, 12):
+        with suppress(PackageNotFoundError):
+            distribution(f"{base}-cu{cuda_version}-bindings")
+            return cuda_version
+    return None
 
 
 @functools.cache

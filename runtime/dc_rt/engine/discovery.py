@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dc_rt.engine.compatibility import Unavailable, check_gpu, check_library
+from dc_rt.engine.compatibility import Unavailable, check_gpu, check_library, is_target
 from dc_rt.engine.manifest import FLAVOURS, MANIFEST, OTHER_PROFILE, Manifest, Profile
 from dc_rt.errors import UserError, option
+from dc_rt.gpu import Card, find_card, planned_card_line
 from dc_rt.options import SIZE_MULTIPLE, default_overlap
 
 ENVIRONMENT = "DC_RT_ENGINES"
@@ -103,12 +104,12 @@ def choose(candidates: Candidates, wanted: Wanted, backend: str = "auto", loaded
     Raises:
         UserError: none can; with what would make it fit, or which other set is of the same model and can.
     """
-    if loaded and not _obstacle(loaded.folder, candidates.sets[loaded.folder], wanted, backend):
+    if loaded and not obstacle(loaded.folder, candidates.sets[loaded.folder], wanted, backend):
         return loaded
     preferred = next(iter(candidates.sets))
     obstacles = {}
     for folder, manifest in candidates.sets.items():
-        obstacles[folder] = _obstacle(folder, manifest, wanted, backend)
+        obstacles[folder] = obstacle(folder, manifest, wanted, backend)
         if obstacles[folder]:
             continue
         if folder == preferred:
@@ -153,11 +154,15 @@ def list_engines(folder: Path) -> dict[Path, Manifest]:
 def runs_as(folder: Path, manifest: Manifest, backend: str) -> Manifest:
     """The set as `dc_rt.engine.load_engines` opens it, as far as that can be told without reading its files.
 
+    Where $DC_RT_GPU names another card to plan for, as it would be opened there.
+
     Raises:
         Unavailable: `backend` is "tensorrt", which cannot run here.
     """
     if backend not in ("auto", "tensorrt"):
         return manifest
+    if planned_card_line():
+        return _runs_on(find_card(), folder, manifest, backend)
     failure = Unavailable("this set has no engines for it", f"build them with `dc-export build {folder}`")
     for flavour in [flavour for flavour in FLAVOURS if flavour in manifest.builds]:
         try:
@@ -168,6 +173,19 @@ def runs_as(folder: Path, manifest: Manifest, backend: str) -> Manifest:
             failure = error
     if backend == "tensorrt":
         raise failure
+    return manifest
+
+
+def _runs_on(card: Card | None, folder: Path, manifest: Manifest, backend: str) -> Manifest:
+    """The set on a card that is not here, whatever is installed here."""
+    for flavour in [flavour for flavour in FLAVOURS if flavour in manifest.builds]:
+        build = manifest.builds[flavour]
+        if card and build.whole and is_target(card.capability, build.compute_capabilities):
+            return manifest.built(flavour)
+    if backend == "tensorrt":
+        raise Unavailable(
+            f"this set has no engines for {card or 'a machine without a GPU'}", f"run `dc-export build {folder}`"
+        )
     return manifest
 
 
@@ -211,7 +229,7 @@ def _profile_of(folder: Path, manifest: Manifest, backend: str) -> Profile:
         return next((variant.profile for variant in manifest.variants() if variant.flavour != "onnx"), manifest.profile)
 
 
-def _obstacle(folder: Path, manifest: Manifest, wanted: Wanted, backend: str) -> str:
+def obstacle(folder: Path, manifest: Manifest, wanted: Wanted, backend: str) -> str:
     """Why a set cannot run what is wanted, in a clause about it; empty where it can."""
     try:
         running = runs_as(folder, manifest, backend)
@@ -220,13 +238,12 @@ def _obstacle(folder: Path, manifest: Manifest, wanted: Wanted, backend: str) ->
         return "has no engines for TensorRT that run here"
     except UserError:
         return f"lacks files for {backend}"
-    height, width, frames = running.profile.height, running.profile.width, running.profile.frames
-    if running.profile.misfit(wanted.height, wanted.width):
-        if height.min == height.max and width.min == width.max:
-            return f"runs {width.min}x{height.min} alone"
-        return f"runs {width.min}x{height.min} to {width.max}x{height.max}"
-    if wanted.window_size > frames.max:
-        return f"runs windows of up to {frames.max} frames"
+    profile = running.profile
+    if profile.shape_of(wanted.height, wanted.width) is None:
+        alone = " alone" if len(profile.shapes) == 1 and profile.shapes[0].is_fixed else ""
+        return f"runs {', '.join(map(str, profile.shapes))}{alone}"
+    if wanted.window_size > profile.frames.max:
+        return f"runs windows of up to {profile.frames.max} frames"
     return ""
 
 
@@ -241,7 +258,7 @@ def _refusal(candidates: Candidates, wanted: Wanted, backend: str) -> str:
             remedies.append(f"try {options}{which}")
             break
     for folder, other in candidates.others.items():
-        if not _obstacle(folder, other, wanted, backend):
+        if not obstacle(folder, other, wanted, backend):
             remedies.append(f"use {option('engines', folder)}, a set of the same model that runs it")
             break
     if backend == "auto" and not manifest.profile.misfit(*size):

@@ -50,21 +50,65 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """Heights and widths in pixels that engines run."""
+
+    height: Range
+    width: Range
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it is one height and one width."""
+        return self.height.min == self.height.max and self.width.min == self.width.max
+
+    @property
+    def best(self) -> tuple[int, int]:
+        """Height and width that engines are tuned for."""
+        return self.height.opt, self.width.opt
+
+    def takes(self, height: int, width: int) -> bool:
+        """Whether it has such frames."""
+        return height in self.height and width in self.width
+
+    def __str__(self) -> str:
+        if self.is_fixed:
+            return f"{self.width.min}x{self.height.min}"
+        return f"{self.width.min}x{self.height.min} to {self.width.max}x{self.height.max}"
+
+
+@dataclass(frozen=True)
 class Profile:
-    """The sizes that an engine set is made for; height and width in pixels, frames of one window."""
+    """The sizes that an engine set is made for; height and width in pixels, frames of one window.
+
+    The first shape is `height` by `width`, and `others` follow it: an engine has an optimisation profile for each.
+    """
 
     name: str
     height: Range
     width: Range
     frames: Range
+    others: tuple[Shape, ...] = ()
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """All shapes, the one to prefer first."""
+        return (Shape(self.height, self.width), *self.others)
+
+    def shape_of(self, height: int, width: int) -> int | None:
+        """The number of the first shape that has such frames; None where none has."""
+        return next((number for number, shape in enumerate(self.shapes) if shape.takes(height, width)), None)
 
     def misfit(self, height: int, width: int, window_size: int = 1) -> str:
         """Why engines of this profile cannot run such frames or such a window, in a clause; empty where they can."""
         misfits = []
-        if height not in self.height or width not in self.width:
-            misfits.append(
-                f"run heights {self.height} and widths {self.width}, and the video is {height}x{width} (height x width)"
+        if self.shape_of(height, width) is None:
+            what = (
+                f"run {', '.join(map(str, self.shapes))} (width x height), and the video is {width}x{height}"
+                if self.others
+                else f"run heights {self.height} and widths {self.width}, and the video is {height}x{width} "
+                "(height x width)"
             )
+            misfits.append(what)
         if window_size > self.frames.max:
             misfits.append(f"run windows of up to {self.frames.max} frames, not {window_size}")
         return f"These engines (profile {self.name}) {'; they '.join(misfits)}" if misfits else ""
@@ -118,7 +162,8 @@ class BuiltEngine:
     """A TensorRT engine of one graph.
 
     `key` is a hash of all that it was built from and with, so that only what changed is built again. Its memory, in
-    bytes, is what the builder reports: the weights, and the workspace of one run at the profile's largest shape.
+    bytes, is what the builder reports: the weights, and the workspace of one run at the profile's largest shape; then
+    the workspace of each of the profile's shapes, in their order, where the builder has said it.
     """
 
     file: File
@@ -126,6 +171,12 @@ class BuiltEngine:
     seconds: float
     weights_bytes: int
     activation_bytes: int
+    shape_activation_bytes: tuple[int, ...] = ()
+
+    def workspace_at(self, shape: int) -> int:
+        """Bytes of workspace at a shape of the profile, by its number; that of the largest where it is not known."""
+        known = self.shape_activation_bytes
+        return known[shape] if shape < len(known) else self.activation_bytes
 
 
 @dataclass(frozen=True)
@@ -373,17 +424,34 @@ def _engine_from(record: dict[str, Any]) -> BuiltEngine:
     if type(seconds) not in (int, float) or not 0 <= seconds < MAX_COUNT:  # type: ignore[operator]  # is a number
         raise _Wrong(f"its seconds are {_shown(seconds)}")
     memory = {name: _count(record, name, least=0) for name in ("weights_bytes", "activation_bytes")}
-    return BuiltEngine(_file_from(_get(record, "file", dict)), _text(record, "key"), seconds, **memory)  # type: ignore[arg-type]
+    shapes = tuple(_list(record, "shape_activation_bytes", int) if "shape_activation_bytes" in record else ())
+    if not all(type(each) is int and 0 <= each < MAX_COUNT for each in shapes):
+        raise _Wrong(f"its shape_activation_bytes are {_shown(shapes)}")
+    return BuiltEngine(
+        _file_from(_get(record, "file", dict)),
+        _text(record, "key"),
+        seconds,  # type: ignore[arg-type]  # is a number
+        **memory,
+        shape_activation_bytes=shapes,
+    )
 
 
 def _profile_from(record: dict[str, Any]) -> Profile:
-    sides = []
-    for side in ("height", "width", "frames"):
-        span = Range(*(_count(_get(record, side, dict), end) for end in ("min", "opt", "max")))
-        if not span.min <= span.opt <= span.max < MAX_SIDE:
-            raise _Wrong(f"its profile has a {side} of {span.min} to {span.max}, best {span.opt}"[:200])
-        sides.append(span)
-    return Profile(_word(record, "name"), *sides)
+    name = _word(record, "name")
+    height, width, frames = (_range_from(record, side) for side in ("height", "width", "frames"))
+    others = [_shape_from(each) for each in (_list(record, "others", dict) if "others" in record else ())]
+    return Profile(name, height, width, frames, tuple(others))
+
+
+def _shape_from(record: dict[str, Any]) -> Shape:
+    return Shape(_range_from(record, "height"), _range_from(record, "width"))
+
+
+def _range_from(record: dict[str, Any], side: str) -> Range:
+    span = Range(*(_count(_get(record, side, dict), end) for end in ("min", "opt", "max")))
+    if not span.min <= span.opt <= span.max < MAX_SIDE:
+        raise _Wrong(f"its profile has a {side} of {span.min} to {span.max}, best {span.opt}"[:200])
+    return span
 
 
 def _file_from(record: dict[str, Any]) -> File:

@@ -12,7 +12,7 @@ import mmap
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 from dc_rt.engine import Array, OpenEngine, cuda
 from dc_rt.engine.compatibility import Unavailable, find_gpu, load_library
 from dc_rt.engine.manifest import GRAPHS, LIBRARY_NAMES, Manifest
+from dc_rt.engine.memory import WEIGHT_STREAMING
 from dc_rt.engine.signatures import check_signature
 from dc_rt.errors import UserError, option
 
@@ -31,8 +32,6 @@ library_log = logging.getLogger("dc_rt.tensorrt")
 
 # Left free when weights are streamed: for the arrays that go in and out, and for what CUDA itself loads.
 STREAMING_RESERVE = 512 << 20
-
-WEIGHT_STREAMING = "weight_streaming"  # the flag in the manifest
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -86,8 +85,7 @@ class Advice:
     @classmethod
     def on(cls, folder: Path, manifest: Manifest, offload: str) -> Advice:
         """On the engines of `manifest`, as `compatibility.choose_build` gives them."""
-        height, width = manifest.profile.height, manifest.profile.width
-        one_size = height.min == height.max and width.min == width.max
+        one_size = all(shape.is_fixed for shape in manifest.profile.shapes)
         flags = manifest.builds[manifest.flavour].flags
         return cls(folder, offload, one_size, manifest.low_memory, WEIGHT_STREAMING in flags)
 
@@ -224,10 +222,13 @@ class TensorRtEngine:
         # A recorded graph would hold on to where the weights were when it was recorded.
         self._captures = capture and not streamed
         self._engine = shared.deserialise(path)
-        if streamed:
-            self._stream_weights()
+        self._streamed = streamed
+        if streamed and not self._engine.streamable_weights_size:
+            raise _not_streamable(path.parent, shared.flavour)
         self._cache = RuntimeCache(path.with_suffix(".cache")) if self._rtx else None
-        self._context = self._create_context()
+        self._profile = 0  # the number of the optimisation profile that the context is in
+        # How many weights may stay on the GPU depends on the frames, and is to be set before there is a context.
+        self._context: Any = None if streamed else self._create_context()
         self._arrays: dict[str, cuda.Staged] = {}
         self._inputs: list[str] = []
         for name in map(self._engine.get_tensor_name, range(self._engine.num_io_tensors)):
@@ -290,7 +291,8 @@ class TensorRtEngine:
                 self._shared.workspace.free()
 
     def _create_context(self) -> Any:
-        """An execution context without memory of its own."""
+        """An execution context without memory of its own, in the first optimisation profile."""
+        self._profile = 0
         managed = self._shared.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         settings = managed
         if self._rtx:
@@ -310,26 +312,30 @@ class TensorRtEngine:
             self._fail("cannot prepare")
         return context
 
-    def _stream_weights(self) -> None:
-        """Set how much of the weights may stay on the GPU; before there is a context, as TensorRT asks for."""
-        streamable = self._engine.streamable_weights_size
-        if not streamable:
-            raise _not_streamable(self._path.parent, self._shared.flavour)
+    def _stream_weights(self, profile: int) -> None:
+        """Set how much of the weights may stay on the GPU; while there is no context, as TensorRT asks for."""
         # What TensorRT proposes does not count the workspace that is still to grow.
-        growth = max(self._engine.device_memory_size_v2 - self._shared.workspace.size, 0)
+        need = self._engine.get_device_memory_size_for_profile_v2(profile)
+        growth = max(need - self._shared.workspace.size, 0)
         room = cuda.free_bytes() - growth - STREAMING_RESERVE
-        budget = min(self._engine.get_weight_streaming_automatic_budget(), room, streamable)
+        budget = min(self._engine.get_weight_streaming_automatic_budget(), room, self._engine.streamable_weights_size)
         self._engine.weight_streaming_budget_v2 = max(budget, 0)
 
     def _prepare(self, shapes: Shapes) -> None:
         """Give the context its shapes, memory and addresses, unless it has them."""
-        if self._context is None:  # an earlier call could not make it anew
+        profile = choose_profile(self._engine, shapes)
+        if profile is None:
+            self._refuse(shapes)
+        if self._streamed and (self._context is None or profile != self._profile):
+            self._context = None
+            self._stream_weights(profile)
+        if self._context is None:  # also where an earlier call could not make it anew
             self._context = self._create_context()
             self._shapes, self._bound = {}, ()
         reshaped = shapes != self._shapes
         if reshaped:
             self._shapes = {}  # until all of it is done
-            self._need = self._set_shapes(shapes)
+            self._need = self._set_shapes(shapes, profile)
             for name, staged in self._arrays.items():
                 with _advised(self._shared.advice.on_arrays() if self._shared.advice else ""):
                     staged.reserve(tuple(self._context.get_tensor_shape(name)), f"{name} of {self._path.name}")
@@ -343,22 +349,35 @@ class TensorRtEngine:
             # TensorRT-RTX's own recordings hold the old addresses; only a new context is sure to be without them.
             self._context, self._shapes, self._bound = None, {}, ()
             self._context = self._create_context()
-            self._set_shapes(shapes)
+            self._set_shapes(shapes, profile)
         self._context.set_device_memory(self._shared.workspace.address, self._shared.workspace.size)
         for name, staged in self._arrays.items():
             if not self._context.set_tensor_address(name, staged.address):
                 self._fail(f"does not take the address of {name} in")
         self._shapes, self._bound, self._runs = shapes, addresses, 0
 
-    def _set_shapes(self, shapes: Shapes) -> int:
+    def _refuse(self, shapes: Shapes) -> NoReturn:
+        runs = "; ".join(
+            " and ".join(f"{name} of {list(low)} to {list(high)}" for name, (low, high) in spans.items())
+            for spans in profile_spans(self._engine, shapes)
+        )
+        given = " and ".join(f"{name} of {list(shape)}" for name, shape in shapes.items())
+        raise UserError(
+            f"{self._path.name} runs {runs}, not {given}; build engines of a profile that covers it "
+            f"(dc-export build {self._path.parent} --profile NAME)."
+        )
+
+    def _set_shapes(self, shapes: Shapes, profile: int) -> int:
         """Tell the context the shapes of its inputs; gives the bytes of workspace that it then needs."""
+        if profile != self._profile:
+            # In the order of the stream, so that what is under way there is not disturbed; it invalidates all shapes.
+            if not self._context.set_optimization_profile_async(profile, self._shared.stream.handle):
+                self._fail("does not take an optimisation profile in")
+            self._shared.stream.wait()
+            self._profile = profile
         for name, shape in shapes.items():
             if not self._context.set_input_shape(name, shape):
-                low, _, high = self._engine.get_tensor_profile_shape(name, 0)
-                raise UserError(
-                    f"{self._path.name} runs {name} of {list(low)} to {list(high)}, not {list(shape)}; build engines "
-                    f"of a profile that covers it (dc-export build {self._path.parent} --profile NAME)."
-                )
+                self._refuse(shapes)
         if missing := self._context.infer_shapes():
             self._fail(f"does not find the shapes of {', '.join(missing)} in")
         need: int = self._context.update_device_memory_size_for_shapes()
@@ -403,6 +422,26 @@ class TensorRtEngine:
         fix = f"use {option('backend', 'onnx')}, and report this with what `dc-rt doctor` prints."
         purpose, shortage = f"running {self._path.name}", self._workspace_advice()
         self._shared.raise_for(purpose, shortage, f"{failure} {self._path}", fix)
+
+
+def choose_profile(engine: Any, shapes: Shapes) -> int | None:
+    """The number of the first optimisation profile of an `ICudaEngine` that takes inputs of these shapes, if any."""
+    for number, spans in enumerate(profile_spans(engine, shapes)):
+        if all(_is_within(shapes[name], *span) for name, span in spans.items()):
+            return number
+    return None
+
+
+def _is_within(shape: Sequence[int], low: Sequence[int], high: Sequence[int]) -> bool:
+    return len(shape) == len(low) and all(a <= size <= b for size, a, b in zip(shape, low, high, strict=True))
+
+
+def profile_spans(engine: Any, names: Iterable[str]) -> Iterator[dict[str, tuple[Sequence[int], Sequence[int]]]]:
+    """Of each optimisation profile, the smallest and the largest shape of those of the inputs that vary."""
+    varying = [name for name in names if -1 in tuple(engine.get_tensor_shape(name))]
+    for number in range(engine.num_optimization_profiles):
+        spans = {name: engine.get_tensor_profile_shape(name, number) for name in varying}
+        yield {name: (tuple(low), tuple(high)) for name, (low, _, high) in spans.items()}
 
 
 class RuntimeCache:

@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dc_rt.engine import Interrupted
-from dc_rt.errors import UserError, option
+from dc_rt.errors import UserError
 from dc_rt.job import events
 from dc_rt.job.events import Event, Listener, Progressed
 from dc_rt.job.fingerprint import fingerprint
+from dc_rt.job.forecast import disk_need, disk_too_small
 from dc_rt.job.plan import Plan, plan_video
 from dc_rt.job.record import Clock, as_text, record_of
 from dc_rt.job.results import READ_AHEAD, WRITE_BEHIND, empty_folder, move_into_place, write_results
@@ -161,7 +162,7 @@ class Job(Runs):
                 left = plan.num_evaluated(self.sampling, done) if spool.state else 0
                 self._tell(events.Resumed(done, left))
             if not spool.progress.complete:
-                _check_space(targets.save_folder, plan, self.outputs, spool)
+                _check_space(targets.save_folder, plan, self.outputs, spool.num_frames)
                 self._run_model(spool, clock)
             damage = Damage(**(spool.progress.notes or {}).get("damage", {}))
             for sentence in damage.describe():
@@ -250,18 +251,8 @@ def _refuse_hopeless(
         yield from frames
 
 
-def _check_space(save_folder: Path, plan: Plan, outputs: Outputs, spool: Spool) -> None:
+def _check_space(save_folder: Path, plan: Plan, outputs: Outputs, spooled_frames: int) -> None:
     """Raise `UserError` where the disk is sure to run full: the spool's and the results' size against what is free."""
-    pixels = plan.height * plan.width
-    left = plan.num_frames - spool.num_frames
-    needed = pixels * (4 * left + sum(row.bytes_per_pixel for row in outputs.rows) * plan.num_frames)
-    free = shutil.disk_usage(save_folder).free
+    needed, free = disk_need(plan, outputs, spooled_frames), shutil.disk_usage(save_folder).free
     if needed > free:
-        raise UserError(
-            f"{plan.video.path} needs up to {_size(needed)} in {save_folder}, where {_size(free)} are free; "
-            f"free some, or give another {option('save_folder')}."
-        )
-
-
-def _size(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+        raise UserError(disk_too_small(plan, save_folder, needed, free))

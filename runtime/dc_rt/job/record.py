@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 from dc_rt.engine import EngineSet
+from dc_rt.engine.demonstration import what_it_demonstrates
 from dc_rt.job.events import Listener, Progressed
 from dc_rt.job.plan import Plan
 from dc_rt.job.spool import Spool
@@ -30,6 +31,7 @@ def record_of(
     """What `NAME.json` says: enough to tell how a result came about, and to make it again."""
     return {
         "model": dataclasses.asdict(engines.manifest.model),
+        "demonstration": bool(what_it_demonstrates(engines.manifest)),
         "engines": {
             "backend": engines.backend,
             "device": engines.device,
