@@ -10,9 +10,12 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dc_rt.engine.library import NoLibrary, choose_library
+from dc_rt.gpu import Card
 from dc_rt.options import Outputs, Rule, Sampling, Source, flags_of, rules
 from dc_rt.outputs import all_outputs
 
@@ -22,7 +25,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 def tables() -> dict[tuple[str, str], str]:
     """Every table in Markdown, by its page and its name there."""
     made = {("options.md", options.__name__): options_table(options) for options in (Sampling, Source, Outputs)}
-    return made | {("outputs.md", "outputs"): outputs_table()}
+    return made | {("outputs.md", "outputs"): outputs_table(), ("engines.md", "libraries"): libraries_table()}
 
 
 def options_table(options: type) -> str:
@@ -46,6 +49,40 @@ def outputs_table() -> str:
         for row in all_outputs().values()
     )
     return table(("name", "files", "", "written"), lines)
+
+
+# Cards that people have, with their compute capability.
+CARDS = (
+    ("GTX 10, V100", (7, 0)),
+    ("T4, RTX 20", (7, 5)),
+    ("A100, A30", (8, 0)),
+    ("RTX 30, A40, A10, RTX A6000", (8, 6)),
+    ("RTX 40, L4, L40", (8, 9)),
+    ("H100, H200, GH200", (9, 0)),
+    ("B200", (10, 0)),
+    ("RTX 50, RTX PRO 6000", (12, 0)),
+    ("GB10", (12, 1)),
+)
+
+
+def libraries_table() -> str:
+    """A line a kind of card, and one for no card."""
+    return table(("card", "capability", "library", "driver 580 and later", "driver 525.60 to 579", "why"), _libraries())
+
+
+def _libraries() -> Iterator[tuple[str, ...]]:
+    for name, (major, minor) in CARDS:
+        card = Card(name, (major, minor), "580", 0, 0)
+        try:
+            new, old = (
+                choose_library(replace(card, driver=driver), "auto", "linux", "x86_64") for driver in ("580", "550")
+            )
+        except NoLibrary as error:
+            yield name, f"{major}.{minor}", "none", "", "", error.reason.replace(f"{name} has", "it has")
+            continue
+        yield name, f"{major}.{minor}", new.name, f"`{new.extra}`", f"`{old.extra}`", new.reason
+    none = choose_library(None, "auto", "linux", "x86_64")
+    yield "none", "", none.name, f"`{none.extra}`", "", none.reason
 
 
 def shown(value: Any) -> str:

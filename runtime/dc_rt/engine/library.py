@@ -126,7 +126,11 @@ def _for_card(card: Card, asked: str) -> tuple[str, tuple[str, ...], str]:
             )
         return "tensorrt", (own,), f"{own} is Turing, for which TensorRT-RTX cannot build the UNet"
     if capability > AMPERE and capability[0] in (8, 12) and capability not in JETSON:
-        return "rtx", RTX_TARGETS, f"{own} is one of its targets, and its engines run on all GeForce and RTX cards"
+        return (
+            "rtx",
+            RTX_TARGETS,
+            f"{own} is one of its targets, and its engines run on all GeForce and RTX cards since Ampere",
+        )
     if asked == "rtx" and capability == AMPERE:
         return "rtx", RTX_TARGETS, "it is asked for; it builds for 8.0 and does not list such cards as supported"
     if asked == "rtx":

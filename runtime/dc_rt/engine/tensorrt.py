@@ -74,6 +74,7 @@ class Advice:
         one_size: whether its memory is laid out for one size and the longest window, so that shorter ones save nothing.
         low_memory: whether its graphs are in the form that trades time for memory already.
         streamable: whether its weights need not all be on the GPU.
+        least: of several sizes, in words the one that needs the least to compute in; empty where there is one alone.
     """
 
     folder: Path
@@ -81,18 +82,25 @@ class Advice:
     one_size: bool
     low_memory: bool
     streamable: bool
+    least: str = ""
 
     @classmethod
     def on(cls, folder: Path, manifest: Manifest, offload: str) -> Advice:
         """On the engines of `manifest`, as `compatibility.choose_build` gives them."""
         one_size = all(shape.is_fixed for shape in manifest.profile.shapes)
         flags = manifest.builds[manifest.flavour].flags
-        return cls(folder, offload, one_size, manifest.low_memory, WEIGHT_STREAMING in flags)
+        return cls(folder, offload, one_size, manifest.low_memory, WEIGHT_STREAMING in flags, _least(manifest))
 
     def on_workspace(self, graph: str = "") -> str:
         """On what an engine computes in."""
-        smaller = [] if self.one_size else [f"try a smaller {option('window_size')} or {option('max_res')}"]
-        return self._joined([*smaller, *self._offloads(), *self.on_engines(graph)])
+        if self.least:
+            smaller = [f"try a smaller {option('max_res')} ({self.least})"]
+        elif self.one_size:
+            smaller = []
+        else:
+            smaller = [f"try a smaller {option('window_size')} or {option('max_res')}"]
+        # Another offload gives the same depth: it comes first.
+        return self._joined([*self._offloads(), *smaller, *self.on_engines(graph)])
 
     def on_weights(self) -> str:
         """On what an engine holds, whatever it computes."""
@@ -121,11 +129,22 @@ class Advice:
             return [f"use {option('cpu_offload', 'sequential')}"]
         return [
             f"build engines for {option('cpu_offload', 'sequential')} "
-            f"(dc-export build {self.folder} --weight-streaming)"
+            f"(make engines STREAMING=1, or dc-export build {self.folder} --weight-streaming)"
         ]
 
     def _joined(self, remedies: list[str]) -> str:
         return ", or ".join([*remedies, "close what else uses the GPU (nvidia-smi tells)"])
+
+
+def _least(manifest: Manifest) -> str:
+    """Which of several shapes needs the least to compute in, and how much; empty where that is not known."""
+    engines = manifest.builds[manifest.flavour].engines.values()
+    shapes = manifest.profile.shapes
+    needs = [max((engine.workspace_at(number) for engine in engines), default=0) for number in range(len(shapes))]
+    if len(set(needs)) < 2:
+        return ""
+    number = needs.index(min(needs))
+    return f"{shapes[number]} takes {needs[number] / cuda.GB:.1f} GB, the least of this set"
 
 
 class Shared:
@@ -508,8 +527,9 @@ def _advised(fix: str) -> Iterator[None]:
 
 def _not_streamable(folder: Path, flavour: str) -> UserError:
     return UserError(
-        "Sequential offload streams weights, and these engines were built without it; build them with "
-        f"`dc-export build {folder} --flavour {flavour} --weight-streaming`, or use {option('cpu_offload', 'model')}."
+        "Sequential offload streams weights, and these engines were built without it; build them with `make engines "
+        f"STREAMING=1` or `dc-export build {folder} --flavour {flavour} --weight-streaming`, or use "
+        f"{option('cpu_offload', 'model')}."
     )
 
 
