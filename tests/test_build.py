@@ -17,12 +17,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from dc_export import build_engines
-from dc_export.build import Settings, choose_flavour
+from dc_export import build_engines, tensorrt_only
+from dc_export.build import PORTABLE, Settings, _memory, choose_flavour
+from dc_export.models import find_origins
 from dc_export.profiles import load_profile
 from dc_rt import UserError
+from dc_rt.engine.compatibility import is_target
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.engine.manifest import GRAPHS, File, Manifest, Range
+from dc_rt.gpu import ENVIRONMENT
+from depthcrafter.source import DEFAULT_BASE
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: NVIDIA has wheels for few systems")
 
@@ -327,11 +331,94 @@ def test_an_impossible_option_is_one_sentence(graphs, options, message):
 
 
 @pytest.mark.skipif(bool(find_spec("tensorrt")), reason="TensorRT is installed")
-def test_a_library_that_is_not_installed_is_named_with_the_command_that_installs_it(graphs):
+def test_a_library_that_is_not_installed_is_named_with_the_command_that_installs_it(graphs, monkeypatch):
+    monkeypatch.setenv(ENVIRONMENT, "NVIDIA H100, 9.0, 580.65, 81559, 80000")
+    with pytest.raises(UserError) as error:
+        build_engines(graphs)
+    assert_one_sentence(str(error.value), r"TensorRT is not installed.*data centres.*pip install .*\[tensorrt\]'")
+    monkeypatch.setenv(ENVIRONMENT, "none")
     with pytest.raises(UserError) as error:
         build_engines(graphs, flavour="tensorrt")
-    assert_one_sentence(str(error.value), r"TensorRT is not installed.*pip install .*\[tensorrt\]'")
-    assert choose_flavour("auto") == ("rtx", ("8.0", "8.6", "8.9", "12.0+"))
+    assert_one_sentence(str(error.value), r"there is none here; check it with `nvidia-smi`")
+    said: list[str] = []
+    assert choose_flavour("auto", report=said.append) == ("rtx", ("8.0", "8.6", "8.9", "12.0+"))
+    assert said == [
+        "TensorRT-RTX for CUDA 13 (tensorrt-rtx-cu13), as it builds without a GPU, for GeForce and RTX cards"
+    ]
+
+
+def test_engines_for_the_shapes_of_film_have_a_profile_for_each_and_their_weights_once(graphs):
+    one, _ = build(graphs, profile="1024x576")
+    one_weights = one.builds["rtx"].engines["denoiser"].weights_bytes
+    manifest, built = build(graphs, profile="film")
+    assert built == list(GRAPHS)
+    assert Manifest.read(graphs) == manifest
+    profile = manifest.builds["rtx"].profile
+    assert [str(shape) for shape in profile.shapes] == [
+        *("1024x576", "1024x448", "1024x768", "1024x512", "832x512", "640x384", "576x1024", "960x960")
+    ]
+    assert profile.shape_of(960, 960) == 7
+    assert "run 1024x576, 1024x448" in profile.misfit(640, 1024)
+    assert "fixed_memory" in manifest.builds["rtx"].flags
+    for graph in GRAPHS:
+        engine = manifest.builds["rtx"].engines[graph]
+        assert len(engine.shape_activation_bytes) == 8
+        assert engine.activation_bytes == max(engine.shape_activation_bytes)
+        log = (graphs / f"{graph}.rtx.log").read_text()
+        assert log.count("Total Activation Memory") == 8
+    assert manifest.builds["rtx"].engines["denoiser"].weights_bytes == one_weights
+
+
+def test_memory_that_is_not_told_for_each_shape_is_the_largest_of_all(tmp_path):
+    log = tmp_path / "denoiser.log"
+    log.write_text("[INFO] Total Activation Memory: 5 bytes\n[INFO] Total Activation Memory: 7 bytes\n")
+    assert _memory(log, 2) == (0, (5, 7))
+    assert _memory(log, 3) == (0, (7, 7, 7))
+    log.write_text("")
+    assert _memory(log, 3) == (0, ())
+
+
+def test_the_timing_cache_is_read_written_and_done_without(tmp_path, caplog):
+    """On TensorRT-RTX, whose calls are the same, and whose cache stays empty."""
+    config = trt.Builder(trt.Logger(trt.Logger.ERROR)).create_builder_config()
+    path = tmp_path / "timing.cache"
+    tensorrt_only.read_timing_cache(config, path)
+    tensorrt_only.write_timing_cache(config, path)
+    written = path.read_bytes()
+    assert written.startswith(b"ptrtd")  # as TensorRT marks them
+    tensorrt_only.read_timing_cache(config, path)
+    path.write_bytes(b"no cache")
+    tensorrt_only.read_timing_cache(config, path)
+    tensorrt_only.write_timing_cache(config, path)
+    assert path.read_bytes() == written
+    tensorrt_only.write_timing_cache(config, tmp_path / "no folder" / "timing.cache")
+    assert "cannot be kept" in caplog.text
+    assert [each.name for each in tmp_path.iterdir() if each.name != "cwd"] == ["timing.cache"]
+
+
+def test_portable_engines_are_asked_for_by_tensorrts_own_name():
+    class Config:
+        hardware_compatibility_level: Any = None
+
+    config = Config()
+    tensorrt_only.make_portable(trt, config)  # type: ignore[arg-type]  # what is not called is left out
+    assert config.hardware_compatibility_level == trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    built_for = Settings(
+        "tensorrt", "11.4.0.106", "linux-x86_64", PORTABLE, load_profile("film"), None, False, portable=True
+    )
+    assert "portable" in built_for.flags
+    assert built_for.key(()) != dataclasses.replace(built_for, portable=False).key(())
+
+
+@pytest.mark.parametrize(("capability", "runs"), [((8, 0), True), ((9, 0), True), ((12, 0), True), ((7, 5), False)])
+def test_portable_engines_run_from_ampere_on(capability, runs):
+    assert is_target(capability, PORTABLE) == runs
+
+
+def test_for_tensorrt_rtx_portable_changes_nothing(graphs):
+    build(graphs)
+    _, built = build(graphs, portable=True)
+    assert built == []
 
 
 MAKEFILE = Path(__file__).parents[1] / "Makefile"
@@ -339,34 +426,66 @@ MAKEFILE = Path(__file__).parents[1] / "Makefile"
 
 @pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
 @pytest.mark.parametrize(
-    ("variables", "commands"),
+    ("variables", "command"),
     [
+        ((), "engines depthcrafter --profile film --flavour auto"),
+        (("MODEL=nano", "PROFILE=512x256"), "engines nano --profile 512x256 --flavour auto"),
         (
-            (),
-            [
-                "onnx --base stabilityai/.* --unet tencent/DepthCrafter .* --profile 1024x576",
-                "build engines/depthcrafter-",
-            ],
+            ("MODEL=random-full", "PROFILE=512x256", "LOW_MEMORY=1", "STREAMING=1", "PORTABLE=1", "FLAVOUR=rtx"),
+            "engines random-full --profile 512x256 --flavour rtx --low-memory --weight-streaming --portable",
         ),
-        (
-            ("MODEL=nano",),
-            ["onnx --base nano --unet nano --target tensorrt --precision fp16", "build engines/nano-1024x576 "],
-        ),
-        (
-            ("MODEL=random-full", "PROFILE=512x256", "LOW_MEMORY=1", "FLAVOUR=rtx"),
-            [
-                "onnx --base random:full --unet random:full .* --low-memory --out engines/random-full-512x256",
-                "build engines/random-full-512x256-low-memory --flavour rtx --profile 512x256",
-            ],
-        ),
+        (("MODEL=someone/unet",), "engines someone/unet --profile film"),
     ],
 )
-def test_make_engines_exports_and_builds_the_named_model(variables, commands):
+def test_make_engines_makes_the_named_model_and_installs_its_library_in_both_environments(variables, command):
     dry_run = ["make", "--dry-run", "--always-make", "-C", str(MAKEFILE.parent), "engines", *variables]
     said = subprocess.run(dry_run, capture_output=True, text=True, check=True).stdout
     said = re.sub(r"\\?\s+", " ", said)
-    for command in commands:
-        assert re.search(f"/dc-export {command}", said), said
+    assert f"/dc-export {command}" in said
+    for environment in (".venv-dev", ".venv"):
+        assert f" {environment}/bin/python tools/gpu_library.py --flavour " in said
+
+
+def test_dc_export_engines_says_at_once_what_it_cannot_make():
+    def engines(*words):
+        command = [sys.executable, "-m", "dc_export.cli", "engines", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = engines("typo")
+    assert done.returncode == 1
+    assert "There is no model 'typo'; choose one of depthcrafter, nano" in done.stderr
+    done = engines("nano", "--profile", "typo")
+    assert done.returncode == 1
+    assert "There is no profile 'typo'; choose one of any, film" in done.stderr
+    done = engines("nano", "--flavour", "typo")
+    assert done.returncode == 1
+    assert "There is no flavour 'typo'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "base", "origins"),
+    [
+        (
+            "depthcrafter",
+            None,
+            ("stabilityai/stable-video-diffusion-img2vid-xt", "tencent/DepthCrafter", "depthcrafter"),
+        ),
+        ("nano", "mine/base", ("mine/base", "nano", "nano")),
+        ("someone/unet", None, (DEFAULT_BASE, "someone/unet", None)),
+        ("random:tiny:3", "random:tiny", ("random:tiny", "random:tiny:3", None)),
+    ],
+)
+def test_a_model_is_a_name_a_folder_or_a_hub_id(model, base, origins):
+    found = find_origins(model, base)
+    assert (found.base, found.unet, found.name) == origins
+
+
+def test_a_folder_of_base_and_unet_is_both(tmp_path):
+    for part in ("vae", "unet"):
+        (tmp_path / "mine" / part).mkdir(parents=True)
+    found = find_origins(str(tmp_path / "mine"))
+    assert (found.base, found.unet, found.name) == (str(tmp_path / "mine"), str(tmp_path / "mine" / "unet"), "mine")
+    assert find_origins(str(tmp_path / "mine" / "unet")).base == DEFAULT_BASE
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
@@ -374,4 +493,4 @@ def test_make_engines_knows_its_models():
     dry_run = ["make", "--dry-run", "-C", str(MAKEFILE.parent), "engines", "MODEL=huge"]
     done = subprocess.run(dry_run, capture_output=True, text=True, check=False)
     assert done.returncode
-    assert "depthcrafter, nano, random-full or random-tiny" in done.stderr
+    assert "choose one of depthcrafter nano random-full random-tiny" in done.stderr

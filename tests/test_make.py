@@ -30,8 +30,8 @@ def make(folder, *words, environment=ALONE):
 @pytest.mark.parametrize(
     ("words", "refusal"),
     [
-        (["MODEL=typo"], "There is no MODEL=typo; choose depthcrafter, nano, random-full or random-tiny"),
-        (["PROFILE=typo"], "There is no PROFILE=typo in engines/profiles.toml; choose one of any large 1024x576"),
+        (["MODEL=typo"], "There is no MODEL=typo; choose one of depthcrafter nano random-full random-tiny"),
+        (["PROFILE=typo"], "There is no PROFILE=typo in engines/profiles.toml; choose one of any film large 1024x576"),
         (["FLAVOUR=typo"], "There is no FLAVOUR=typo; choose auto, tensorrt or rtx"),
     ],
 )

@@ -221,6 +221,28 @@ def test_an_engine_that_a_machine_cannot_run_is_judged_unavailable(built):
     assert "driver" in error.value.fix
 
 
+class ManyProfiles:
+    """What `choose_profile` asks an `ICudaEngine` for; no machine without a GPU can load a real one."""
+
+    num_optimization_profiles = 3
+    WIDTHS = ((64, 64), (96, 128), (256, 256))
+
+    def get_tensor_shape(self, name):
+        return () if name == "sigma" else (1, -1, 4, -1)
+
+    def get_tensor_profile_shape(self, name, number):
+        low, high = self.WIDTHS[number]
+        return (1, 1, 4, low), (1, 8, 4, high), (1, 110, 4, high)
+
+
+@pytest.mark.parametrize(
+    ("shape", "number"),
+    [((1, 110, 4, 64), 0), ((1, 1, 4, 96), 1), ((1, 5, 4, 256), 2), ((1, 5, 4, 80), None), ((1, 111, 4, 64), None)],
+)
+def test_a_shape_runs_in_the_optimisation_profile_that_has_it(shape, number):
+    assert tensorrt.choose_profile(ManyProfiles(), {"noisy": shape, "sigma": ()}) == number
+
+
 def test_weights_are_not_streamed_that_were_not_built_for_it(built):
     manifest = Manifest.read(built).built("rtx")
     with pytest.raises(UserError, match=rf"dc-export build {built} --flavour rtx --weight-streaming"):
@@ -302,6 +324,11 @@ def test_a_full_gpu_is_one_sentence_that_says_what_to_try():
         (advice("model").on_weights(), "weights", "--weight-streaming", "cpu_offload='model'"),
         (advice("model", streamable=True).on_weights(), "weights", "cpu_offload='sequential'", "dc-export build"),
         (advice("sequential", streamable=True).on_weights(), "weights", "nvidia-smi", "cpu_offload"),
+        # Of several sizes the one that takes the least.
+        (
+            dataclasses.replace(advice(one_size=True), least="640x384 takes 3.1 GB").on_workspace("denoiser"),
+            *("workspace", "max_res (640x384 takes 3.1 GB)", "window_size"),
+        ),
         # Memory that is laid out for one size and the longest window.
         (advice(one_size=True).on_workspace("denoiser"), "workspace", "dc-export build", "window_size"),
         (advice(one_size=True).on_arrays(), "arrays", "window_size", "max_res"),
