@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dc_rt.cli.command import Command
 from dc_rt.cli.options import Values, options_from, with_options
 from dc_rt.errors import worded
 from dc_rt.options import as_flag
@@ -22,7 +23,7 @@ app = typer.Typer(
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the libraries have to say too.")]
 
 
-@app.command()
+@app.command(cls=Command)
 @with_options
 def infer(
     # That a video or folder cannot be read is not for the parser to say, which would end the batch.
