@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # What these import is installed with the extra `export` alone. All other files are the runtime's, and run without it.
 EXPORT_TESTS = (
+    "test_attention.py",
     "test_bench.py",
     "test_build.py",
     "test_checkpoint.py",

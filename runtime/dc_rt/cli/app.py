@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dc_rt.attention import ATTENTIONS
 from dc_rt.cli.command import Command
 from dc_rt.cli.options import Values, options_from, with_options
 from dc_rt.errors import worded
@@ -48,6 +49,10 @@ def infer(
         str,
         typer.Option(metavar="none|model|sequential", help="Save memory: one engine at a time, or streamed weights."),
     ] = "none",
+    attention: Annotated[
+        str | None,
+        typer.Option(metavar="|".join(ATTENTIONS), help="How PyTorch computes attention, with --backend torch."),
+    ] = None,
     save_folder: Annotated[Path, typer.Option(readable=False, help="Where the results go.")] = Path("./demo_output"),
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an unfinished run did.")] = False,
     verbose: Verbose = False,
@@ -60,7 +65,7 @@ def infer(
     set_up(verbose)
     from dc_rt.cli.infer import infer_all
 
-    opened_with = {"cpu_offload": cpu_offload, "provider": provider}
+    opened_with = {"cpu_offload": cpu_offload, "provider": provider, "attention": attention}
     infer_all(videos, engines, backend, opened_with, save_folder, restart, *options_from(values))
 
 

@@ -22,6 +22,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from dc_rt.attention import check_attention
 from dc_rt.engine.compatibility import Unavailable, choose_build
 from dc_rt.engine.manifest import GRAPHS, MANIFEST, File, Manifest, Model, Profile, Range
 from dc_rt.errors import UserError, option
@@ -154,7 +155,11 @@ class EngineSet:
 
 
 def load_engines(
-    folder: str | os.PathLike[str], backend: str = "auto", cpu_offload: str = "none", provider: str | None = None
+    folder: str | os.PathLike[str],
+    backend: str = "auto",
+    cpu_offload: str = "none",
+    provider: str | None = None,
+    attention: str | None = None,
 ) -> EngineSet:
     """Check an engine set and open it.
 
@@ -168,12 +173,15 @@ def load_engines(
         provider: ONNX Runtime's execution provider, as "NAME" or "NAME:key=value,...", for example "cpu" or
             "openvino:num_streams=1" (`dc-rt doctor` lists the names); CUDA where it works unless given, else the CPU.
             Means ONNX Runtime where `backend` is "auto".
+        attention: how PyTorch computes attention, one of `dc_rt.attention.ATTENTIONS`; for "torch" alone.
 
     Raises:
-        UserError: the set is missing, incomplete, changed or not for this backend, or the backend or the provider
-            cannot run here.
+        UserError: the set is missing, incomplete, changed or not for this backend, or the backend, the provider or
+            the attention cannot run here.
     """
     backend = backend_with(backend, provider)
+    if attention is not None:
+        check_attention(attention, backend)
     if cpu_offload not in CPU_OFFLOADS:
         raise UserError(f"There is no {option('cpu_offload', cpu_offload)}; choose one of {', '.join(CPU_OFFLOADS)}.")
     folder = Path(folder)
@@ -193,6 +201,8 @@ def load_engines(
     open_backend = _open_backend(backend)
     if backend == "onnx":
         open_backend = partial(open_backend, provider=provider)
+    elif attention is not None:
+        open_backend = partial(open_backend, attention=attention)
     open_engine, device = open_backend(folder, manifest, cpu_offload)
     if backend == "onnx":  # which has opened nothing yet
         manifest.check_contents(folder)
