@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from diffusers.models.attention_processor import Attention, AttnProcessor, AttnP
 
 from bench.speed.backends import BACKENDS, EAGER
 from command_helpers import dc_rt
-from dc_rt import DepthCrafter, UserError
+from dc_rt import DepthCrafter, Sampling, Source, UserError
 from dc_rt.attention import ATTENTIONS, DEFAULT_ATTENTION
 from dc_rt.engine.discovery import BUNDLED
+from dc_rt.job import plan_video
+from dc_rt.job.fingerprint import differences, fingerprint
 from depthcrafter import DepthCrafterPipeline, load_pipeline
 from install_helpers import install_into, with_path, write_wheel
 from media_helpers import moving_gradient, write_clip
@@ -135,14 +138,21 @@ def test_xformers_has_kernels_for_the_real_networks() -> None:
 
 
 def test_the_command_line_and_python_take_it_for_the_torch_backend() -> None:
-    clip = write_clip(Path("clip.mp4"), moving_gradient(3, 64, 64), 24)
+    clip = write_clip(Path("clip.mp4"), moving_gradient(3, 64, 64), Fraction(24))
     done = dc_rt("infer", clip, "--backend", "torch", "--attention", "math", "--num-denoising-steps", 1)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].endswith("attention by math")
     record = json.loads(Path("demo_output/clip.json").read_text())
     assert record["engines"]["device"].endswith("attention by math")
-    with DepthCrafter.load(BUNDLED, "torch", attention="math") as model:
-        assert model.engines.device.endswith("attention by math")
+
+
+def test_a_run_is_resumed_with_the_attention_that_it_was_begun_with() -> None:
+    plan = plan_video(write_clip(Path("clip.mp4"), moving_gradient(3, 64, 64), Fraction(24)), Source())
+    ways: tuple[str | None, ...] = (None, "sdpa", "math")
+    models = [DepthCrafter.load(BUNDLED, "torch", attention=name) for name in ways]
+    plain, default, math = (fingerprint(model.engines, plan, Sampling()) for model in models)
+    assert plain == default
+    assert differences(plain, math) == {"backend": ("torch", "torch, attention by math")}
 
 
 def test_the_doctor_says_which_there_are() -> None:

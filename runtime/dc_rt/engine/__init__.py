@@ -69,7 +69,7 @@ class EngineSet:
     """The four graphs of a model on one backend; as a context manager it is closed at the end.
 
     `why_not_tensorrt` is a clause that goes on from "as" where `backend` was left to choose and TensorRT could not be
-    had; else it is empty.
+    had; else it is empty. `attention` is how PyTorch computes attention, where it was chosen.
     """
 
     def __init__(
@@ -80,12 +80,14 @@ class EngineSet:
         open_engine: OpenEngine,
         one_resident: bool,
         why_not_tensorrt: str = "",
+        attention: str | None = None,
     ) -> None:
         """Open all engines now, or with `one_resident` each when its turn comes, closing the one before."""
         self.manifest = manifest
         self.backend = backend
         self.device = device
         self.why_not_tensorrt = why_not_tensorrt
+        self.attention = attention
         self._open = open_engine
         self._one_resident = one_resident
         self._engines: dict[str, Engine] = {}
@@ -207,7 +209,7 @@ def load_engines(
     if backend == "onnx":  # which has opened nothing yet
         manifest.check_contents(folder)
     one_resident = cpu_offload != "none" and backend != "torch"
-    return EngineSet(manifest, backend, device, open_engine, one_resident, why_not_tensorrt)
+    return EngineSet(manifest, backend, device, open_engine, one_resident, why_not_tensorrt, attention)
 
 
 def backend_with(backend: str, provider: str | None) -> str:
