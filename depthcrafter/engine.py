@@ -7,17 +7,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dc_rt.attention import DEFAULT_ATTENTION
 from dc_rt.engine import Array, Engine, Manifest, OpenEngine
 from depthcrafter.reference import DepthCrafterPipeline, load_pipeline
 
 
-def open_engines(folder: Path, manifest: Manifest, cpu_offload: str) -> tuple[OpenEngine, str]:
+def open_engines(
+    folder: Path, manifest: Manifest, cpu_offload: str, attention: str = DEFAULT_ATTENTION
+) -> tuple[OpenEngine, str]:
     """The four graphs computed by PyTorch from the checkpoint that the manifest names, at the commits that it names.
 
     On a GPU where there is one.
 
     Raises:
-        UserError: the checkpoint is not to be had here.
+        UserError: the checkpoint, or this way to compute attention, is not to be had here.
     """
     cuda = torch.cuda.is_available()
     pipeline = load_pipeline(
@@ -27,11 +30,13 @@ def open_engines(folder: Path, manifest: Manifest, cpu_offload: str) -> tuple[Op
         unet_revision=manifest.model.unet_revision,
         dtype=torch.float16 if cuda and manifest.precision == "fp16" else torch.float32,
         device="cuda" if cuda else "cpu",
+        attention=attention,
         cpu_offload=cpu_offload,
     )
     pipeline.set_progress_bar_config(disable=True)
     engines = torch_engines(pipeline)
-    return engines.__getitem__, torch.cuda.get_device_name() if cuda else "the CPU"
+    device = torch.cuda.get_device_name() if cuda else "the CPU"
+    return engines.__getitem__, device if attention == DEFAULT_ATTENTION else f"{device}, attention by {attention}"
 
 
 def torch_engines(pipeline: DepthCrafterPipeline) -> dict[str, Engine]:

@@ -14,13 +14,14 @@ from diffusers import StableVideoDiffusionPipeline
 from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
 from numpy.typing import NDArray
 
+from dc_rt.attention import DEFAULT_ATTENTION, find_attention
 from dc_rt.errors import UserError
-from dc_rt.installation import install_command
 from dc_rt.noise import Noise, NoiseSource
 from dc_rt.options import Sampling
 from dc_rt.sampler import SAMPLERS, Denoise, guided
 from dc_rt.schedule import initial_scale, noise_levels
 from dc_rt.windows import blend_weights, plan_windows
+from depthcrafter.attention import set_attention
 from depthcrafter.checkpoint import (
     load_feature_extractor,
     load_image_encoder,
@@ -190,7 +191,7 @@ def load_pipeline(
     unet_revision: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
-    attention: str = "sdpa",
+    attention: str = DEFAULT_ATTENTION,
     cpu_offload: str = "none",
     report: Report | None = None,
 ) -> DepthCrafterPipeline:
@@ -203,13 +204,14 @@ def load_pipeline(
         unet_revision: likewise of the UNet.
         dtype: torch.float32 or torch.float16.
         device: "cpu" or "cuda".
-        attention: "sdpa" (PyTorch's own) or "xformers".
+        attention: one of `dc_rt.attention.ATTENTIONS`.
         cpu_offload: "none"; "model" keeps one network on the GPU at a time, "sequential" one layer.
         report: is told what is downloaded; standard error unless given.
 
     Raises:
         UserError: a checkpoint, or what an option needs, is not there.
     """
+    find_attention(attention)  # before anything is downloaded
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("PyTorch sees no CUDA device; use the device cpu, or install a CUDA build of PyTorch.")
     if cpu_offload not in ("none", "model", "sequential"):
@@ -234,16 +236,7 @@ def load_pipeline(
         pipeline.enable_sequential_cpu_offload(device=device)
     else:
         pipeline.to(device)
-    if attention == "xformers":
-        try:
-            pipeline.enable_xformers_memory_efficient_attention()
-        except (ImportError, ValueError) as error:
-            raise UserError(
-                f"xformers cannot be used here ({error}); install it on a machine with a GPU "
-                f"(`{install_command('xformers')}`), or use the attention sdpa."
-            ) from error
-    elif attention != "sdpa":
-        raise UserError(f"There is no attention {attention!r}; choose sdpa or xformers.")
+    set_attention((pipeline.unet, pipeline.vae), attention, torch.device(device))
     return pipeline
 
 

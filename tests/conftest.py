@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # What these import is installed with the extra `export` alone. All other files are the runtime's, and run without it.
 EXPORT_TESTS = (
+    "test_attention.py",
     "test_bench.py",
     "test_build.py",
     "test_checkpoint.py",
@@ -66,6 +67,7 @@ SLOW = (
     "test_tiers.py",
     "test_backends.py::test_a_backend_of_another_package_runs_a_video",
     "test_backends.py::test_a_backend_that_is_built_in_is_nobody_elses",
+    "test_from_the_original.py::test_an_option_of_the_original_is_one_sentence_with_its_counterpart",
     "test_discovery.py::test_every_video_of_a_batch_is_run_by_a_set_that_can",
     "test_media.py::test_file_cut_short_is_found_by_probing",
     "test_shown.py::test_a_constant_rate_stays_exactly_constant",

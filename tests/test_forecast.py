@@ -98,8 +98,10 @@ def test_the_need_is_what_the_manifest_says_for_the_shape(film, size):
     assert (
         one.total
         == max(
-            engine.weights_bytes + engine.shape_activation_bytes[number] + array_bytes(graph, size[0], size[1], 110, 1024)
-            for graph, engine in engines.items()
+            engines[graph].weights_bytes
+            + engines[graph].shape_activation_bytes[number]
+            + array_bytes(graph, size[0], size[1], 110, 1024)
+            for graph in GRAPHS
         )
         + OVERHEAD_BYTES
     )
@@ -182,12 +184,10 @@ def test_fit_takes_the_largest_size_and_the_least_offload_that_the_card_has_room
     assert found[5] == gigabytes(need.total)
     # No better one would have had room: the size as asked for with any offload, or this size with less of it.
     for other in offloads_of(built):
-        asked = need_of(built, (576, 1024), other)
-            if size != (576, 1024):
-            assert asked.total > free_bytes(card)
+        if size != (576, 1024):
+            assert need_of(built, (576, 1024), other).total > free_bytes(card)
     for less in offloads_of(built)[: offloads_of(built).index(offload)]:
-        better = need_of(built, size, less)
-            assert better.total > free_bytes(card)
+        assert need_of(built, size, less).total > free_bytes(card)
 
 
 def test_where_nothing_fits_the_least_is_named(film, tmp_path):

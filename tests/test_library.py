@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dc_rt import UserError
-from dc_rt.engine.library import RTX_TARGETS, NoLibrary, choose_library
 from dc_rt.gpu import ENVIRONMENT, Card, find_card
 from dc_rt.installation import install_command
+from dc_rt.library import RTX_TARGETS, NoLibrary, choose_library
 
 ROOT = Path(__file__).parents[1]
 NEW, OLD, ANCIENT = "580.65.06", "550.54.15", "470.82"

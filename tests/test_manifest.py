@@ -102,6 +102,7 @@ def test_a_graph_that_is_none_is_refused_with_what_the_runtime_said(engine_set):
         ({"backend": "tpu"}, "auto, onnx, tensorrt, torch"),
         ({"backend": "tensorrt"}, "no engines for it.*dc-export build"),
         ({"cpu_offload": "layers"}, "none, model, sequential"),
+        ({"attention": "math", "backend": "onnx"}, "attention='math' is of PyTorch, .* use backend='torch'"),
         ({"cpu_offload": "sequential"}, "cpu_offload='model'"),
     ],
 )

@@ -16,6 +16,7 @@ PACKAGES = {"bench": ROOT, "dc_export": ROOT / "export", "depthcrafter": ROOT, "
 
 # The reference and the runtime share the method, in the runtime's modules that know no engine, and how users are told.
 WITHOUT_ENGINES = {
+    "attention",
     "windows",
     "sampler",
     "schedule",

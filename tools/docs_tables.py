@@ -1,4 +1,4 @@
-"""The tables of options and outputs in `docs/`, made from the code.
+"""The tables of options, of outputs and of the original's options in `docs/`, made from the code.
 
 PYTHONPATH=runtime python tools/docs_tables.py            # rewrites them between their markers: `make docs`
 PYTHONPATH=runtime python tools/docs_tables.py --check    # exits with 1 where it would change something
@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dc_rt.engine.library import NoLibrary, choose_library
+from dc_rt.cli.original import ORIGINAL
 from dc_rt.gpu import Card
+from dc_rt.library import NoLibrary, choose_library
 from dc_rt.options import Outputs, Rule, Sampling, Source, flags_of, rules
 from dc_rt.outputs import all_outputs
 
@@ -25,7 +26,11 @@ DOCS = Path(__file__).parents[1] / "docs"
 def tables() -> dict[tuple[str, str], str]:
     """Every table in Markdown, by its page and its name there."""
     made = {("options.md", options.__name__): options_table(options) for options in (Sampling, Source, Outputs)}
-    return made | {("outputs.md", "outputs"): outputs_table(), ("engines.md", "libraries"): libraries_table()}
+    return made | {
+        ("outputs.md", "outputs"): outputs_table(),
+        ("engines.md", "libraries"): libraries_table(),
+        ("from-the-original.md", "run.py"): original_table(),
+    }
 
 
 def options_table(options: type) -> str:
@@ -83,6 +88,21 @@ def _libraries() -> Iterator[tuple[str, ...]]:
         yield name, f"{major}.{minor}", new.name, f"`{new.extra}`", f"`{old.extra}`", new.reason
     none = choose_library(None, "auto", "linux", "x86_64")
     yield "none", "", none.name, f"`{none.extra}`", "", none.reason
+
+
+def original_table() -> str:
+    """A line an option of the original's `run.py`."""
+    lines = (
+        (
+            f"`{flag}`",
+            f"`{row.default}`" if row.default else "",
+            row.told("") if row.instead else f"`{flag}`",
+            row.differs,
+        )
+        for name, row in ORIGINAL.items()
+        for flag in [f"--{name.replace('_', '-')}"]
+    )
+    return table(("of the original", "its default", "here", ""), lines)
 
 
 def shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Install the library that suits this machine's card, into the environment that runs this: see `dc_rt.engine.library`.
+"""Install the library that suits this machine's card, into the environment that runs this: see `dc_rt.library`.
 
 `make engines` runs it in both environments, so that what was built in one runs in the other.
 """
@@ -12,9 +12,9 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
-from dc_rt.engine.library import FLAVOURS_ASKED, Library, choose_library
 from dc_rt.errors import UserError, worded
 from dc_rt.gpu import find_card
+from dc_rt.library import FLAVOURS_ASKED, Library, choose_library
 from dc_rt.options import as_flag
 from requirements import extra_requirements, name_of
 

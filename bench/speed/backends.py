@@ -1,6 +1,6 @@
 """The backends that are compared: which there are, whether this machine has them, and how to open an engine set.
 
-To add one, add an entry to `BACKENDS`.
+To add one, add an entry to `BACKENDS`; each way of `dc_rt.attention` is one by itself.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dc_rt.attention import ATTENTIONS, DEFAULT_ATTENTION, lacking
 from dc_rt.engine import Array, Engine, EngineSet, Manifest, load_engines
 from dc_rt.engine.compatibility import Unavailable, choose_build
 from dc_rt.errors import UserError
@@ -109,14 +110,8 @@ def _no_compiler(engines: Path) -> str | None:
     return None if any(name and shutil.which(name) for name in compilers) else "there is no C++ compiler"
 
 
-def _no_xformers(engines: Path) -> str | None:
-    if reason := _no_torch(engines):
-        return reason
-    if not find_spec("xformers"):
-        return "xformers is not installed"
-    import torch
-
-    return None if torch.cuda.is_available() else "xformers needs a GPU"
+def _no_attention(engines: Path, name: str) -> str | None:
+    return _no_torch(engines) or lacking(name) or None
 
 
 def load_reference(engines: Path) -> EngineSet:
@@ -130,7 +125,7 @@ def load_reference(engines: Path) -> EngineSet:
 
 
 def _load_torch(
-    engines: Path, attention: str = "sdpa", compiled: bool = False, full_precision: bool = False
+    engines: Path, attention: str = DEFAULT_ATTENTION, compiled: bool = False, full_precision: bool = False
 ) -> EngineSet:
     """The reference on the checkpoint of the engine set, as `--backend torch` opens it, with more to choose."""
     import torch
@@ -162,7 +157,13 @@ BACKENDS: dict[str, Backend] = {
     "tensorrt": Backend("TensorRT", _no_tensorrt, partial(load_engines, backend="tensorrt"), ("tensorrt",), "tensorrt"),
     EAGER: Backend("PyTorch eager", _no_torch, _load_torch, ("export",), "torch"),
     "compile": Backend("torch.compile", _no_compiler, partial(_load_torch, compiled=True), ("export",)),
-    "xformers": Backend(
-        "PyTorch, xformers", _no_xformers, partial(_load_torch, attention="xformers"), ("export", "xformers")
-    ),
+} | {
+    name: Backend(
+        f"PyTorch, {name}",
+        partial(_no_attention, name=name),
+        partial(_load_torch, attention=name),
+        ("export", way.package) if way.package else ("export",),
+    )
+    for name, way in ATTENTIONS.items()
+    if name != DEFAULT_ATTENTION  # that of EAGER
 }

@@ -34,11 +34,11 @@ from dc_export.staging import only_one, tidy
 from dc_export.tensorrt_only import make_portable, read_timing_cache, write_timing_cache
 from dc_rt.engine import GRAPHS, File, Manifest, Profile
 from dc_rt.engine.compatibility import MODULES, Unavailable, describe_targets, find_gpu, is_target, this_platform
-from dc_rt.engine.library import Library, NoLibrary, choose_library
 from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Build, BuiltEngine
 from dc_rt.errors import UserError
 from dc_rt.gpu import Card, find_card
 from dc_rt.installation import install_command
+from dc_rt.library import Library, NoLibrary, choose_library
 from dc_rt.pipeline import CHUNK
 from depthcrafter.report import Report
 
@@ -130,7 +130,7 @@ def build_engines(
     Args:
         engines: folder of the engine set.
         flavour: "tensorrt", which needs the GPU that the engines are for; "rtx", which needs none; or "auto": the one
-            for this machine's card (`dc_rt.engine.library`), or the other where that alone is installed.
+            for this machine's card (`dc_rt.library`), or the other where that alone is installed.
         profile: name of the size profile to build for; the one that the graphs were exported for unless given.
         workspace: most memory that a single layer may take for itself, in GB; no limit unless given.
         low_memory: insist on graphs in the form that trades time for memory (`export_onnx(..., low_memory=True)`).

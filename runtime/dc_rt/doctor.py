@@ -13,14 +13,15 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from dc_rt.attention import ATTENTIONS, lacking
 from dc_rt.engine import tensorrt
 from dc_rt.engine.compatibility import MODULES, Unavailable, check_build, find_gpu, installed_cuda, load_library
 from dc_rt.engine.discovery import BUNDLED, ENGINES_FOLDER, choose_engines, find_engines
-from dc_rt.engine.library import NoLibrary, choose_library
 from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Manifest
 from dc_rt.errors import UserError, option
 from dc_rt.gpu import find_card
 from dc_rt.installation import gpu_command, install_command, onnx_runtimes, pip_install, pip_uninstall
+from dc_rt.library import NoLibrary, choose_library
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,17 @@ def _tensorrt() -> Finding:
 
 def _torch() -> Finding:
     if find_spec("torch") and find_spec("diffusers"):
-        return Finding(True, "torch", f"{_version('torch')}, the reference: {option('backend', 'torch')}")
+        able = ", ".join(name for name in ATTENTIONS if not lacking(name))
+        found = f"{_version('torch')}, the reference: {option('backend', 'torch')} ({option('attention')}: {able})"
+        return Finding(True, "torch", found, "; ".join(_more_attention()))
     return Finding(False, "torch", "not installed", f"to export or to compare: {install_command('export')}")
+
+
+def _more_attention() -> Iterator[str]:
+    for name, way in ATTENTIONS.items():
+        if what := lacking(name):
+            fix = "" if find_spec(way.package) else f"; on an NVIDIA GPU: {install_command(way.package)}"
+            yield f"{option('attention', name)}: {what}{fix}"
 
 
 def _video_encoder() -> Finding:

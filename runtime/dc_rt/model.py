@@ -40,9 +40,10 @@ class DepthCrafter:
         *,
         cpu_offload: str = "none",
         provider: str | None = None,
+        attention: str | None = None,
     ) -> Self:
         """Check and open an engine set; see `dc_rt.engine.load_engines` for the arguments and errors."""
-        return cls(load_engines(engines, backend, cpu_offload, provider))
+        return cls(load_engines(engines, backend, cpu_offload, provider, attention))
 
     def __call__(
         self,

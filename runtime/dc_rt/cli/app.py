@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dc_rt.attention import ATTENTIONS
+from dc_rt.cli.command import Command
 from dc_rt.cli.options import Values, options_from, with_options
 from dc_rt.errors import worded
 from dc_rt.options import as_flag
@@ -22,7 +24,7 @@ app = typer.Typer(
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the libraries have to say too.")]
 
 
-@app.command()
+@app.command(cls=Command)
 @with_options
 def infer(
     # That a video or folder cannot be read is not for the parser to say, which would end the batch.
@@ -47,6 +49,10 @@ def infer(
         str,
         typer.Option(metavar="none|model|sequential", help="Save memory: one engine at a time, or streamed weights."),
     ] = "none",
+    attention: Annotated[
+        str | None,
+        typer.Option(metavar="|".join(ATTENTIONS), help="How PyTorch computes attention, with --backend torch."),
+    ] = None,
     save_folder: Annotated[Path, typer.Option(readable=False, help="Where the results go.")] = Path("./demo_output"),
     fit: Annotated[
         bool, typer.Option("--fit", help="Choose engine set, offload and size for the GPU memory that is free.")
@@ -65,7 +71,9 @@ def infer(
     set_up(verbose)
     from dc_rt.cli.infer import Ways, infer_all, preview_all
 
-    ways = Ways(engines, backend, cpu_offload, fit, {"provider": provider}, save_folder, restart)
+    ways = Ways(
+        engines, backend, cpu_offload, fit, {"provider": provider, "attention": attention}, save_folder, restart
+    )
     (preview_all if dry_run else infer_all)(videos, ways, *options_from(values))
 
 

@@ -22,6 +22,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from dc_rt.attention import check_attention
 from dc_rt.engine.compatibility import Unavailable, choose_build
 from dc_rt.engine.manifest import GRAPHS, MANIFEST, File, Manifest, Model, Profile, Range
 from dc_rt.errors import UserError, option
@@ -68,7 +69,8 @@ class EngineSet:
     """The four graphs of a model on one backend; as a context manager it is closed at the end.
 
     `why_not_tensorrt` is a clause that goes on from "as" where `backend` was left to choose and TensorRT could not be
-    had, and `tensorrt_fix` what to do about it; else they are empty.
+    had, and `tensorrt_fix` what to do about it; else they are empty. `attention` is how PyTorch computes attention, where
+    it was chosen.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class EngineSet:
         one_resident: bool,
         why_not_tensorrt: str = "",
         tensorrt_fix: str = "",
+        attention: str | None = None,
     ) -> None:
         """Open all engines now, or with `one_resident` each when its turn comes, closing the one before."""
         self.manifest = manifest
@@ -87,6 +90,7 @@ class EngineSet:
         self.device = device
         self.why_not_tensorrt = why_not_tensorrt
         self.tensorrt_fix = tensorrt_fix
+        self.attention = attention
         self._open = open_engine
         self._one_resident = one_resident
         self._engines: dict[str, Engine] = {}
@@ -156,7 +160,11 @@ class EngineSet:
 
 
 def load_engines(
-    folder: str | os.PathLike[str], backend: str = "auto", cpu_offload: str = "none", provider: str | None = None
+    folder: str | os.PathLike[str],
+    backend: str = "auto",
+    cpu_offload: str = "none",
+    provider: str | None = None,
+    attention: str | None = None,
 ) -> EngineSet:
     """Check an engine set and open it.
 
@@ -170,13 +178,16 @@ def load_engines(
         provider: ONNX Runtime's execution provider, as "NAME" or "NAME:key=value,...", for example "cpu" or
             "openvino:num_streams=1" (`dc-rt doctor` lists the names); CUDA where it works unless given, else the CPU.
             Means ONNX Runtime where `backend` is "auto".
+        attention: how PyTorch computes attention, one of `dc_rt.attention.ATTENTIONS`; for "torch" alone.
 
     Raises:
-        UserError: the set is missing, incomplete, changed or not for this backend, or the backend or the provider
-            cannot run here.
+        UserError: the set is missing, incomplete, changed or not for this backend, or the backend, the provider or
+            the attention cannot run here.
     """
     backend = backend_with(backend, provider)
     check_offload(cpu_offload)
+    if attention is not None:
+        check_attention(attention, backend)
     folder = Path(folder)
     manifest = Manifest.read(folder)
     log.debug("engine set %s: %s %s, profile %s", folder, manifest.model.name, manifest.precision, manifest.profile)
@@ -194,11 +205,13 @@ def load_engines(
     open_backend = _open_backend(backend)
     if backend == "onnx":
         open_backend = partial(open_backend, provider=provider)
+    elif attention is not None:
+        open_backend = partial(open_backend, attention=attention)
     open_engine, device = open_backend(folder, manifest, cpu_offload)
     if backend == "onnx":  # which has opened nothing yet
         manifest.check_contents(folder)
     one_resident = cpu_offload != "none" and backend != "torch"
-    return EngineSet(manifest, backend, device, open_engine, one_resident, why_not_tensorrt, tensorrt_fix)
+    return EngineSet(manifest, backend, device, open_engine, one_resident, why_not_tensorrt, tensorrt_fix, attention)
 
 
 def check_offload(cpu_offload: str) -> None:

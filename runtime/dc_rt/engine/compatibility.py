@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from dc_rt.engine import cuda
-from dc_rt.engine.library import CURRENT_DRIVER, choose_library
 from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Build, Manifest
 from dc_rt.errors import UserError, option
 from dc_rt.gpu import find_card, has_driver
 from dc_rt.installation import install_command, pip_install
+from dc_rt.library import CURRENT_DRIVER, choose_library
 
 MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 

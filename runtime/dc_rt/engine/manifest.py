@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from dc_rt.errors import UserError, option
+from dc_rt.library import LIBRARY_NAMES
 from dc_rt.options import SIZE_MULTIPLE
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-LIBRARY_NAMES = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
 FLAVOURS = tuple(LIBRARY_NAMES)
 GRAPHS = ("clip_encoder", "vae_encoder", "denoiser", "vae_decoder")
 # Beyond these a number in a manifest is no number of pixels, frames or bytes, and text is no name.

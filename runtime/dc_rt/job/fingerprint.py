@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dc_rt.attention import DEFAULT_ATTENTION
 from dc_rt.errors import UserError
 from dc_rt.media import list_images
 from dc_rt.options import Sampling
@@ -32,7 +33,7 @@ def fingerprint(engines: EngineSet, plan: Plan, sampling: Sampling) -> dict[str,
     return {
         "video": video,
         "engines": hashlib.sha256(graphs.encode()).hexdigest(),
-        "backend": engines.backend,
+        "backend": _backend(engines),
         "size": f"{plan.width}x{plan.height}",
         "stride": plan.stride,
         "frames": plan.num_frames,
@@ -51,6 +52,12 @@ def differences(found: Fingerprint, now: Fingerprint) -> dict[str, tuple[Any, An
     if known.keys() != now.keys():
         return None
     return {name: (known[name], now[name]) for name in now if known[name] != now[name]}
+
+
+def _backend(engines: EngineSet) -> str:
+    """As earlier versions had it, where attention is computed as it was by them."""
+    default = engines.attention in (None, DEFAULT_ATTENTION)
+    return engines.backend if default else f"{engines.backend}, attention by {engines.attention}"
 
 
 def _content_hash(path: Path) -> str:

@@ -13,9 +13,11 @@ import platform
 import sys
 from dataclasses import dataclass
 
-from dc_rt.engine.manifest import LIBRARY_NAMES
 from dc_rt.errors import UserError
 from dc_rt.gpu import Card
+
+LIBRARY_NAMES = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
+"""What the flavours of TensorRT are called."""
 
 # What TensorRT-RTX builds for by default. Its documentation says so ("CPU-only AOT"); the builder does not list it.
 RTX_TARGETS = ("8.0", "8.6", "8.9", "12.0+")
