@@ -144,7 +144,7 @@ def test_the_terminal_says_which_model_and_engines_and_why(whole_run):
     lines = whole_run[2].splitlines()
     assert lines[0].startswith("Model nano (fp32) of the bundled set, onnx on the CPU")
     assert re.match(r"Engines .*bundled: the bundled set, as there is no --engines", lines[1])
-    assert "23 of 23 frames, 130x96 at 12.5 frames/s -> 128x128 at 12.5 frames/s" in lines[2]
+    assert "23 of 23 frames, 130x96 at 12.5 frames/s -> 128x128 at 12.5 frames/s" in lines[3]
     assert "\x1b" not in whole_run[2]
 
 

@@ -71,9 +71,8 @@ def infer(
     set_up(verbose)
     from dc_rt.cli.infer import Ways, infer_all, preview_all
 
-    ways = Ways(
-        engines, backend, cpu_offload, fit, {"provider": provider, "attention": attention}, save_folder, restart
-    )
+    opened_with = {"provider": provider, "attention": attention}
+    ways = Ways(engines, backend, cpu_offload, fit, opened_with, save_folder, restart)
     (preview_all if dry_run else infer_all)(videos, ways, *options_from(values))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import typer
 
+from dc_rt.attention import check_attention
 from dc_rt.cli.models import Models, NothingRuns
 from dc_rt.cli.preview import described, fitted
 from dc_rt.cli.progress import Progress, progress
@@ -106,8 +107,10 @@ def preview_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: 
 
 def _able(videos: Sequence[Path], ways: Ways, outputs: Outputs) -> list[Targets]:
     """The videos whose results can be written; of the others it is said why."""
-    backend_with(ways.backend, ways.opened_with.get("provider"))
+    backend = backend_with(ways.backend, ways.opened_with.get("provider"))
     check_offload(ways.cpu_offload)
+    if (attention := ways.opened_with.get("attention")) is not None:
+        check_attention(attention, backend)
     batch = [Targets.of(video, ways.save_folder, outputs) for video in videos]
     check_batch(batch)
     able = [targets for targets in batch if _succeeds(targets.video, partial(targets.check, outputs.overwrite))]

@@ -45,13 +45,13 @@ ORIGINAL: dict[str, Row] = {
     "save_folder": Row("./demo_output"),
     "unet_path": Row(
         "tencent/DepthCrafter",
-        "make engines of it once, `dc-export onnx --unet {value} --out engines/mine`, and run these with "
+        "make engines of it once, `dc-export engines {value} --out engines/mine`, and run these with "
         "`--engines engines/mine`",
         "DIR_OR_ID",
     ),
     "pre_train_path": Row(
         "stabilityai/stable-video-diffusion-img2vid-xt",
-        "make engines with it once, `dc-export onnx --base {value} --out engines/mine`, and run these with "
+        "make engines with it once, `dc-export engines --base {value} --out engines/mine`, and run these with "
         "`--engines engines/mine`",
         "DIR_OR_ID",
     ),

@@ -69,8 +69,8 @@ class EngineSet:
     """The four graphs of a model on one backend; as a context manager it is closed at the end.
 
     `why_not_tensorrt` is a clause that goes on from "as" where `backend` was left to choose and TensorRT could not be
-    had, and `tensorrt_fix` what to do about it; else they are empty. `attention` is how PyTorch computes attention, where
-    it was chosen.
+    had, and `tensorrt_fix` what to do about it; else they are empty. `attention` is how PyTorch computes attention,
+    where it was chosen.
     """
 
     def __init__(
