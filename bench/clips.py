@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dc_rt.engine import Profile
+from dc_rt.engine.manifest import Shape
 from dc_rt.errors import UserError
 from dc_rt.media import read_frames
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo.mp4"
 DEFAULT_SIZE = (192, 320)  # height and width
 DEFAULT_WINDOW = 16
+DEFAULT_FRAMES = 32
 
 
 def clip_frames(video: Path, height: int, width: int, num_frames: int) -> Iterator[NDArray[np.uint8]]:
@@ -39,8 +41,12 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def nearest_size(profile: Profile, size: tuple[int, int]) -> tuple[int, int]:
-    """The height and width nearest to `size` that a profile runs."""
-    height, width = (
-        min(max(side, span.min), span.max) for side, span in zip(size, (profile.height, profile.width), strict=True)
-    )
-    return height, width
+    """The height and width nearest to `size` that a profile runs, by what the sides differ together."""
+
+    def within(shape: Shape) -> tuple[int, int]:
+        height, width = (
+            min(max(side, span.min), span.max) for side, span in zip(size, (shape.height, shape.width), strict=True)
+        )
+        return height, width
+
+    return min(map(within, profile.shapes), key=lambda found: abs(found[0] - size[0]) + abs(found[1] - size[1]))

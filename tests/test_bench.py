@@ -336,7 +336,7 @@ def test_what_was_measured_is_written_printed_and_drawn():
     latency.report(record, Console(file=file, width=160))
     printed = file.getvalue()
     assert "torch.compile: failed, as it ran out of memory" in printed
-    assert "TensorRT: absent, as it is not installed" in printed
+    assert "TensorRT or TensorRT-RTX: absent, as it is not installed" in printed
     assert "2.00 [2.00, 2.00]" in printed
     assert "smallest and largest in brackets" in " ".join(printed.split())
     assert "plain matrix product 100 GFLOP/s, plain copy 10.0 GB/s" in printed
@@ -396,7 +396,7 @@ runpy.run_path({str(ROOT / "bench" / "latency.py")!r}, run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "there is no roofline" in done.stdout
+    assert "There is no roofline" in done.stdout
     assert "ONNX Runtime" in done.stdout
     found = json.loads(Path("results/latency.json").read_text())
     assert found["backends"]["onnx"]["ms_per_frame"]["all"]["median"] > 0

@@ -15,11 +15,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from dc_rt.attention import ATTENTIONS, DEFAULT_ATTENTION, lacking
-from dc_rt.engine import Array, Engine, EngineSet, Manifest, load_engines
-from dc_rt.engine.compatibility import Unavailable, choose_build
+from dc_rt.engine import GRAPHS, Array, Engine, EngineSet, Manifest, load_engines
+from dc_rt.engine.compatibility import MODULES, Unavailable, choose_build
+from dc_rt.engine.providers import CPU, CUDA, Provider, cuda_works
 from dc_rt.errors import UserError
 
 Float = NDArray[np.float32]
@@ -37,6 +39,7 @@ class Backend:
         load: opens the engine set of a folder.
         extras: of the distribution, that have to be installed for it.
         runtime_name: what `dc_rt.load_engines` calls it, where the runtime has it.
+        count_cpu_nodes: of each graph, the nodes that are left to the CPU; None where that is not to be told.
     """
 
     title: str
@@ -44,6 +47,7 @@ class Backend:
     load: Callable[[Path], EngineSet]
     extras: tuple[str, ...] = ()
     runtime_name: str | None = None
+    count_cpu_nodes: Callable[[Path], dict[str, int] | None] = lambda engines: None
 
 
 def wrap(engines: EngineSet, around: Callable[[str, Mapping[str, Array], Call], Float]) -> EngineSet:
@@ -81,11 +85,32 @@ def _no_onnxruntime(engines: Path) -> str | None:
     return None if flavour == "onnx" else f"the engine set holds {flavour} engines"
 
 
+def _no_cuda(engines: Path) -> str | None:
+    if reason := _no_onnxruntime(engines):
+        return reason
+    if CUDA not in onnxruntime.get_available_providers():
+        return "onnxruntime-gpu is not installed"
+    return None if cuda_works() else "CUDA does not work here"
+
+
+def _count_cpu_nodes(engines: Path) -> dict[str, int] | None:
+    """Of each graph, the nodes that CUDA left to the CPU; None where ONNX Runtime does not tell, as before 1.24."""
+    manifest, counts = Manifest.read(engines), {}
+    for graph in GRAPHS:
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3
+        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        session = Provider(CUDA).open(str(engines / manifest.file(graph)), settings)
+        if not hasattr(session, "get_provider_graph_assignment_info"):
+            return None
+        parts = session.get_provider_graph_assignment_info()
+        counts[graph] = sum(len(part.get_nodes()) for part in parts if part.ep_name == CPU)
+    return counts
+
+
 def _no_tensorrt(engines: Path) -> str | None:
-    if not find_spec("dc_rt.engine.tensorrt"):
-        return "this version of the runtime has no TensorRT backend"
-    if not any(find_spec(module) for module in ("tensorrt", "tensorrt_rtx")):
-        return "TensorRT is not installed"
+    if not any(find_spec(module) for module in MODULES.values()):
+        return "neither TensorRT nor TensorRT-RTX is installed"
     try:
         choose_build(engines, Manifest.read(engines), named=False)
     except Unavailable as error:
@@ -153,8 +178,13 @@ EAGER = "eager"
 """The baseline: the reference's own networks in inference mode, PyTorch's default threads, 8 frames to an encoder."""
 
 BACKENDS: dict[str, Backend] = {
-    "onnx": Backend("ONNX Runtime", _no_onnxruntime, partial(load_engines, backend="onnx"), (), "onnx"),
-    "tensorrt": Backend("TensorRT", _no_tensorrt, partial(load_engines, backend="tensorrt"), ("tensorrt",), "tensorrt"),
+    "onnx": Backend("ONNX Runtime, CPU", _no_onnxruntime, partial(load_engines, provider="cpu"), (), "onnx"),
+    "onnx-cuda": Backend(
+        "ONNX Runtime, CUDA", _no_cuda, partial(load_engines, provider="cuda"), (), "onnx", _count_cpu_nodes
+    ),
+    "tensorrt": Backend(
+        "TensorRT or TensorRT-RTX", _no_tensorrt, partial(load_engines, backend="tensorrt"), ("tensorrt",), "tensorrt"
+    ),
     EAGER: Backend("PyTorch eager", _no_torch, _load_torch, ("export",), "torch"),
     "compile": Backend("torch.compile", _no_compiler, partial(_load_torch, compiled=True), ("export",)),
 } | {
@@ -165,5 +195,6 @@ BACKENDS: dict[str, Backend] = {
         ("export", way.package) if way.package else ("export",),
     )
     for name, way in ATTENTIONS.items()
-    if name != DEFAULT_ATTENTION  # that of EAGER
+    # That of EAGER, and the one whose products would take 93 GB for a window of 110 frames of 1024x576.
+    if name not in (DEFAULT_ATTENTION, "math")
 }

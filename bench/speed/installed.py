@@ -8,15 +8,14 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-
 OURS = "depthcrafter-rt"
 PACKAGES = ("dc_rt", "dc_export", "depthcrafter")
 
 
 def installed_bytes(extras: Iterable[str]) -> int | None:
     """Size of the environment that installing this project with `extras` makes; None where a part is not installed."""
+    if not find_spec("packaging"):  # which the runtime's environment may do without
+        return None
     extras = tuple(extras)
     names = closure(OURS, extras)
     if names is None:
@@ -30,6 +29,9 @@ def closure(name: str, extras: Iterable[str] = ()) -> set[str] | None:
 
     None where a direct requirement is not installed; missing ones further down are taken as not needed.
     """
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
     found: set[str] = set()
     seen: set[tuple[str, str]] = set()
     waiting = [(canonicalize_name(name), extra) for extra in ("", *extras)]

@@ -31,8 +31,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.children import ChildFailed, apart
-from bench.clips import DEFAULT_SIZE, DEFAULT_WINDOW, DEMO, nearest_size, parse_size
+from bench.clips import DEFAULT_FRAMES, DEFAULT_SIZE, DEFAULT_WINDOW, DEMO, nearest_size, parse_size
 from bench.records import RESULTS, pyplot, write_record
+from bench.speed import gpu_memory
 from bench.speed.backends import BACKENDS, EAGER, quieten
 from bench.speed.installed import installed_bytes
 from bench.speed.machine import copy_bytes, describe, in_words, matmul_flops, versions
@@ -42,6 +43,16 @@ from dc_rt.engine import GRAPHS, Manifest
 from dc_rt.engine.discovery import Wanted, choose, find_candidates, runs_as
 from dc_rt.errors import UserError
 from dc_rt.options import Sampling, default_overlap
+from dc_rt.pipeline import CHUNK
+
+PUBLISHED = {
+    "title": "the original, published: A100, 1024x576",
+    "ms_per_frame": 465,
+    "ms_per_frame_before": 1914,
+    "gpu_memory_gb": 26,
+    "source": "the README of Tencent/DepthCrafter, for its versions 1.0.1 and 1.0.0",
+}
+"""What the original's authors state; nothing of it was measured here, and no ratio is made of it."""
 
 STAGE_TITLES = dict(zip(STAGES, ("read", "CLIP", "VAE encode", "denoise", "VAE decode", "host", "write"), strict=True))
 
@@ -60,7 +71,8 @@ def measure(names: Sequence[str], task: Task, runs: int, fresh: bool) -> tuple[d
             began = time.perf_counter()
             process.run(folder / name)
             seconds = {"load_seconds": process.opened.seconds, "first_run_seconds": time.perf_counter() - began}
-            found[name] |= {"device": process.opened.device} | seconds
+            opened = {"device": process.opened.device, "title": process.opened.title}
+            found[name] |= opened | {"nodes_on_the_cpu": process.opened.cpu_nodes} | seconds
             return process
 
         if not fresh:
@@ -75,6 +87,7 @@ def measure(names: Sequence[str], task: Task, runs: int, fresh: bool) -> tuple[d
                     found[name]["runs"].append(process.run())
                     memory = process.memory()
                     found[name] |= {"peak_memory_mb": memory.host, "peak_gpu_memory_mb": memory.gpu}
+                    found[name] |= {"gpu_memory_of": memory.gpu_of}
                     order.append(name)
         _compare_depths(found, folder)
     return found, order
@@ -111,7 +124,7 @@ def cold_starts(names: Sequence[str], task: Task, runs: int) -> dict[str, list[t
         for name in names:
             began = time.monotonic()
             try:
-                loaded, first_depth = apart(cold_start, task, BACKENDS[name].runtime_name or "auto")
+                loaded, first_depth = apart(cold_start, task, name)
             except ChildFailed as error:
                 print(f"A cold start of {BACKENDS[name].title} failed: {error}", flush=True)
                 continue
@@ -121,7 +134,7 @@ def cold_starts(names: Sequence[str], task: Task, runs: int) -> dict[str, list[t
 
 def cold_start(task: Task, backend: str) -> tuple[float, float]:
     """In a process of its own: when the model is loaded, and when the depth of a video of one frame is there."""
-    model = DepthCrafter.load(task.engines, backend)
+    model = DepthCrafter(BACKENDS[backend].load(task.engines))
     loaded = time.monotonic()
     frame = np.zeros((1, task.height, task.width, 3), np.uint8)
     next(model(frame, replace(task.sampling, window_size=1, overlap=0)))
@@ -209,7 +222,29 @@ def record_of(
         "machine": describe(),
         "versions": versions(),
         "backends": rows,
+        "published": PUBLISHED,
+        "not_told": not_told(found),
     }
+
+
+def not_told(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What this environment cannot measure of the backends that ran, each in a sentence."""
+    sentences = []
+    if EAGER not in found or "failed" in found[EAGER]:
+        sentences.append("PyTorch eager did not run: there is no speed-up and no difference to tell.")
+    if reason := gpu_memory.missing():
+        sentences.append(f"Memory on a GPU is not told, as {reason}.")
+    elif any(row.get("gpu_memory_of") == "device" for row in found.values()):
+        sentences.append(
+            "The driver does not tell GPU memory by process: it is what the GPU had in use more than before."
+        )
+    if not find_spec("packaging"):
+        sentences.append("Installed sizes are not told, as packaging is not installed.")
+    if not find_spec("onnx"):
+        sentences.append("There is no roofline, as onnx, which counts the graphs' operations, is not installed.")
+    if not find_spec("matplotlib"):
+        sentences.append("There is no chart, as matplotlib is not installed.")
+    return sentences
 
 
 def in_record(task: Task) -> dict[str, Any]:
@@ -237,9 +272,12 @@ def report(record: Mapping[str, Any], console: Console) -> None:
         f"{job['steps']} steps, {record['runs']} interleaved runs: median ms a frame, smallest and largest in brackets"
     )
     present = {name: row for name, row in record["backends"].items() if "ms_per_frame" in row}
-    table = Table("", *(row["title"] for row in present.values()), title=title)
+    published = record["published"]
+    table = Table("", *(row["title"] for row in present.values()), f"[dim]{published['title']}[/dim]", title=title)
     for stage in (*STAGES, "all"):
-        cells = (_in_brackets(row["ms_per_frame"][stage], ".1f") for row in present.values())
+        cells = [_in_brackets(row["ms_per_frame"][stage], ".1f") for row in present.values()]
+        told = f"[dim]{published['ms_per_frame']} ({published['ms_per_frame_before']} before)[/dim]"
+        cells.append(told if stage == "all" else "")
         table.add_row(STAGE_TITLES.get(stage, "in all"), *cells, end_section=stage == STAGES[-1])
     rows = {
         "speed-up over PyTorch eager": lambda row: _in_brackets(row.get("speed_up"), ".2f"),
@@ -247,17 +285,21 @@ def report(record: Mapping[str, Any], console: Console) -> None:
         "depth, mean and max difference": lambda row: _pair(row.get("difference")),
         "peak memory, MB": lambda row: f"{row['peak_memory_mb']:.0f}",
         "peak GPU memory, MB": lambda row: _number(row["peak_gpu_memory_mb"]),
+        "nodes left to the CPU": lambda row: _total(row.get("nodes_on_the_cpu")),
         "first run, s": lambda row: f"{row['first_run_seconds']:.1f}",
         "cold start, s": lambda row: _in_brackets(row.get("cold_start_seconds"), ".2f"),
         "installed, MB": lambda row: _number(row["installed_mb"]),
     }
     for label, cell in rows.items():
-        table.add_row(label, *(cell(row) for row in present.values()))
+        told = f"[dim]{1000 * published['gpu_memory_gb']}[/dim]" if label == "peak GPU memory, MB" else ""
+        table.add_row(label, *(cell(row) for row in present.values()), told)
     console.print(table)
     for row in record["backends"].values():
         if "absent" in row:
             verdict = "failed" if row.get("failed") else "absent"
             console.print(f"{row['title']}: {verdict}, as {row['absent']}", soft_wrap=True, markup=False)
+    for sentence in record["not_told"]:
+        console.print(sentence, soft_wrap=True, markup=False)
 
     if bounds := record.get("roofline"):
         machine = (
@@ -282,6 +324,10 @@ def _in_brackets(values: Mapping[str, float] | None, form: str) -> str:
 
 def _pair(values: Mapping[str, float] | None) -> str:
     return f"{values['mean']:.0e}, {values['max']:.0e}" if values else ""
+
+
+def _total(counts: Mapping[str, int] | None) -> str:
+    return "" if counts is None else str(sum(counts.values()))
 
 
 def _number(value: float | None) -> str:
@@ -316,10 +362,13 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engines", type=Path, help="engine set; else the one that dc-rt infer would take")
     parser.add_argument("--video", type=Path, default=DEMO, help="taken over and over where it is too short")
     parser.add_argument(
-        "--size", type=parse_size, metavar="WIDTHxHEIGHT", help="320x192, or the nearest that the engine set runs"
+        "--size",
+        type=parse_size,
+        metavar="WIDTHxHEIGHT",
+        help="the best of the engine set on a GPU; on the CPU the nearest to 320x192 that it runs",
     )
-    parser.add_argument("--frames", type=int, default=32)
-    parser.add_argument("--window", type=int, help="16, or the longest that the engine set runs if that is shorter")
+    parser.add_argument("--frames", type=int, help="a window on a GPU; on the CPU 32 of 320x192, fewer of larger ones")
+    parser.add_argument("--window", type=int, help="the best of the engine set on a GPU; on the CPU 16 at most")
     parser.add_argument("--overlap", type=int, help="25 of 110 frames of the window unless given")
     parser.add_argument("--steps", type=int, default=Sampling.steps)
     parser.add_argument("--seed", type=int, default=Sampling.seed)
@@ -336,9 +385,16 @@ def task_from(arguments: argparse.Namespace) -> Task:
     """
     candidates = find_candidates(arguments.engines)
     engines, manifest = next(iter(candidates.sets.items()))
-    profile = runs_as(engines, manifest, "auto").profile
-    height, width = arguments.size or nearest_size(profile, DEFAULT_SIZE)
-    window = arguments.window or min(DEFAULT_WINDOW, profile.frames.max)
+    running = runs_as(engines, manifest, "auto")
+    profile, on_gpu = running.profile, running.flavour != "onnx"
+    best = profile.shapes[0].best if on_gpu else nearest_size(profile, DEFAULT_SIZE)
+    height, width = arguments.size or best
+    frames = arguments.frames or (profile.frames.opt if on_gpu else cpu_frames(height, width))
+    longest = profile.frames.opt if on_gpu else min(DEFAULT_WINDOW, frames)
+    window = arguments.window or min(longest, profile.frames.max)
+    if not arguments.size:
+        why = "the best size of the set" if on_gpu else "the nearest to 320x192 that the set runs, as there is no GPU"
+        print(f"{engines}: {width}x{height}, {why}; --size has another", flush=True)
     sampling = Sampling(
         steps=arguments.steps,
         window_size=window,
@@ -353,7 +409,13 @@ def task_from(arguments: argparse.Namespace) -> Task:
             f"{profile.misfit(height, width, window)}; try --size {nearest[1]}x{nearest[0]} "
             f"--window {min(window, profile.frames.max)}, or --engines with another set."
         ) from None
-    return Task(engines.resolve(), arguments.video, height, width, arguments.frames, sampling)
+    return Task(engines.resolve(), arguments.video, height, width, frames, sampling)
+
+
+def cpu_frames(height: int, width: int) -> int:
+    """As many frames of a size as a CPU does in the time of the default ones, about; at least a chunk."""
+    smallest = DEFAULT_SIZE[0] * DEFAULT_SIZE[1]
+    return max(DEFAULT_FRAMES * smallest // (height * width), CHUNK)
 
 
 def choose_backends(wanted: Sequence[str] | None, engines: Path) -> tuple[list[str], dict[str, str]]:
@@ -368,11 +430,8 @@ def choose_backends(wanted: Sequence[str] | None, engines: Path) -> tuple[list[s
 def write(record: Mapping[str, Any], results: Path, name: str) -> None:
     """The record, and its chart where anything was measured and can be drawn."""
     write_record(record, name, results)
-    if any("ms_per_frame" in row for row in record["backends"].values()):
-        if find_spec("matplotlib"):
-            draw(record, results / f"{name}.png")
-        else:
-            print("matplotlib is not installed: there is no chart.")
+    if any("ms_per_frame" in row for row in record["backends"].values()) and find_spec("matplotlib"):
+        draw(record, results / f"{name}.png")
 
 
 def check_results(results: Path, name: str) -> None:
@@ -405,10 +464,6 @@ def main() -> None:
     names, absent = choose_backends(arguments.backends, task.engines)
     if not names:
         raise SystemExit(f"No backend can run here: {'; '.join(absent.values())}.")
-    counts = bool(find_spec("onnx"))
-    if not counts:
-        print("onnx, which counts the graphs' operations, is not installed: there is no roofline.", flush=True)
-
     manifest = Manifest.read(task.engines)
     flops, traffic = matmul_flops(manifest.precision), copy_bytes()
     found, order = measure(names, task, arguments.runs, arguments.fresh)
@@ -419,7 +474,7 @@ def main() -> None:
     record |= record_of(task, found, absent, starts)
     write_record(record, arguments.name, arguments.results)  # whatever becomes of the rest
     done: list[Run] = [run for name in names for run in found[name]["runs"]]
-    if counts and done:
+    if done and find_spec("onnx"):
         record["roofline"] = roofline(task, done[0].calls, flops, traffic)
     report(record, Console())
     write(record, arguments.results, arguments.name)

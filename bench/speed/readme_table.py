@@ -65,6 +65,11 @@ def _table(record: Mapping[str, Any]) -> str:
             _megabytes(row.get("installed_mb")),
         )
         lines.append(f"| {' | '.join(cells)} |")
+    if published := record.get("published"):
+        lines.append(
+            f"| {published['title']} | {published['ms_per_frame']} ({published['ms_per_frame_before']} before) | | | "
+            f"GPU {published['gpu_memory_gb']} GB | | |"
+        )
     absent = "; ".join(f"{row['title']} ({row['absent']})" for row in rows.values() if "absent" in row)
     packages = [
         f"{title} {versions[package]}"

@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from bench.children import Child
 from bench.clips import clip_frames
 from bench.speed.backends import BACKENDS, Call, Float, synchronise, wrap
+from bench.speed.gpu_memory import Watch
 from dc_rt import DepthCrafter
 from dc_rt.engine import GRAPHS, Array, EngineSet
+from dc_rt.engine.manifest import LIBRARY_NAMES
 from dc_rt.media import Mp4Writer, inferno, to_uint8
 from dc_rt.options import Sampling
 
@@ -67,14 +69,20 @@ class Opened:
 
     device: str
     seconds: float
+    title: str
+    cpu_nodes: dict[str, int] | None = None  # of each graph, that ONNX Runtime left to the CPU beside a GPU
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Largest memory so far, in MB: of the process, and of it on the GPU where that can be told."""
+    """Largest memory so far, in MB: of the process, and of it on GPUs where that can be told.
+
+    `gpu_of` is "process", or "device" where the driver only tells what the GPU has in use.
+    """
 
     host: float
     gpu: float | None
+    gpu_of: str = ""
 
 
 class BackendProcess(Child):
@@ -100,8 +108,14 @@ def open_backend(backend: str, engines: Path) -> Opened:
     """Open a backend, for `run_task`."""
     # A cache of its own, so that the first run compiles whatever was compiled before.
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{_folder().name}/compiled"
+    watch()
     began = time.perf_counter()
-    return Opened(_engines(backend, engines).device, time.perf_counter() - began)
+    opened = _engines(backend, engines)
+    seconds = time.perf_counter() - began
+    title = BACKENDS[backend].title
+    if opened.backend == "tensorrt":
+        title = LIBRARY_NAMES[opened.manifest.flavour]
+    return Opened(opened.device, seconds, title, BACKENDS[backend].count_cpu_nodes(engines))
 
 
 def run_task(backend: str, task: Task, depth_file: Path | None) -> Run:
@@ -117,6 +131,12 @@ def run_task(backend: str, task: Task, depth_file: Path | None) -> Run:
 @cache
 def _engines(backend: str, engines: Path) -> EngineSet:
     return BACKENDS[backend].load(engines)
+
+
+@cache
+def watch() -> Watch | None:
+    """On this process's memory on GPUs, from its first call on; None where that cannot be told."""
+    return Watch.begin()
 
 
 @cache
@@ -189,8 +209,7 @@ def peak_memory() -> Memory:
         import resource
 
         host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-    gpu = None
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        gpu = torch.cuda.max_memory_reserved() / 1e6
-    return Memory(host, gpu)
+    if (watched := watch()) is None:
+        return Memory(host, None)
+    peak = watched.peak()
+    return Memory(host, peak.bytes / 1e6, peak.of)
