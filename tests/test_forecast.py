@@ -286,3 +286,17 @@ def test_a_set_of_another_model_is_never_taken_in_the_place_of_one(film, tmp_pat
 
 def _link(source, target):
     Path(target).symlink_to(source)
+
+
+def test_the_table_of_cards_is_made_from_the_manifests(film, streamed):
+    command = [sys.executable, "-m", "bench.speed.memory_table", film, streamed]
+    root = Path(__file__).parents[1]
+    path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=root, check=True, env=os.environ | {"PYTHONPATH": path}
+    )
+    heads, _, *lines = done.stdout.splitlines()
+    assert heads == "| size | 8 GB | 12 GB | 16 GB | 24 GB |"
+    assert [line.split("|")[1].strip() for line in lines] == [f"{width}x{height}" for height, width in SHAPES]
+    need = need_of(Manifest.read(film).built("rtx"), (576, 1024), "none")
+    assert f"| `none` {need.total / 1e9:.1f} |" in lines[0]
