@@ -82,6 +82,7 @@ def engines(
     verbose: Verbose = False,
 ) -> None:
     """Make TensorRT engines of a model: export its graphs, and build an engine of each; what is up to date is kept."""
+    _set_up(verbose)  # before any of the libraries is imported
     from dc_export.models import find_origins
 
     origins = find_origins(model, base)
