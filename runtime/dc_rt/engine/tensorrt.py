@@ -342,22 +342,9 @@ class TensorRtEngine:
 
     def _prepare(self, shapes: Shapes) -> None:
         """Give the context its shapes, memory and addresses, unless it has them."""
-        profile = choose_profile(self._engine, shapes)
-        if profile is None:
-            self._refuse(shapes)
-        if self._streamed and (self._context is None or profile != self._profile):
-            self._context = None
-            self._stream_weights(profile)
-        if self._context is None:  # also where an earlier call could not make it anew
-            self._context = self._create_context()
-            self._shapes, self._bound = {}, ()
-        reshaped = shapes != self._shapes
+        reshaped = self._context is None or shapes != self._shapes
         if reshaped:
-            self._shapes = {}  # until all of it is done
-            self._need = self._set_shapes(shapes, profile)
-            for name, staged in self._arrays.items():
-                with _advised(self._shared.advice.on_arrays() if self._shared.advice else ""):
-                    staged.reserve(tuple(self._context.get_tensor_shape(name)), f"{name} of {self._path.name}")
+            self._reshape(shapes)
         # Another engine may have had it replaced by a larger one.
         self._reserve_workspace(self._need)
         addresses = (self._shared.workspace.address, *(staged.address for staged in self._arrays.values()))
@@ -366,6 +353,7 @@ class TensorRtEngine:
         self._drop_graph()
         if self._rtx and self._captures and self._bound and addresses != self._bound:
             # TensorRT-RTX's own recordings hold the old addresses; only a new context is sure to be without them.
+            profile = self._profile
             self._context, self._shapes, self._bound = None, {}, ()
             self._context = self._create_context()
             self._set_shapes(shapes, profile)
@@ -374,6 +362,23 @@ class TensorRtEngine:
             if not self._context.set_tensor_address(name, staged.address):
                 self._fail(f"does not take the address of {name} in")
         self._shapes, self._bound, self._runs = shapes, addresses, 0
+
+    def _reshape(self, shapes: Shapes) -> None:
+        """Have a context in the optimisation profile that takes these shapes, and room for the arrays."""
+        profile = choose_profile(self._engine, shapes)
+        if profile is None:
+            self._refuse(shapes)
+        if self._streamed and (self._context is None or profile != self._profile):
+            self._context = None
+            self._stream_weights(profile)
+        if self._context is None:  # also where an earlier call could not make it anew
+            self._context = self._create_context()
+            self._bound = ()
+        self._shapes = {}  # until all of it is done
+        self._need = self._set_shapes(shapes, profile)
+        for name, staged in self._arrays.items():
+            with _advised(self._shared.advice.on_arrays() if self._shared.advice else ""):
+                staged.reserve(tuple(self._context.get_tensor_shape(name)), f"{name} of {self._path.name}")
 
     def _refuse(self, shapes: Shapes) -> NoReturn:
         runs = "; ".join(
