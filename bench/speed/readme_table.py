@@ -85,8 +85,8 @@ def _table(record: Mapping[str, Any]) -> str:
         f"largest in brackets. {in_words(record['machine'])}; {', '.join(packages)}."
     ]
     notes.append(
-        "The last row is what the original's authors state of the real model on their card: it was not measured here, and "
-        "is nothing to compare a small model on another machine with."
+        "The last row is what the original's authors state of the real model on their card: it was not measured here, "
+        "and is nothing to compare a small model on another machine with."
     )
     if absent:
         notes.append(f"Not measured: {absent}.")
