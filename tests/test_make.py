@@ -175,3 +175,45 @@ for name in {[Path(name).stem for name in EXPORT_TESTS]}:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "", "these are tests of the runtime"
+
+
+def test_the_library_of_the_other_cuda_makes_room_for_the_one_that_the_driver_runs(tmp_path):
+    """With wheels that hold nothing in the place of NVIDIA's, of which those of both CUDAs are one module."""
+    for cuda, bindings in ((12, "12.9.99"), (13, "13.9.99")):
+        package = f"tensorrt-rtx-cu{cuda}"
+        write_wheel(tmp_path / "wheels", package, "1.99.0", {f"{package.replace('-', '_')}/__init__.py": ""})
+        module = {"tensorrt_rtx/__init__.py": f"cuda = {cuda}"}
+        write_wheel(tmp_path / "wheels", f"{package}-bindings", "1.99.0", module)
+        write_wheel(tmp_path / "wheels", "cuda-bindings", bindings, {"cuda_bindings_fake.py": ""})
+    python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    environment = ALONE | {"PYTHONPATH": str(ROOT / "runtime"), "PIP_FIND_LINKS": str(tmp_path / "wheels")}
+    environment |= {"PIP_NO_INDEX": "1"}
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+
+    def choose(driver):
+        card = {"DC_RT_GPU": f"NVIDIA GeForce RTX 3060, 8.6, {driver}, 12288, 12000"}
+        command = [python, ROOT / "tools" / "gpu_library.py"]
+        # Versions that no index has are not those that are tested.
+        tested = {"GPU_LIBRARY_CONSTRAINTS": os.devnull}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment | card | tested, check=False)
+        assert done.returncode == 0, done.stderr
+        listed = subprocess.run(
+            [python, "-m", "pip", "list"], capture_output=True, text=True, check=True, env=environment
+        )
+        names = re.findall(r"^(tensorrt\S+|cuda\S+) ", listed.stdout.lower().replace("_", "-"), re.MULTILINE)
+        return done.stdout, names
+
+    said, names = choose("550.54")
+    assert "Installing tensorrt-rtx-cu12" in said
+    assert names == ["cuda-bindings", "tensorrt-rtx-cu12"]
+    subprocess.run([*pip, "tensorrt-rtx-cu12-bindings"], env=environment, check=True)
+    said, _ = choose("550.54")
+    assert "Installing" not in said
+    said, names = choose("580.65")
+    assert "Installing tensorrt-rtx-cu13" in said
+    assert names == ["cuda-bindings", "tensorrt-rtx-cu13"]
+    # Both over one another, as pip leaves them.
+    subprocess.run([*pip, "tensorrt-rtx-cu12"], env=environment, check=True)
+    said, names = choose("580.65")
+    assert names == ["cuda-bindings", "tensorrt-rtx-cu13"]

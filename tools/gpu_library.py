@@ -26,15 +26,15 @@ def missing(library: Library) -> list[str]:
     return [line for line in extra_requirements(library.extra) if not _is_installed(line)]
 
 
-def install(library: Library) -> None:
-    """Install its extra. Raises `UserError` where pip cannot."""
+def install(library: Library, constraints: Path) -> None:
+    """Install its extra, in the versions of a file of constraints. Raises `UserError` where pip cannot."""
     lines = extra_requirements(library.extra)
     names = {name_of(line) for line in lines}
     remove_other(library)
     with tempfile.TemporaryDirectory() as folder:
         # The versions that are tested; cuda-bindings for CUDA 13 alone, beside which the extra has a ceiling.
         tested = Path(folder, "constraints.txt")
-        pins = [line for line in CONSTRAINTS.read_text().splitlines() if name_of(line) in names]
+        pins = [line for line in constraints.read_text().splitlines() if name_of(line) in names]
         tested.write_text("\n".join(pins if library.cuda == 13 else []))
         command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
         done = subprocess.run([*command, "-c", str(tested), *lines], check=False)
@@ -46,15 +46,26 @@ def install(library: Library) -> None:
 
 
 def remove_other(library: Library) -> None:
-    """Take out the same library of the other CUDA: both are one module, and would lie over one another."""
-    stem = library.package.removesuffix(str(library.cuda))
-    others = sorted(
-        found.name
-        for found in distributions()
-        if found.name.startswith(stem) and not found.name.startswith(library.package)
+    """Take out the same library of the other CUDA. Both are one module: where they lie over one another, both go."""
+    if others(library):
+        every = sorted(name for name in _installed() if name.startswith(_stem(library)))
+        subprocess.run([sys.executable, "-m", "pip", "uninstall", "--quiet", "--yes", *every], check=True)
+
+
+def others(library: Library) -> list[str]:
+    """The packages of the same library for the other CUDA that are installed."""
+    return sorted(
+        name for name in _installed() if name.startswith(_stem(library)) and not name.startswith(library.package)
     )
-    if others:
-        subprocess.run([sys.executable, "-m", "pip", "uninstall", "--quiet", "--yes", *others], check=True)
+
+
+def _stem(library: Library) -> str:
+    return library.package.removesuffix(str(library.cuda))
+
+
+def _installed() -> set[str]:
+    """Names of all packages, as indexes have them: files may have underscores for hyphens."""
+    return {found.name.lower().replace("_", "-") for found in distributions()}
 
 
 def _is_installed(requirement: str) -> bool:
@@ -76,14 +87,15 @@ def main() -> None:
     """Decide, say it, and install what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--flavour", default="auto", choices=FLAVOURS_ASKED)
+    parser.add_argument("--constraints", type=Path, default=CONSTRAINTS, help="the versions that are tested")
     arguments = parser.parse_args()
     try:
         card = find_card()
         library = choose_library(card, arguments.flavour)
         print(f"{card or 'No GPU'}: {library}", flush=True)
-        if missing(library):
+        if missing(library) or others(library):
             print(f"Installing {library.package} into {sys.prefix}", flush=True)
-            install(library)
+            install(library, arguments.constraints)
     except UserError as error:
         raise SystemExit(worded(error.sentence, as_flag)) from None
 
