@@ -193,16 +193,13 @@ def test_the_library_of_the_other_cuda_makes_room_for_the_one_that_the_driver_ru
 
     def choose(driver):
         card = {"DC_RT_GPU": f"NVIDIA GeForce RTX 3060, 8.6, {driver}, 12288, 12000"}
-        command = [python, ROOT / "tools" / "gpu_library.py"]
         # Versions that no index has are not those that are tested.
-        tested = {"GPU_LIBRARY_CONSTRAINTS": os.devnull}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment | card | tested, check=False)
+        command = [python, ROOT / "tools" / "gpu_library.py", "--constraints", os.devnull]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment | card, check=False)
         assert done.returncode == 0, done.stderr
-        listed = subprocess.run(
-            [python, "-m", "pip", "list"], capture_output=True, text=True, check=True, env=environment
-        )
-        names = re.findall(r"^(tensorrt\S+|cuda\S+) ", listed.stdout.lower().replace("_", "-"), re.MULTILINE)
-        return done.stdout, names
+        listing = [python, "-m", "pip", "list"]
+        listed = subprocess.run(listing, capture_output=True, text=True, check=True, env=environment).stdout
+        return done.stdout, re.findall(r"^(tensorrt\S+|cuda\S+) ", listed.lower().replace("_", "-"), re.MULTILINE)
 
     said, names = choose("550.54")
     assert "Installing tensorrt-rtx-cu12" in said
