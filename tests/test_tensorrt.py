@@ -111,6 +111,31 @@ def test_without_a_gpu_a_run_says_so_and_uses_onnx_runtime(built):
     assert_refused_by_name(built, "no NVIDIA driver|finds no GPU", "current one|nvidia-smi", "--backend onnx")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="it is a shell script")
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there may be a driver that suffices")
+@pytest.mark.parametrize(
+    ("driver", "reason", "fix"),
+    [
+        ("550.54", "the driver 550.54 is of CUDA 12, and what is installed is of CUDA 13", "rtx-cu12]"),
+        ("470.10", "the driver 470.10 is too old", "install a driver of version 580 or later"),
+        ("580.65", "CUDA does not take the driver 580.65", "install a current one"),
+    ],
+)
+def test_beside_a_gpu_that_cannot_be_used_a_run_says_why_and_what_to_do(built, tmp_path, driver, reason, fix):
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho 'NVIDIA GeForce RTX 3060, 8.6, {driver}, 12288, 12000, GPU-1'\n")
+    program.chmod(0o755)
+    write_clip(Path("clip.mp4"), moving_gradient(12, 64, 96, seed=0), Fraction(24))
+    path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+    done = dc_rt("infer", "clip.mp4", *FAST, "--engines", built, PATH=path)
+    assert done.returncode == 0, done.stderr
+    first, second, *_ = done.stdout.splitlines()
+    assert first.endswith(f"onnx on the CPU; not TensorRT, as {reason}")
+    assert second.startswith("  to run on the GPU: ")
+    assert fix in second
+
+
 def test_asked_for_onnx_a_run_says_nothing_of_tensorrt(built):
     done = infer(built, "--backend", "onnx")
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -140,10 +140,17 @@ def _driver_too_old() -> Unavailable:
         library = choose_library(card)
     except UserError:
         return Unavailable(f"the driver {card.driver} is too old", later)
+    if _cuda_of_bindings() <= library.cuda:
+        return Unavailable(f"CUDA does not take the driver {card.driver}", "install a current one")
     return Unavailable(
-        f"the driver {card.driver} is of CUDA {library.cuda}, and what is installed is of a later one",
+        f"the driver {card.driver} is of CUDA {library.cuda}, and what is installed is of CUDA {_cuda_of_bindings()}",
         f"run `{install_command(library.extra)}`, or {later}",
     )
+
+
+def _cuda_of_bindings() -> int:
+    """The first number of the CUDA that cuda-bindings is of."""
+    return version_numbers(version("cuda-bindings"))[0]
 
 
 def extra_for(flavour: str) -> str:
