@@ -31,7 +31,11 @@ GRAPHS = ("clip_encoder", "vae_encoder", "denoiser", "vae_decoder")
 MAX_SIDE, MAX_COUNT, MAX_WORD = 1 << 20, 1 << 62, 255
 # Control characters and ends of lines: what is read is shown in one line of a terminal.
 NOT_IN_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-OTHER_PROFILE = "make engines of a profile that covers it (see engines/profiles.toml; large is ONNX Runtime's)"
+# Most sets that refuse a clip were made for one shape alone.
+OTHER_PROFILE = (
+    "make engines of a profile that covers it (`make engines` has the shapes of film, engines/profiles.toml the others; "
+    "large is ONNX Runtime's)"
+)
 
 
 @dataclass(frozen=True)
