@@ -33,8 +33,8 @@ MAX_SIDE, MAX_COUNT, MAX_WORD = 1 << 20, 1 << 62, 255
 NOT_IN_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Most sets that refuse a clip were made for one shape alone.
 OTHER_PROFILE = (
-    "make engines of a profile that covers it (`make engines` has the shapes of film, engines/profiles.toml the others; "
-    "large is ONNX Runtime's)"
+    "make engines of a profile that covers it (`make engines` has the shapes of film, engines/profiles.toml the "
+    "others; large is ONNX Runtime's)"
 )
 
 
