@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -595,6 +596,45 @@ def test_a_published_data_set_to_its_scores(tmp_path, capsys):
             depth = np.load(data / f"sintel/{name}_disparity.npz")["disparity"][:2, 0]
             assert clip["abs_rel"] == score_clip(contents["depth"], depth, 70)["abs_rel"]
     assert record["mean"]["abs_rel"] > 0.01  # a random checkpoint on random depth
+
+
+FIVE = ["KITTI", "NYUv2", "bonn", "scannet", "sintel"]
+
+
+def small_data(root, names):
+    """Of each data set two frames of noise with a depth, where `extract` would put them."""
+    for number, name in enumerate(names):
+        write_clip(root / name / "a_rgb_left.mp4", moving_gradient(2, 64, 64, seed=number))
+        np.savez(root / name / "a_disparity.npz", disparity=some_depth(2, 64, 64, seed=number)[:, None])
+        (root / f"{name}.csv").write_text(
+            f"filepath_left,filepath_disparity\n{name}/a_rgb_left.mp4,{name}/a_disparity.npz\n"
+        )
+
+
+def test_all_data_sets_are_predicted_and_scored_in_one_command_and_one_table(tmp_path, capsys):
+    for name in FIVE:
+        (tmp_path / "datasets" / name).mkdir(parents=True)
+    small_data(tmp_path / "datasets", FIVE)
+    roots = ["--meta-root", str(tmp_path / "datasets"), "--pred-root", str(tmp_path / "pred")]
+    short = ["--max-res", "64", "--num-denoising-steps", "1", "--seq-len", "1", "--overlap", "0"]
+    assert main(["--dataset", "all", *roots, *short]) == 0
+    said = capsys.readouterr().out
+    assert sorted(re.findall(r"^\| (\w+) \| 1 of 1 \|", said, re.MULTILINE)) == sorted(FIVE)
+    assert "5 of 5 data sets" in said
+    record = json.loads((tmp_path / "pred" / "results.json").read_text())
+    assert sorted(record) == sorted(FIVE)
+    for name in FIVE:
+        assert record[name]["mean"]["abs_rel"] == record[name]["clips"][0]["abs_rel"]
+
+    # What is missing is named with the command that makes it; one data set alone is evaluated likewise.
+    (tmp_path / "datasets" / "bonn.csv").unlink()
+    assert main(["--dataset", "all", *roots, *short, "--skip-existing", "--json", str(tmp_path / "all.json")]) == 1
+    told = capsys.readouterr()
+    assert "python bench/evaluate.py extract --dataset bonn" in told.err
+    assert "4 of 5 data sets" in told.out
+    assert "missing_because" in json.loads((tmp_path / "all.json").read_text())["bonn"]
+    assert main(["--dataset", "sintel", *roots, *short]) == 0
+    assert "1 of 1 data sets" in capsys.readouterr().out
 
 
 def test_inference_is_at_the_size_length_and_overlap_of_the_data_set(tmp_path):

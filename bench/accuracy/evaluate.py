@@ -3,6 +3,7 @@
     python bench/evaluate.py extract --dataset sintel --root training/clean --out datasets
     python bench/evaluate.py infer --dataset sintel --meta datasets/sintel.csv --video-root datasets --pred-root out
     python bench/evaluate.py score --dataset sintel --meta datasets/sintel.csv --gt-root datasets --pred-root out
+    python bench/evaluate.py --dataset all          # infer and score of every data set in datasets/, in one table
 
 A meta CSV has the columns `filepath_left` and `filepath_disparity`, relative to the roots. The prediction of a clip is
 `PRED_ROOT/results_DATASET/` and its `filepath_disparity` with `disparity` replaced by `rgb_left`. What is missing or
@@ -39,6 +40,8 @@ from dc_rt.job import Job
 from dc_rt.options import DATASET_SIZES, Outputs, Sampling, Source, default_outputs
 
 T = TypeVar("T")
+
+ALL, EVALUATE = "all", "evaluate"  # of data sets, and what is done to them where no command is named
 
 
 @dataclass(frozen=True)
@@ -236,13 +239,62 @@ def score(arguments: argparse.Namespace) -> bool:
         "clips": scores,
         "missing": missing,
     }
-    out = arguments.json or arguments.pred_root / f"results_{arguments.dataset}.json"
+    out = arguments.json or _scores_of(arguments.pred_root, arguments.dataset)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=2) + "\n")
     if mean:
         _say(f"\n{table(dataset, mean, len(scores), len(clips))}\n")
     _say(f"{len(scores)} of {len(clips)} clips: {out}")
     return not missing
+
+
+def evaluate(arguments: argparse.Namespace) -> bool:
+    """`evaluate.py --dataset all`, or NAME: infer and score of each data set, and one table; whether all went well."""
+    every = [name for name in DATASETS if name in DATASET_SIZES]  # the paper's five: our own scenes are made
+    names = every if arguments.dataset == ALL else [_find(arguments.dataset).name]
+    found: dict[str, dict[str, Any]] = {}
+    well = True
+    for name in names:
+        _say(f"\n{name}")
+        try:
+            well &= _evaluate_one(arguments, name)
+            found[name] = json.loads(_scores_of(arguments.pred_root, name).read_text())
+        except (UserError, OSError) as error:
+            found[name] = {"missing_because": _complain(name, error)}
+            well = False
+    _say(f"\n{table_of_all(found)}\n")
+    out = arguments.json or arguments.pred_root / "results.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=2) + "\n")
+    _say(f"{sum('mean' in record for record in found.values())} of {len(names)} data sets: {out}")
+    return well
+
+
+def _evaluate_one(arguments: argparse.Namespace, name: str) -> bool:
+    meta = arguments.meta_root / f"{name}.csv"
+    if not meta.is_file():
+        raise UserError(
+            f"There is no {meta}; make it with `python bench/evaluate.py extract --dataset {name} --root WHERE-IT-LIES "
+            f"--out {arguments.meta_root}`."
+        )
+    roots = {"video_root": arguments.meta_root, "gt_root": arguments.meta_root}
+    one = argparse.Namespace(**vars(arguments) | roots | {"dataset": name, "meta": meta, "json": None})
+    inferred = infer(one)
+    one.workers = _or(arguments.workers, 1)
+    return score(one) and inferred
+
+
+def table_of_all(found: dict[str, dict[str, Any]]) -> str:
+    """The means of every data set in Markdown, with what is published of it; a line a data set."""
+    heads = ("data set", "clips", *(metric.title for metric in METRICS.values()), "published AbsRel, d1")
+    rows = [heads, ("---", *["---:"] * (len(heads) - 1))]
+    for name, record in found.items():
+        mean, clips = record.get("mean"), len(record.get("clips", ()))
+        figures = [f"{mean[metric]:.3f}" if mean else "" for metric in METRICS]
+        published = record.get("published") or {}
+        told = ", ".join(f"{value:.3f}" for value in published.values())
+        rows.append((name, f"{clips} of {clips + len(record.get('missing', ()))}", *figures, told))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def table(dataset: DataSet, mean: dict[str, float], num_scored: int, num_clips: int) -> str:
@@ -258,9 +310,16 @@ def table(dataset: DataSet, mean: dict[str, float], num_scored: int, num_clips: 
     return "\n".join(f"| {' | '.join(row)} |" for row in (rows if published else rows[:-1]))
 
 
+def _scores_of(pred_root: Path, dataset: str) -> Path:
+    return pred_root / f"results_{dataset}.json"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; its exit status: 0, or 1 if anything was missing or wrong."""
-    arguments = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0].startswith("--dataset"):
+        words.insert(0, EVALUATE)
+    arguments = _parser().parse_args(words)
     try:
         return 0 if arguments.run(arguments) else 1
     except (UserError, OSError) as error:
@@ -274,12 +333,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    commands = parser.add_subparsers(required=True, metavar="extract|infer|score")
+    commands = parser.add_subparsers(required=True, metavar=f"extract|infer|score|{EVALUATE}")
 
     def command(name: str, run: Callable[[argparse.Namespace], bool], text: str, more: str = "") -> Any:
         added = commands.add_parser(name, help=text, description=text, epilog=more, formatter_class=raw)
         added.set_defaults(run=run)
-        added.add_argument("--dataset", required=True, type=_dataset, help=f"one of {', '.join(DATASETS)}")
+        everything, named = (f"{ALL}, or ", _dataset_or_all) if name == EVALUATE else ("", _dataset)
+        added.add_argument("--dataset", required=True, type=named, help=f"{everything}one of {', '.join(DATASETS)}")
         return added
 
     one = command("extract", extract, "Make clips, true depth and a meta CSV of a published data set.", _where())
@@ -294,6 +354,32 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--meta", required=True, type=Path, help="meta CSV")
     one.add_argument("--video-root", required=True, type=Path, help="what filepath_left is relative to")
     one.add_argument("--pred-root", required=True, type=Path, help="predictions go to PRED_ROOT/results_DATASET")
+    _add_inference(one)
+
+    one = command("score", score, "Compare predictions with the truth.")
+    one.add_argument("--meta", required=True, type=Path, help="meta CSV")
+    one.add_argument("--pred-root", required=True, type=Path, help="predictions lie in PRED_ROOT/results_DATASET")
+    one.add_argument("--gt-root", required=True, type=Path, help="what filepath_disparity is relative to")
+    one.add_argument("--seq-len", type=_positive, help="frames at most; else the data set's")
+    _add_scoring(one)
+    one.add_argument("--json", type=Path, help="JSON to write; else PRED_ROOT/results_DATASET.json")
+    one.add_argument("--workers", type=_positive, default=1, help="processes side by side")
+
+    one = command(
+        EVALUATE, evaluate, "Predict and score data sets, all of them in one table; the command if none is named."
+    )
+    one.add_argument(
+        "--meta-root", type=Path, default=Path("datasets"), help="where extract has put data sets and CSVs"
+    )
+    one.add_argument("--pred-root", type=Path, default=Path("predictions"), help="where predictions and scores go")
+    _add_inference(one)
+    _add_scoring(one)
+    one.add_argument("--json", type=Path, help="JSON to write; else PRED_ROOT/results.json")
+    return parser
+
+
+def _add_inference(one: argparse.ArgumentParser) -> None:
+    """How clips are predicted."""
     one.add_argument("--engines", type=Path, help="engine set; chosen like that of dc-rt infer if not named")
     one.add_argument("--backend", choices=backend_names(), default="auto")
     one.add_argument("--workers", type=_positive, help="processes side by side; else one a device")
@@ -313,22 +399,21 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--guidance-scale", type=float, default=Sampling.guidance_scale)
     one.add_argument("--seed", type=int, default=Sampling.seed)
 
-    one = command("score", score, "Compare predictions with the truth.")
-    one.add_argument("--meta", required=True, type=Path, help="meta CSV")
-    one.add_argument("--pred-root", required=True, type=Path, help="predictions lie in PRED_ROOT/results_DATASET")
-    one.add_argument("--gt-root", required=True, type=Path, help="what filepath_disparity is relative to")
-    one.add_argument("--seq-len", type=_positive, help="frames at most; else the data set's")
+
+def _add_scoring(one: argparse.ArgumentParser) -> None:
+    """How predictions are compared with the truth."""
     one.add_argument("--max-depth", type=float, help="true depth counts below it; else the data set's")
     one.add_argument("--domain", choices=DOMAINS, default="depth", help="where errors are taken; see metrics.py")
-    one.add_argument("--json", type=Path, help="JSON to write; else PRED_ROOT/results_DATASET.json")
-    one.add_argument("--workers", type=_positive, default=1, help="processes side by side")
-    return parser
 
 
 def _dataset(name: str) -> str:
     """The name as given, since folders are called after it."""
     _find(name)
     return name
+
+
+def _dataset_or_all(name: str) -> str:
+    return name if name == ALL else _dataset(name)
 
 
 def _find(name: str) -> DataSet:
