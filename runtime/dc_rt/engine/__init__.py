@@ -39,6 +39,7 @@ __all__ = [
     "Interrupted",
     "Manifest",
     "Model",
+    "OpenEngine",
     "Profile",
     "Range",
     "backend_names",

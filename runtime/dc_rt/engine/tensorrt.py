@@ -12,7 +12,7 @@ import mmap
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,6 +242,7 @@ class TensorRtEngine:
         self._captures = capture and not streamed
         self._engine = shared.deserialise(path)
         self._streamed = streamed
+        self._reports: Callable[[str, float], None] | None = None
         if streamed and not self._engine.streamable_weights_size:
             raise _not_streamable(path.parent, shared.flavour)
         self._cache = RuntimeCache(path.with_suffix(".cache")) if self._rtx else None
@@ -292,6 +293,16 @@ class TensorRtEngine:
         inputs = {name: every[name] for name in self._inputs}
         return inputs, {name: shape for name, shape in every.items() if name not in inputs}
 
+    def profile(self, report: Callable[[str, float], None]) -> None:
+        """Have `report` told, at each later run, of every layer's name and its milliseconds.
+
+        The runs are launched layer by layer, and not as a CUDA graph, which has no layers.
+        """
+        self._captures, self._reports = False, report
+        self._drop_graph()
+        if self._context is not None:
+            self._context.profiler = make_profiler(self._shared.trt, report)
+
     def close(self) -> None:
         """Free all that the engine has on the GPU and beside it; it is of no use afterwards."""
         if self._engine is None:
@@ -329,6 +340,8 @@ class TensorRtEngine:
         context = self._engine.create_execution_context(settings)
         if context is None:
             self._fail("cannot prepare")
+        if self._reports:
+            context.profiler = make_profiler(self._shared.trt, self._reports)
         return context
 
     def _stream_weights(self, profile: int) -> None:
@@ -446,6 +459,19 @@ class TensorRtEngine:
         fix = f"use {option('backend', 'onnx')}, and report this with what `dc-rt doctor` prints."
         purpose, shortage = f"running {self._path.name}", self._workspace_advice()
         self._shared.raise_for(purpose, shortage, f"{failure} {self._path}", fix)
+
+
+def make_profiler(trt: Any, report: Callable[[str, float], None]) -> Any:
+    """An `IProfiler` that passes on what it is told of each layer: its name and its milliseconds."""
+
+    class Profiler(trt.IProfiler):
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            report(layer_name, ms)
+
+    return Profiler()
 
 
 def choose_profile(engine: Any, shapes: Shapes) -> int | None:
