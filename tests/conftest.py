@@ -56,8 +56,12 @@ collect_ignore = [] if find_spec("torch") else list(EXPORT_TESTS)
 SLOW = (
     "test_cli.py",
     "test_corruption.py",
+    "test_forecast.py",
+    "test_gpu_memory.py",
     "test_job.py",
+    "test_layers.py",
     "test_lean.py",
+    "test_library.py::test_the_doctor_prints_the_row_that_applies_and_the_one_command",
     "test_make.py",
     "test_manifest_fuzz.py",
     "test_pipeline.py",

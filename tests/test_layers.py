@@ -4,18 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("onnx", reason="it tells the blocks of nodes")
 
 from bench.speed.layers import NONE, Layer, block_of, blocks_of, by_kind, summed
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.engine.tensorrt import make_profiler
 
 ROOT = Path(__file__).parents[1]
+with_onnx = pytest.mark.skipif(not find_spec("onnx"), reason="it tells the blocks of nodes")
 UNET = [
     "conv_in",
     "time_embedding",
@@ -28,6 +28,7 @@ UNET = [
 UNET += ["mid_block", "up_blocks.0", "up_blocks.1", "up_blocks.2", "up_blocks.3", "conv_norm_out", "conv_out"]
 
 
+@with_onnx
 def test_every_block_of_every_graph_has_its_time_and_shares_are_the_whole(tmp_path):
     command = [sys.executable, "bench/layers.py", "--size", "64x64", "--frames", "2", "--window", "2"]
     command += ["--engines", str(BUNDLED), "--results", str(tmp_path)]
@@ -51,6 +52,7 @@ def test_every_block_of_every_graph_has_its_time_and_shares_are_the_whole(tmp_pa
     assert "by operation: " in done.stdout
 
 
+@with_onnx
 def test_a_node_is_of_the_block_whose_weights_it_has_or_that_its_last_input_is_from():
     blocks = blocks_of(BUNDLED / "denoiser.onnx")
     assert set(UNET) <= set(blocks.values())
