@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -17,6 +18,8 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# How fast runs of tests are is nothing to whoever runs them.
+os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir(), "dc-rt-tests-cache"))
 
 import pytest
 

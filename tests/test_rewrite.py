@@ -13,6 +13,7 @@ import torch
 from dc_export import export_onnx
 from dc_export.export import _save, _tidy, _trace
 from dc_export.graphs import GRAPH_SPECS, ClipEncoder, Denoiser, VaeDecoder, VaeEncoder
+from dc_export.profiles import load_profile
 from dc_export.rewrite import LOW_MEMORY, ONNX, TENSORRT, rewrite_graph
 from dc_export.rewrite.graph import PIECES
 from dc_export.tensor_sizes import check_tensor_sizes, largest_shapes
@@ -164,6 +165,13 @@ def test_a_tensor_beyond_the_limit_is_refused_by_the_name_of_its_node(rewritten,
             check_tensor_sizes(path, HUGE)
         name = re.search(r"node_\w+", str(caught.value))[0]
         assert name in {node.name for node in onnx.load(path).graph.node}
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize("graph", ["denoiser", "vae_encoder", "vae_decoder"])
+def test_every_shape_of_film_is_within_the_limit(rewritten, graph, low_memory):
+    """Of a whole window too, though this model's attention has no fused kernel, and its scores are in slices."""
+    check_tensor_sizes(rewritten(graph, low_memory), load_profile("film"))
 
 
 def test_sizes_are_those_that_running_has(rewritten):

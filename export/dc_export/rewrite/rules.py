@@ -44,6 +44,7 @@ def decompose_attention(model: ir.Model) -> int:
     The scores of half precision are normalized in float32, as the fused kernels do.
     """
     matches = 0
+    takes_a_window = any(len(shape_of(value)) == 5 for value in model.graph.inputs)
     for node in nodes_of(model, "Attention"):
         query, key, value = (present(x) for x in node.inputs[:3])
         dtype, head_size = query.dtype, shape_of(query)[3]
@@ -68,7 +69,7 @@ def decompose_attention(model: ir.Model) -> int:
             return at("MatMul", at("Cast", at("Softmax", scores, axis=-1), to=dtype), value)
 
         # An eighth of the scores of a whole window has 2^31 elements and more at 960x960.
-        pieces = pieces_of(query, 2, 2 * PIECES if shape_of(query)[0] == "T" else PIECES)
+        pieces = pieces_of(query, 2, 2 * PIECES if takes_a_window else PIECES)
         scaled.shape = query.shape
         attended = attend(scaled) if pieces == 1 else in_slices(at, [scaled], 2, pieces, attend)
         substitute(node, attended)

@@ -22,13 +22,15 @@ from dc_rt.options import Sampling
 log = logging.getLogger(__name__)
 
 FILE = "pace.json"
+SHORT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds for the work of one pixel, of what, and when it was measured."""
+    """Seconds for the work of one pixel, of how many in all, of what, and when it was measured."""
 
     seconds_per_pixel: float
+    seconds: float
     video: str
     height: int
     width: int
@@ -41,9 +43,12 @@ def work_of(plan: Plan, sampling: Sampling) -> int:
 
 
 def remember(manifest: Manifest, offload: str, plan: Plan, sampling: Sampling, seconds: float) -> None:
-    """Keep how long a run from its beginning to its end took."""
+    """Keep how long a run from its beginning to its end took; a short one says little, and replaces no longer one."""
+    before = recall(manifest, offload)
+    if before and seconds < SHORT_SECONDS < before.seconds:
+        return
     now = datetime.datetime.now().astimezone().isoformat(timespec="minutes")
-    pace = Pace(seconds / work_of(plan, sampling), plan.name, plan.height, plan.width, now)
+    pace = Pace(seconds / work_of(plan, sampling), seconds, plan.name, plan.height, plan.width, now)
     path = _path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +66,7 @@ def recall(manifest: Manifest, offload: str) -> Pace | None:
     record: Any = _read().get(_key(manifest, offload))
     try:
         pace = Pace(**record)
-        return pace if 0 < float(pace.seconds_per_pixel) < float("inf") else None
+        return pace if 0 < float(pace.seconds_per_pixel) < float("inf") and float(pace.seconds) > 0 else None
     except (TypeError, ValueError):
         return None
 
