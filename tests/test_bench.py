@@ -514,7 +514,7 @@ def test_a_record_becomes_a_table():
     lines = readme_table.render([record()]).splitlines()
     assert lines[2] == ("| ONNX Runtime | **123** (120 to 150) | 30 | 1.80x (1.75 to 1.90) | 512 MB | 1.3 s | 1.5 GB |")
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
-    assert "A processor, 2 cores, 16 GB; ONNX Runtime 1.30.0." in lines[4]
+    assert "A processor, 2 cores, 16 GB; ONNX Runtime 1.30.0." in lines[5]
     assert lines[4].endswith("Not measured: TensorRT (it is not installed).")
 
 

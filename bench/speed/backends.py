@@ -195,6 +195,7 @@ BACKENDS: dict[str, Backend] = {
         ("export", way.package) if way.package else ("export",),
     )
     for name, way in ATTENTIONS.items()
-    # That of EAGER, and the one whose products would take 93 GB for a window of 110 frames of 1024x576.
-    if name not in (DEFAULT_ATTENTION, "math")
+    if name != DEFAULT_ATTENTION  # that of EAGER
 }
+ON_REQUEST = ("math",)
+"""Not measured unless named: its products would take 93 GB for a window of 110 frames of 1024x576."""

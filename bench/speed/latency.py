@@ -34,7 +34,7 @@ from bench.children import ChildFailed, apart
 from bench.clips import DEFAULT_FRAMES, DEFAULT_SIZE, DEFAULT_WINDOW, DEMO, nearest_size, parse_size
 from bench.records import RESULTS, pyplot, write_record
 from bench.speed import gpu_memory
-from bench.speed.backends import BACKENDS, EAGER, quieten
+from bench.speed.backends import BACKENDS, EAGER, ON_REQUEST, quieten
 from bench.speed.installed import installed_bytes
 from bench.speed.machine import copy_bytes, describe, in_words, matmul_flops, versions
 from bench.speed.worker import STAGES, BackendProcess, Run, Task
@@ -420,11 +420,12 @@ def cpu_frames(height: int, width: int) -> int:
 
 def choose_backends(wanted: Sequence[str] | None, engines: Path) -> tuple[list[str], dict[str, str]]:
     """The backends to run, of those wanted or of all, and why the others cannot."""
+    names = wanted or [name for name in BACKENDS if name not in ON_REQUEST]
     absent = {}
-    for name in wanted or BACKENDS:
+    for name in names:
         if reason := BACKENDS[name].missing(engines):
             absent[name] = reason
-    return [name for name in wanted or BACKENDS if name not in absent], absent
+    return [name for name in names if name not in absent], absent
 
 
 def write(record: Mapping[str, Any], results: Path, name: str) -> None:
@@ -450,7 +451,7 @@ def main() -> None:
     add_task_options(parser)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--cold-runs", type=int, default=5, help="of cold starts; 0 leaves them out")
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, help="all unless given")
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, help="all but math unless given")
     parser.add_argument("--fresh", action="store_true", help="a new process a run: one model in memory at a time")
     parser.add_argument("--name", default="latency", help="of the results")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
