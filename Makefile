@@ -182,7 +182,7 @@ newest:
 $(DEV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) tools/requirements.py > /dev/null
 	$(PYTHON) -m venv $(DEV)
-	$(call install,$(DEV),export test,-c constraints.txt)
+	$(call install,$(DEV),export test bench,-c constraints.txt)
 	$(DEV)/bin/pip install $(PIP_FLAGS) -c constraints.txt tensorrt-rtx-cu13 cuda-bindings || \
 		echo "TensorRT-RTX cannot be installed on this system: tests of engines will be skipped."
 	$(call clips,$(DEV))

@@ -172,5 +172,5 @@ def test_a_column_that_cannot_be_had_is_named_and_the_rest_is_measured(tmp_path,
 
 def test_where_there_is_no_nvml_a_reason_is_given(monkeypatch):
     monkeypatch.setattr(gpu_memory, "MODULE", "a_module_that_is_none")
-    assert gpu_memory.missing() == "nvidia-ml-py is not installed"
+    assert str(gpu_memory.missing()).startswith("nvidia-ml-py is not installed (")
     assert Watch.begin() is None

@@ -14,6 +14,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from dc_rt.installation import pip_install
+
 MODULE = "pynvml"
 SECONDS = 0.02  # between two looks
 
@@ -29,7 +31,7 @@ class Peak:
 def missing() -> str | None:
     """Why GPU memory cannot be told here, in words; None where it can."""
     if not find_spec(MODULE):
-        return "nvidia-ml-py is not installed"
+        return f"nvidia-ml-py is not installed (`{pip_install('nvidia-ml-py')}`)"
     nvml = import_module(MODULE)
     try:
         nvml.nvmlInit()
