@@ -658,3 +658,10 @@ def test_predictions_are_where_score_looks_for_them_even_if_videos_are_named_oth
     infer += ["--pred-root", str(tmp_path / "pred"), "--max-res", "64", "--num-denoising-steps", "1"]
     assert main(infer) == 0
     assert (tmp_path / "pred/results_sintel/sintel/rgb_left/one.npz").is_file()
+
+
+def test_options_of_the_originals_scripts_get_their_counterparts(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["infer", "--meta_path", "meta.csv", "--saved_root=pred", "--gpus", "0,1", "--dataset", "sintel"]
+    assert main(words) == 2
+    (sentence,) = capsys.readouterr().err.strip().splitlines()
+    assert "--meta_path is `--meta`, --saved_root is `--pred-root`, --gpus is `--devices`" in sentence

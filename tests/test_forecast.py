@@ -146,6 +146,12 @@ def test_a_dry_run_says_all_and_writes_hashes_and_opens_nothing(film, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_dry_run_refuses_what_onnx_runtime_refuses(tmp_path):
+    done = infer(film_clip(tmp_path / "film.mp4"), "--max-res", "320", "--dry-run", "--cpu-offload", "sequential")
+    assert done.returncode == 1
+    assert "Sequential offload is TensorRT's weight streaming" in done.stderr
+
+
 def test_a_run_that_cannot_work_is_a_sentence_with_what_helps(film, streamed, tmp_path):
     clip = film_clip(tmp_path / "film.mp4")
     done = infer(clip, "--engines", film, "--dry-run", card="12 GB")

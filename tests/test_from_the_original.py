@@ -35,6 +35,8 @@ def infer(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["a.mp4", "--max_res", "768"], "type `--max-res 768`"),
         (["a.mp4", "--save_npz", "True"], "type `--save-npz` alone"),
         (["a.mp4", "--save-npz=False"], "leave `--save-npz` out"),
+        (["a.mp4", "--cpu-offload", "None"], "type `--cpu-offload none`"),
+        (["a.mp4", "--dataset=kitti"], "type `--dataset KITTI`"),
     ],
 )
 def test_an_option_of_the_original_is_one_sentence_with_its_counterpart(arguments: list[str], fix: str) -> None:

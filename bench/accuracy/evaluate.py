@@ -36,12 +36,28 @@ from bench.children import call_each, sentence
 from dc_rt import DepthCrafter, UserError
 from dc_rt.engine import backend_names
 from dc_rt.engine.discovery import Wanted, choose, find_candidates
+from dc_rt.errors import worded
 from dc_rt.job import Job
-from dc_rt.options import DATASET_SIZES, Outputs, Sampling, Source, default_outputs
+from dc_rt.options import DATASET_SIZES, Outputs, Sampling, Source, as_flag, default_outputs
 
 T = TypeVar("T")
 
 ALL, EVALUATE = "all", "evaluate"  # of data sets, and what is done to them where no command is named
+
+# Of the original's infer_batch.py and eval.py, by what they are here.
+_ORIGINAL = {
+    "--meta_path": "`--meta`",
+    "--saved_root": "`--pred-root`",
+    "--saved_dataset_folder": "always results_DATASET, which is left out",
+    "--input_rgb_root": "`--video-root`",
+    "--process_length": "`--seq-len`",
+    "--gpus": "`--devices`",
+    "--seq_len": "`--seq-len`",
+    "--dataset_max_depth": "`--max-depth`",
+    "--pred_disp_root": "`--pred-root`",
+    "--gt_disp_root": "`--gt-root`",
+    "--method_type": "left out, as predictions are of this project alone",
+}
 
 
 @dataclass(frozen=True)
@@ -189,7 +205,7 @@ def infer(arguments: argparse.Namespace) -> bool:
         choice = choose(candidates, wanted, arguments.backend)
         engines, reason = choice.folder, choice.reason
     candidates.sets[engines].check_complete(engines)
-    _say(f"Engines {engines.resolve()}: {reason}")
+    _say(f"Engines {engines.resolve()}: {worded(reason, as_flag)}")
     if arguments.skip_existing:
         clips = [clip for clip in clips if not clip.prediction(arguments.pred_root, arguments.dataset).exists()]
     folders = (arguments.video_root, arguments.pred_root)
@@ -319,15 +335,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0].startswith("--dataset"):
         words.insert(0, EVALUATE)
+    if fixes := _counterparts(words):
+        print(f"That is what the original takes; here, {', '.join(fixes)}.", file=sys.stderr, flush=True)
+        return 2
     arguments = _parser().parse_args(words)
     try:
         return 0 if arguments.run(arguments) else 1
-    except (UserError, OSError) as error:
+    except UserError as error:
+        print(worded(error.sentence, as_flag), file=sys.stderr, flush=True)
+        return 1
+    except OSError as error:
         print(error, file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr, flush=True)
         return 130
+
+
+def _counterparts(words: Sequence[str]) -> list[str]:
+    """What to type for each of the words that is an option of the original's scripts and none of these."""
+    names = (word.partition("=")[0] for word in words if word.startswith("--"))
+    return [f"{name} is {_ORIGINAL[name]}" for name in dict.fromkeys(names) if name in _ORIGINAL]
 
 
 def _parser() -> argparse.ArgumentParser:

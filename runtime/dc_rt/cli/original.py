@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _SWITCHED = {"True": True, "False": False}
@@ -24,12 +24,14 @@ class Row:
         instead: what to do here where no option has this name, `{value}` standing for what was given; else "".
         example: such a value, for the documentation.
         differs: what the option of this name does differently here, for the documentation.
+        values: what is called otherwise here, by what it is called there.
     """
 
     default: str
     instead: str = ""
     example: str = ""
     differs: str = ""
+    values: Mapping[str, str] = field(default_factory=dict)
 
     def told(self, value: str) -> str:
         """What to do here, of an option that was given this value."""
@@ -58,16 +60,22 @@ ORIGINAL: dict[str, Row] = {
     "process_length": Row("-1"),
     "cpu_offload": Row(
         "model",
-        differs="the default is `none`, which is `None` there; `model` keeps one engine in memory at a time, as there",
+        differs="the default is `none`, which is `None` there; `model` keeps one engine in memory at a time, as there; "
+        "`sequential` takes engines that stream their weights (`make engines STREAMING=1`), or PyTorch on a GPU",
+        values={"None": "none"},
     ),
-    "target_fps": Row("-1", differs="results keep the clip's duration, so that they may have another rate than asked"),
+    "target_fps": Row(
+        "-1",
+        differs="results keep the clip's duration, so that they may have another rate than asked; a clip of a lower rate "
+        "keeps all its frames",
+    ),
     "seed": Row("42", differs="the same seed gives other noise, which does not depend on the clip's length"),
     "num_inference_steps": Row("5", differs="also called `--num-denoising-steps`, as in the original's app"),
     "guidance_scale": Row("1.0"),
     "window_size": Row("110"),
     "overlap": Row("25"),
     "max_res": Row("1024", differs="at least 64"),
-    "dataset": Row("open"),
+    "dataset": Row("open", values={"kitti": "KITTI", "nyu": "NYUv2"}),
     "save_npz": Row("False", differs="a switch: it takes no value"),
     "save_exr": Row("False", differs="a switch; needs nothing else to be installed"),
     "track_time": Row("False", "leave it out, as NAME.json always has the seconds of each stage"),
@@ -92,7 +100,7 @@ def mistake(words: Sequence[str], takes_value: Mapping[str, bool]) -> str:
         elif name not in takes_value:
             sentence = _of_an_option(name, value, takes_value)
         elif takes_value[name]:
-            sentence, at = "", at if is_joined else at + 1
+            sentence, at = _of_a_value(name, value), at if is_joined else at + 1
         else:
             sentence = _of_a_switch(name, name, value) if value in _SWITCHED and not _exists(value) else ""
         if sentence:
@@ -127,6 +135,12 @@ def _of_an_option(typed: str, value: str, takes_value: Mapping[str, bool]) -> st
     if ORIGINAL.get(name.removeprefix("no"), Row("")).default == "False":
         return f"There is no option {typed}; leave it out, as that is the default."
     return ""
+
+
+def _of_a_value(flag: str, value: str) -> str:
+    """Of one that is called otherwise here."""
+    row = ORIGINAL.get(flag.lstrip("-").replace("-", "_"))
+    return f"There is no {flag} {value}; type `{flag} {row.values[value]}`." if row and value in row.values else ""
 
 
 def _of_a_switch(typed: str, flag: str, value: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dc_rt.engine.manifest import GRAPHS, Build, Manifest
+from dc_rt.errors import option
 from dc_rt.pipeline import CHUNK
 
 WEIGHT_STREAMING = "weight_streaming"  # the flag in the manifest
@@ -65,6 +66,13 @@ def gpu_need(manifest: Manifest, height: int, width: int, window_size: int, cpu_
         for graph, engine in build.engines.items()
     )
     return max(each, key=lambda need: need.total)
+
+
+NOT_STREAMED = (
+    "Sequential offload is TensorRT's weight streaming, and these engines run on ONNX Runtime; use "
+    f"{option('cpu_offload', 'model')}, which keeps one graph in memory at a time."
+)
+"""The sentence for sequential offload on ONNX Runtime."""
 
 
 def offloads_of(manifest: Manifest) -> tuple[str, ...]:

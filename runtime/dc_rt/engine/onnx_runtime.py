@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from dc_rt.engine import Array, Interrupted, OpenEngine
 from dc_rt.engine.manifest import Manifest
+from dc_rt.engine.memory import NOT_STREAMED
 from dc_rt.engine.providers import CUDA, Provider, choose_provider, first_line
 from dc_rt.engine.signatures import check_signature
 from dc_rt.errors import UserError, option
@@ -101,10 +102,7 @@ def open_engines(
 ) -> tuple[OpenEngine, str]:
     """The graphs of `folder`, ready to be opened on a provider: see `dc_rt.engine.providers.choose_provider`."""
     if cpu_offload == "sequential":
-        raise UserError(
-            "Sequential offload is TensorRT's weight streaming, and these engines run on ONNX Runtime; "
-            f"use {option('cpu_offload', 'model')}, which keeps one graph in memory at a time."
-        )
+        raise UserError(NOT_STREAMED)
     chosen = choose_provider(provider)
     log.debug("ONNX Runtime %s, %s %s", ort.__version__, chosen.name, dict(chosen.options))
 

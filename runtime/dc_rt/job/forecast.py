@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dc_rt.engine.discovery import Candidates, Choice, Wanted, choose, obstacle, runs_as
 from dc_rt.engine.manifest import LIBRARY_NAMES, Manifest
-from dc_rt.engine.memory import Need, gpu_need, offloads_of
+from dc_rt.engine.memory import NOT_STREAMED, Need, gpu_need, offloads_of
 from dc_rt.errors import UserError, option
 from dc_rt.gpu import Card
 from dc_rt.job.pace import Pace, recall, work_of
@@ -36,6 +36,7 @@ class Setup:
     source: Source
     plan: Plan
     need: Need | None
+    backend: str
 
     @property
     def runs_on(self) -> str:
@@ -92,7 +93,7 @@ def set_up(
     manifest = candidates.sets[choice.folder]
     running = runs_as(choice.folder, manifest, backend)
     need = gpu_need(running, plan.height, plan.width, sampling.window_size, cpu_offload)
-    return Setup(choice, manifest, running, cpu_offload, source, plan, need)
+    return Setup(choice, manifest, running, cpu_offload, source, plan, need, backend)
 
 
 def fit(
@@ -151,7 +152,7 @@ def _setups(
                 if need is None or offload not in offloads_of(running) or _saves_less(offload, cpu_offload):
                     continue
                 choice = Choice(folder, "what fits into the GPU's memory")
-                yield Setup(choice, candidates.sets[folder], running, offload, sized, at, need)
+                yield Setup(choice, candidates.sets[folder], running, offload, sized, at, need, backend)
 
 
 def _sizes(plan: Plan, source: Source) -> Iterator[tuple[Source, Plan]]:
@@ -198,6 +199,8 @@ def _problem(
     setup: Setup, sampling: Sampling, save_folder: Path, card: Card | None, disk_needed: int, disk_free: int
 ) -> str:
     offloads = offloads_of(setup.running)
+    if setup.need is None and setup.cpu_offload == "sequential" and setup.backend != "torch":
+        return NOT_STREAMED
     if setup.need and setup.cpu_offload not in offloads:
         return (
             f"The engines in {setup.choice.folder} were not built for {option('cpu_offload', setup.cpu_offload)}; make "
