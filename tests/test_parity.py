@@ -77,6 +77,6 @@ def test_every_number_of_steps_is_the_references(model, reference, steps):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_is_the_references(model, reference, sampler):
     frames = smooth_clip(14, 128, 64, seed=7)
-    options = {"steps": 3, "sampler": sampler, "guidance_scale": 1.2, "window_size": 8, "overlap": 3}
+    options = {"steps": 4, "sampler": sampler, "guidance_scale": 1.2, "window_size": 8, "overlap": 3}
     expected = reference(frames, noise=Noise(7), **options)
     assert_same_depth(np.stack(list(model(frames, noise=Noise(7), **options))), expected)

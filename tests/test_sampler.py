@@ -11,6 +11,7 @@ import pytest
 
 from dc_rt import DepthCrafter, Job, Sampling
 from dc_rt.cli.progress import Progress
+from dc_rt.errors import UserError
 from dc_rt.job.events import Event, Finished, Planned, Progressed
 from dc_rt.sampler import SAMPLERS, sample_euler
 from dc_rt.schedule import noise_levels
@@ -36,10 +37,12 @@ def test_a_step_of_euler_is_what_it_is_by_hand() -> None:
     assert sample_euler(lambda x, sigma: sigma, 8.0, [4.0, 2.0, 0.0]) == 8 - 2 * 1 - 2 * 2
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("steps", [1, 2, 4, 5, 10])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sampler_states_what_it_evaluates(name: str, steps: int) -> None:
-    """A step evaluates what a run from it on does more than a run from the next one on."""
+    """Each evaluation is at a level of the step that it is stated for."""
+    if steps < SAMPLERS[name].least_steps:
+        return
     evaluated: list[float] = []
 
     def denoise(x: float, sigma: float) -> float:
@@ -47,15 +50,51 @@ def test_a_sampler_states_what_it_evaluates(name: str, steps: int) -> None:
         return gaussian(x, sigma)
 
     sigmas = noise_levels(Sampling(steps=steps)).tolist()
-    ahead = []  # evaluations from each step on
-    for first in range(steps):
-        evaluated.clear()
-        SAMPLERS[name].sample(denoise, 1.0, sigmas[first:])
-        ahead.append(len(evaluated))
+    SAMPLERS[name].sample(denoise, 1.0, sigmas)
     stated = list(SAMPLERS[name].evaluations(steps))
-    assert stated == [now - later for now, later in zip(ahead, [*ahead[1:], 0], strict=True)]
+    step_of = [step for step, evaluations in enumerate(stated) for _ in range(evaluations)]
+    assert len(step_of) == len(evaluated)
+    assert all(sigmas[step] >= sigma > sigmas[step + 1] for step, sigma in zip(step_of, evaluated, strict=True))
     assert Sampling(steps=steps, sampler=name).evaluations == tuple(stated)
     assert Sampling(steps=steps, sampler=name, guidance_scale=1.5).evaluations == tuple(2 * n for n in stated)
+
+
+@pytest.mark.parametrize("steps", range(4, 11))
+def test_trimmed_is_euler_but_for_what_the_derivation_says(steps: int) -> None:
+    """docs/samplers.md: what each evaluation is given, and the result."""
+    rng = np.random.default_rng(steps)
+    s = noise_levels(Sampling(steps=steps)).astype(np.float64)
+    denoised = {sigma: rng.standard_normal(1000) for sigma in s}  # whatever x is
+    start = s[0] * rng.standard_normal(1000)
+
+    def run(name: str) -> tuple[dict[float, np.ndarray], np.ndarray]:
+        given = {}
+
+        def denoise(x: np.ndarray, sigma: float) -> np.ndarray:
+            given[sigma] = x
+            return denoised[sigma]
+
+        return given, SAMPLERS[name].sample(denoise, start, s)
+
+    (euler, full), (trimmed, result) = run("euler"), run("trimmed")
+    assert list(trimmed) == list(s[1:-2])
+    d0, d1 = denoised[s[0]], denoised[s[1]]
+    np.testing.assert_allclose(euler[s[1]] - trimmed[s[1]], d0 * (1 - s[1] / s[0]), atol=1e-9)
+    for sigma in s[2:-2]:
+        error = (d0 - d1) * (1 - s[1] / s[0]) * sigma / s[1]
+        np.testing.assert_allclose(euler[sigma] - trimmed[sigma], error, atol=1e-9)
+    np.testing.assert_allclose(full, denoised[s[-2]])
+    np.testing.assert_allclose(result, denoised[s[-3]])
+
+
+def test_trimmed_takes_no_fewer_steps_than_it_is_accurate_with() -> None:
+    with pytest.raises(
+        UserError, match=r"sampler=trimmed takes steps of at least 4, not 3: .* try steps=5, or sampler"
+    ):
+        Sampling(steps=3, sampler="trimmed")
+    assert "less accurate with 4 steps" in Sampling(steps=4, sampler="trimmed").notes[0]
+    assert not Sampling(steps=5, sampler="trimmed").notes
+    assert not Sampling(steps=1).notes
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -86,7 +125,7 @@ def test_progress_reaches_100_percent_with_the_last_frame_and_no_earlier(
     bundled: DepthCrafter, name: str, guidance_scale: float
 ) -> None:
     clip = write_clip(Path("clip.mp4"), moving_gradient(11, 64, 64))
-    sampling = Sampling(steps=3, sampler=name, guidance_scale=guidance_scale, window_size=6, overlap=2)
+    sampling = Sampling(steps=4, sampler=name, guidance_scale=guidance_scale, window_size=6, overlap=2)
     told: list[Event] = []
     shown = Shares()
 

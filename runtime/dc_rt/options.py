@@ -119,6 +119,13 @@ class Sampling(_Checked):
                 f"{option('overlap')} must be smaller than {option('window_size', self.window_size)}, not "
                 f"{self.overlap}; try {option('overlap', default_overlap(self.window_size))}."
             )
+        least = SAMPLERS[self.sampler].least_steps
+        if self.steps < least:
+            raise UserError(
+                f"{option('sampler', self.sampler)} takes {option('steps')} of at least {least}, not {self.steps}: "
+                "with fewer its result is as far off as that of another seed; try "
+                f"{option('steps', SAMPLERS[self.sampler].good_steps)}, or {option('sampler', type(self).sampler)}."
+            )
 
     @property
     def stride(self) -> int:
@@ -129,6 +136,16 @@ class Sampling(_Checked):
     def is_guided(self) -> bool:
         """Whether the denoiser is evaluated twice wherever the sampler asks for it once."""
         return self.guidance_scale > 1
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of the choice, before it runs."""
+        good = SAMPLERS[self.sampler].good_steps
+        if self.steps >= good:
+            return ()
+        return (
+            f"sampler {self.sampler}: less accurate with {self.steps} steps than from {good} on (docs/samplers.md)",
+        )
 
     @property
     def evaluations(self) -> tuple[int, ...]:

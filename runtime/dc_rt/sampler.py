@@ -22,10 +22,14 @@ class Sampler(NamedTuple):
         sample: called with D(x; sigma), latents under noise of the first sigma, and the noise levels, falling to 0: of
             NumPy in the runtime, Python's numbers in the reference. It may evaluate D at any level.
         evaluations: how often it evaluates D in each of so many steps: what a run costs, and how far it is.
+        least_steps: that it can take.
+        good_steps: from which its result is as good as that of the first of `SAMPLERS`.
     """
 
     sample: Callable[[Denoise[Any], Any, Iterable[Any]], Any]
     evaluations: Callable[[int], Sequence[int]]
+    least_steps: int = 1
+    good_steps: int = 1
 
 
 def sample_euler(denoise: Denoise[Array], x: Array, sigmas: Iterable[Any]) -> Array:
@@ -41,6 +45,26 @@ def sample_euler(denoise: Denoise[Array], x: Array, sigmas: Iterable[Any]) -> Ar
     return x
 
 
+def sample_trimmed(denoise: Denoise[Array], x: Array, sigmas: Iterable[Any]) -> Array:
+    """Euler's method through the same levels, without the evaluations at the first and at the last: docs/samplers.md.
+
+    D at the first level, so noisy that it hardly looks at x, reaches the third by a hundredth of that level's noise: D
+    at the second stands for it. At the last the noise is gone, and x is the result but for that level's own size.
+
+    Args:
+        denoise: D(x; sigma).
+        x: latents under noise of the first sigma.
+        sigmas: noise levels, falling to 0, five at least with that.
+    """
+    first, second, *levels = sigmas
+    denoised = denoise(x * (second / first), second)
+    x = denoised + (x - denoised) * (levels[0] / first)
+    *levels, _, _ = levels
+    for sigma, sigma_next in pairwise(levels):
+        x = x + (x - denoise(x, sigma)) / sigma * (sigma_next - sigma)
+    return denoise(x, levels[-1])
+
+
 def guided(conditional: Denoise[Array], unconditional: Denoise[Array], scale: Any) -> Denoise[Array]:
     """Classifier-free guidance (Ho and Salimans 2021): away from what is denoised without the condition."""
 
@@ -52,5 +76,8 @@ def guided(conditional: Denoise[Array], unconditional: Denoise[Array], scale: An
     return denoise
 
 
-SAMPLERS: Mapping[str, Sampler] = {"euler": Sampler(sample_euler, lambda steps: [1] * steps)}
-"""By the name that the option `sampler` has."""
+SAMPLERS: Mapping[str, Sampler] = {
+    "euler": Sampler(sample_euler, lambda steps: [1] * steps),
+    "trimmed": Sampler(sample_trimmed, lambda steps: [0, *[1] * (steps - 2), 0], least_steps=4, good_steps=5),
+}
+"""By the name that the option `sampler` has; the first is the original's."""

@@ -66,8 +66,8 @@ ORIGINAL: dict[str, Row] = {
     ),
     "target_fps": Row(
         "-1",
-        differs="results keep the clip's duration, so that they may have another rate than asked; a clip of a lower rate "
-        "keeps all its frames",
+        differs="results keep the clip's duration, so that they may have another rate than asked; a clip of a lower "
+        "rate keeps all its frames",
     ),
     "seed": Row("42", differs="the same seed gives other noise, which does not depend on the clip's length"),
     "num_inference_steps": Row("5", differs="also called `--num-denoising-steps`, as in the original's app"),

@@ -17,7 +17,7 @@ class Planned:
         source_frames, source_height, source_width, source_fps: of the video, as a player shows it.
         num_frames, height, width, fps: of the results.
         num_evaluated: frames that go through the denoiser in all: every window's, at every evaluation of every step.
-        notes: what is to be said of the video.
+        notes: what is to be said of the video, and of the options.
     """
 
     video: str

@@ -69,7 +69,7 @@ class Plan:
             self.width,
             float(self.fps),
             self.num_evaluated(sampling),
-            self.video.notes,
+            (*self.video.notes, *sampling.notes),
         )
 
 
