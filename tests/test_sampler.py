@@ -89,7 +89,7 @@ def test_trimmed_is_euler_but_for_what_the_derivation_says(steps: int) -> None:
 
 def test_trimmed_takes_no_fewer_steps_than_it_is_accurate_with() -> None:
     with pytest.raises(
-        UserError, match=r"sampler=trimmed takes steps of at least 4, not 3: .* try steps=5, or sampler"
+        UserError, match=r"sampler='trimmed' takes steps of at least 4, not 3: .* try steps=5, or sampler='euler'"
     ):
         Sampling(steps=3, sampler="trimmed")
     assert "less accurate with 4 steps" in Sampling(steps=4, sampler="trimmed").notes[0]

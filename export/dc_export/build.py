@@ -422,7 +422,7 @@ def _build_engine(job: Mapping[str, Any]) -> None:
     if not parser.parse_from_file(job["graph"]):
         sys.exit(1)
     config = builder.create_builder_config()
-    config.set_flag(trt.BuilderFlag.TF32)  # for the VAE encoder, which is in float32
+    config.set_flag(trt.BuilderFlag.TF32)  # for graphs in float32, and what is in float32 in others
     # Slices that save memory would be spread over several streams, and be in memory together after all.
     config.max_aux_streams = 0
     resize = getattr(trt.PreviewFeature, "RUNTIME_ACTIVATION_RESIZE_10_10", None)  # not in every version

@@ -18,9 +18,11 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from diffusers import AutoencoderKLTemporalDecoder
 from torch.export import Dim
 
 from dc_export.graphs import GRAPH_SPECS, ClipEncoder, Denoiser, Graph, VaeDecoder, VaeEncoder
+from dc_export.half_encoder import prepare_half
 from dc_export.made_from import key_of, up_to_date, versions_of_the_exporter
 from dc_export.rewrite import rewrite_graph
 from dc_export.staging import WEIGHTS, staged, swap
@@ -72,8 +74,7 @@ def export_onnx(
         unet: folder or hub id of DepthCrafter's UNet.
         out: folder of the engine set, made if need be; an engine set in it is replaced at the end.
         precision: of the weights and the arithmetic, "fp32" or "fp16"; by default what the target is best at, which
-            is fp16 for TensorRT. The VAE encoder stays in float32: it overflows float16. Inputs and outputs are
-            float32 (frames uint8) in both.
+            is fp16 for TensorRT. Inputs and outputs are float32 (frames uint8) in both.
         profile: name of a size profile, recorded for whoever runs the set; the target's widest unless given.
         name: what to call the model; from the UNet's name unless given.
         target: "onnx" for ONNX Runtime; "tensorrt" for graphs that TensorRT builds (see `dc_export.rewrite`), which
@@ -134,11 +135,18 @@ def _export(
     dtype = PRECISIONS[precision]
     at_base, at_unet = checkpoint.base.path, checkpoint.unet.path
     weights = WeightsHash()
+    scaling: dict[str, int] = {}
+
+    def vae_encoder(vae: AutoencoderKLTemporalDecoder) -> VaeEncoder:
+        if precision == "fp16":
+            scaling.update(prepare_half(vae))
+        return VaeEncoder(vae)
+
     loaders: dict[str, Callable[[], torch.nn.Module]] = {
         "clip_encoder": lambda: ClipEncoder(
             weights.add("image_encoder", load_image_encoder(at_base, dtype)), load_feature_extractor(at_base)
         ),
-        "vae_encoder": lambda: VaeEncoder(weights.add("vae", load_vae(at_base, torch.float32))),
+        "vae_encoder": lambda: vae_encoder(weights.add("vae", load_vae(at_base, torch.float32))),
         "denoiser": lambda: Denoiser(weights.add("unet", load_unet(at_unet, dtype))),
         "vae_decoder": lambda: VaeDecoder(load_vae(at_base, dtype)),
     }
@@ -173,6 +181,7 @@ def _export(
         target=target,
         low_memory=low_memory,
         weights=weights.hexdigest(),
+        encoder_scaling=scaling,
     )
 
 

@@ -49,7 +49,7 @@ class VaeEncoder(nn.Module):
         self.vae = vae
 
     def forward(self, frames: Tensor, noise: Tensor) -> Tensor:
-        latents: Tensor = self.vae.encode((_pixels(frames) + noise).to(self.vae.dtype)).latent_dist.mode()
+        latents: Tensor = self.vae.encode(_pixels(frames) + noise).latent_dist.mode()
         return latents.float()
 
 

@@ -214,7 +214,9 @@ class Manifest:
     that trades time for memory. `builds` has the TensorRT engines by flavour. `weights` is a hash of the checkpoint's
     weights, whatever the graphs' precision (see `dc_export.weights`): sets of equal ones are of one model. Sets that
     were exported before it was recorded have None, and are known to be of the same model as themselves alone.
-    `made_from` is a key of all that the graphs were made from and by (see `dc_export.made_from`).
+    `made_from` is a key of all that the graphs were made from and by (see `dc_export.made_from`). `encoder_scaling` has
+    the powers of two by which values in the VAE encoder are smaller than it was trained with, so that half precision
+    holds them (see `dc_export.half_encoder`); none where it is in float32.
     """
 
     model: Model
@@ -231,6 +233,7 @@ class Manifest:
     builds: Mapping[str, Build] = field(default_factory=dict)
     weights: str | None = None
     made_from: str | None = None
+    encoder_scaling: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def created_at(self) -> datetime.datetime:
@@ -387,6 +390,11 @@ def _manifest_from(record: dict[str, Any]) -> Manifest:
         },
         weights=_sha256_from(record, "weights") if record.get("weights") is not None else None,
         made_from=_sha256_from(record, "made_from") if record.get("made_from") is not None else None,
+        encoder_scaling={
+            name: _get(scaling, name, int)
+            for scaling in [_get(record, "encoder_scaling", dict, {})]
+            for name in scaling
+        },
     )
     if manifest.flavour != "onnx":
         raise _Wrong(f"its flavour is {_shown(manifest.flavour)}, not 'onnx'")
