@@ -80,7 +80,7 @@ class Remembered:
             return self._engines(graph, **inputs)
         digest = hashlib.sha256(graph.encode())
         for array in inputs.values():
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).tobytes())
         key = digest.digest()
         if key not in self._known:
             self._known[key] = self._engines(graph, **inputs)

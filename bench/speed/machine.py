@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dc_rt.cores import num_cores
+
 PACKAGES = (
     *("depthcrafter-rt", "numpy", "av", "onnxruntime", "onnxruntime-gpu", "tensorrt-cu13", "tensorrt-rtx-cu13"),
     *("torch", "diffusers", "transformers", "xformers"),
@@ -23,7 +25,7 @@ PACKAGES = (
 
 def describe() -> dict[str, str | int]:
     """Processor, cores, memory, system, and GPU where there is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = num_cores()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     machine: dict[str, str | int] = {
         "processor": _processor(),

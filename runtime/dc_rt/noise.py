@@ -35,11 +35,15 @@ class Noise:
         self.seed = Sampling(seed=seed).seed
 
     def frame(self, index: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        return self._normal(self._FRAME, index, shape)
+        return self._generator(self._FRAME, index).standard_normal(shape, np.float32)
 
     def latent(self, slot: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        return self._normal(self._LATENT, slot, shape)
+        return self._generator(self._LATENT, slot).standard_normal(shape, np.float32)
 
-    def _normal(self, kind: int, index: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def fill_frame(self, index: int, out: NDArray[np.float32]) -> None:
+        """Put what `frame` gives into an array, contiguous, [3,H,W]; from any thread, without holding up the others."""
+        self._generator(self._FRAME, index).standard_normal(dtype=np.float32, out=out)
+
+    def _generator(self, kind: int, index: int) -> np.random.Generator:
         key = np.array([self.seed, (kind << 56) | index], dtype=np.uint64)
-        return np.random.Generator(np.random.Philox(key=key)).standard_normal(shape, dtype=np.float32)
+        return np.random.Generator(np.random.Philox(key=key))

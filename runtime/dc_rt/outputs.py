@@ -39,6 +39,8 @@ class Output:
             `frame_name`: by that a later run knows them.
         takes_only_text: whether its library takes no names that are no text, as file systems do.
         needs: what of a frame is only read where it is asked for: "source", "audio".
+        takes_depth: whether it takes depth of a frame, or its range; if not, it may be written while the model runs.
+        takes_image: whether it takes the source's frame; if no output does, the video is not read again.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Output:
     is_frames: bool = False
     takes_only_text: bool = False
     needs: frozenset[str] = frozenset()
+    takes_depth: bool = True
+    takes_image: bool = True
 
     def open_writer(self) -> OpenWriter:
         """What opens its writer."""
@@ -67,6 +71,7 @@ _BUILT_IN = (
         1 / 3,
         "dc_rt.media.results:grey_video",
         is_default=True,
+        takes_image=False,
     ),
     Output(
         "vis.mp4",
@@ -75,6 +80,7 @@ _BUILT_IN = (
         1 / 3,
         "dc_rt.media.results:colour_video",
         is_default=True,
+        takes_image=False,
     ),
     Output(
         "input.mp4",
@@ -83,8 +89,17 @@ _BUILT_IN = (
         1 / 3,
         "dc_rt.media.results:input_video",
         is_default=True,
+        takes_depth=False,
     ),
-    Output("npz", ".npz", "depth, float32 [T,H,W]", 4, "dc_rt.media.results:npz", flag="--save-npz"),
+    Output(
+        "npz",
+        ".npz",
+        "depth, float32 [T,H,W]",
+        4,
+        "dc_rt.media.results:npz",
+        flag="--save-npz",
+        takes_image=False,
+    ),
     Output(
         "exr",
         ".exr",
@@ -94,6 +109,7 @@ _BUILT_IN = (
         flag="--save-exr",
         is_frames=True,
         takes_only_text=True,
+        takes_image=False,
     ),
     Output(
         "png",
@@ -103,6 +119,7 @@ _BUILT_IN = (
         "dc_rt.media.results:png",
         flag="--save-png",
         is_frames=True,
+        takes_image=False,
     ),
 )
 

@@ -11,6 +11,7 @@ The four graphs, for n frames, T frames of a window, H x W pixels, h = H/8, w = 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from itertools import chain, islice
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dc_rt.noise import NoiseSource
+from dc_rt.noise_ahead import NoiseAhead
 from dc_rt.options import Sampling
 from dc_rt.resize import resize_matrix
 from dc_rt.sampler import SAMPLERS, Denoise, guided
@@ -55,23 +57,41 @@ def estimate_depth(
         state: what the window before left.
         on_window: is given the state between two windows, once the depth before it was taken.
     """
+    cuts = _cuts(state.next_frame, sampling.window_size - len(state.embeddings), sampling.stride)
+    scale = np.float32(NOISE_AUGMENTATION)
+    with NoiseAhead(noise, scale, size, cuts, sampling.stride) as pixel_noise:
+        yield from _estimate(graphs, frames, size, sampling, noise, pixel_noise, state, on_window)
+
+
+def _estimate(
+    graphs: Graphs,
+    frames: Iterator[Frame],
+    size: tuple[int, int],
+    sampling: Sampling,
+    noise: NoiseSource,
+    pixel_noise: NoiseAhead,
+    state: WindowState,
+    on_window: OnWindow,
+) -> Iterator[Float]:
+    """`estimate_depth`, with the noise of pixels at hand."""
     height, width = size
     resize = {"resize_rows": resize_matrix(height), "resize_cols": resize_matrix(width)}
+    latent_noise = cache(lambda slot: noise.latent(slot, (4, height // 8, width // 8)))
     following = next(frames, None)
     while following is not None:
         # Read the rest of the window, embedding what is there, and one frame more: whether it is there says whether a
         # window follows.
         new, embedded = [], [state.embeddings]
         for chunk in _chunks(chain([following], islice(frames, sampling.window_size - len(state.embeddings) - 1))):
-            new += chunk
-            embedded.append(graphs("clip_encoder", frames=np.stack(chunk), **resize))
+            new.append(np.stack(chunk))
+            embedded.append(graphs("clip_encoder", frames=new[-1], **resize))
         following = next(frames, None)
         embeddings = np.concatenate(embedded)
-        image_latents = np.concatenate([state.image_latents, *_encode(graphs, new, state.next_frame, noise)])
+        image_latents = np.concatenate([state.image_latents, *_encode(graphs, new, state.next_frame, pixel_noise)])
 
         sigmas = noise_levels(sampling)
         slots = [(state.start + i) % sampling.window_size for i in range(len(embeddings))]
-        eps = np.stack([noise.latent(slot, image_latents.shape[1:]) for slot in slots])
+        eps = np.stack([latent_noise(slot) for slot in slots])
         denoise = _denoiser(graphs, image_latents[None], embeddings[None], sampling)
         (latents,) = SAMPLERS[sampling.sampler].sample(
             denoise, _start_from(eps, state.latents, sigmas[0])[None], sigmas
@@ -91,12 +111,12 @@ def estimate_depth(
             on_window(state)
 
 
-def _encode(graphs: Graphs, frames: list[Frame], index: int, noise: NoiseSource) -> Iterator[Float]:
-    """Image latents of frames, under a little noise; the first of them is frame `index` of the video."""
-    for chunk in _chunks(enumerate(frames, index)):
-        pixels = np.stack([frame for _, frame in chunk])
-        eps = np.stack([noise.frame(number, (3, *frame.shape[:2])) for number, frame in chunk])
-        yield graphs("vae_encoder", frames=pixels, noise=np.float32(NOISE_AUGMENTATION) * eps)
+def _encode(graphs: Graphs, chunks: list[NDArray[np.uint8]], index: int, noise: NoiseAhead) -> Iterator[Float]:
+    """Image latents of chunks of frames, under a little noise; the first frame is number `index` of the video."""
+    while chunks:
+        pixels = chunks.pop(0)  # nothing needs it any more
+        yield graphs("vae_encoder", frames=pixels, noise=noise.take(index, len(pixels)))
+        index += len(pixels)
 
 
 def _start_from(eps: Float, previous: Float, sigma: np.float32) -> Float:
@@ -123,6 +143,13 @@ def _denoiser(graphs: Graphs, image_latents: Float, embeddings: Float, sampling:
         return denoise
     without = conditioned(np.zeros_like(image_latents), np.zeros_like(embeddings))
     return guided(denoise, without, np.float32(sampling.guidance_scale))
+
+
+def _cuts(index: int, num_frames: int, stride: int) -> Iterator[tuple[int, int]]:
+    """First frame and number of frames of all chunks from frame `index` on: of this window's, and of those after it."""
+    while True:
+        yield from ((index + i, min(CHUNK, num_frames - i)) for i in range(0, num_frames, CHUNK))
+        index, num_frames = index + num_frames, stride
 
 
 def _chunks(items: Iterable[Any]) -> Iterator[list[Any]]:

@@ -41,8 +41,18 @@ def sample_euler(denoise: Denoise[Array], x: Array, sigmas: Iterable[Any]) -> Ar
         sigmas: noise levels, falling to 0.
     """
     for sigma, sigma_next in pairwise(sigmas):
-        x = x + (x - denoise(x, sigma)) / sigma * (sigma_next - sigma)
+        x = euler_step(denoise, x, sigma, sigma_next)
     return x
+
+
+def euler_step(denoise: Denoise[Array], x: Array, sigma: Any, sigma_next: Any) -> Array:
+    """From one noise level to the next along the slope (x - D(x; sigma)) / sigma."""
+    step: Array = x - denoise(x, sigma)
+    # In place: a window's latents are tens of megabytes, and new memory takes longer than arithmetic.
+    step /= sigma
+    step *= sigma_next - sigma
+    step += x
+    return step
 
 
 def sample_trimmed(denoise: Denoise[Array], x: Array, sigmas: Iterable[Any]) -> Array:
@@ -61,7 +71,7 @@ def sample_trimmed(denoise: Denoise[Array], x: Array, sigmas: Iterable[Any]) -> 
     x = denoised + (x - denoised) * (levels[0] / first)
     *levels, _, _ = levels
     for sigma, sigma_next in pairwise(levels):
-        x = x + (x - denoise(x, sigma)) / sigma * (sigma_next - sigma)
+        x = euler_step(denoise, x, sigma, sigma_next)
     return denoise(x, levels[-1])
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections import deque
 from collections.abc import Generator
 from contextlib import closing, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dc_rt.engine import Interrupted
 from dc_rt.errors import UserError
 from dc_rt.job import events
+from dc_rt.job.early import EarlyOutputs
 from dc_rt.job.events import Event, Listener, Progressed
 from dc_rt.job.fingerprint import fingerprint
 from dc_rt.job.forecast import disk_need, disk_too_small
@@ -30,11 +31,16 @@ from dc_rt.job.results import READ_AHEAD, WRITE_BEHIND, empty_folder, move_into_
 from dc_rt.job.spool import Spool, SpoolLock, is_resumable
 from dc_rt.job.targets import Targets, check_batch
 from dc_rt.job.threads import Behind, ahead
-from dc_rt.media import Damage, VideoInfo, read_frames
+from dc_rt.media import Damage, VideoInfo, read_at_sizes
 from dc_rt.model import DepthCrafter
 from dc_rt.noise import Noise
 from dc_rt.options import Outputs, Sampling, Source, record
 from dc_rt.windows import WindowState
+
+T = TypeVar("T")
+
+# Of frames that wait for the model: 151 at 1024x576.
+READ_AHEAD_BYTES = 1 << 28
 
 Status = Literal["new", "running", "finished", "cancelled", "failed"]
 
@@ -185,23 +191,27 @@ class Job(Runs):
         plan, sampling = self.plan, self.sampling
         start = spool.state.next_frame if spool.state else 0
         damage = Damage()
-        frames = read_frames(plan.video, plan.height, plan.width, plan.stride, plan.num_frames, start, damage)
+        size = (plan.height, plan.width)
+        read_from = read_at_sizes(plan.video, [size], plan.stride, plan.num_frames, start, damage)
         if spool.state is None:
-            frames = _refuse_hopeless(frames, sampling.window_size, damage, plan)
+            read_from = _refuse_hopeless(read_from, sampling.window_size, damage, plan)
 
         def append(depth: NDArray[np.float32]) -> None:
             with clock.measure("write", frames=0):
                 spool.append(depth)
 
-        def commit(state: WindowState | None) -> None:
+        def commit(state: WindowState | None, **notes: Any) -> None:
             with clock.measure("write", frames=0):
-                spool.commit(state, clock.notes() | {"damage": vars(damage)})
+                spool.commit(state, clock.notes() | {"damage": vars(damage)} | notes)
             self._tell(events.WindowDone(state.start if state else spool.num_frames))
 
+        # A run that is resumed does not see all frames.
+        early = EarlyOutputs(spool.folder, plan, self.outputs if spool.state is None else None)
         with (
-            closing(frames),
-            ahead(clock.timed("read", frames), READ_AHEAD) as read,
             Behind(WRITE_BEHIND) as writer,
+            early,
+            closing(read_from),
+            ahead(early.watch(clock.timed("read", read_from)), _frames_ahead(plan, sampling)) as read,
         ):
             depths = self.model(
                 read,
@@ -213,7 +223,7 @@ class Job(Runs):
             )
             for depth in depths:
                 writer.submit(append, depth)
-            writer.submit(commit, None)
+            writer.submit(partial(commit, early=early.finish()), None)
         # Decoding has the last word on the number of frames: a stream may hold a few that cannot be shown.
         if spool.num_frames == 0:
             raise UserError(f"No frame of {plan.video.path} could be decoded; copy or download it again.")
@@ -234,20 +244,26 @@ class Job(Runs):
             raise JobCancelled
 
 
+def _frames_ahead(plan: Plan, sampling: Sampling) -> int:
+    """How many frames to read ahead: those of a window, which are taken at once, as far as memory goes."""
+    return max(READ_AHEAD, min(sampling.stride, READ_AHEAD_BYTES // (3 * plan.height * plan.width)))
+
+
 def _refuse_hopeless(
-    frames: Generator[NDArray[np.uint8], None, None], window_size: int, damage: Damage, plan: Plan
-) -> Generator[NDArray[np.uint8], None, None]:
-    """The frames, once those of the first window are read: raises `UserError` if most of them cannot be decoded."""
+    frames: Generator[T, None, None], window_size: int, damage: Damage, plan: Plan
+) -> Generator[T, None, None]:
+    """The frames; raises `UserError` after those of the first window if most of them cannot be decoded.
+
+    So it is said before anything is denoised, and nothing waits for the window to be read.
+    """
     with closing(frames):
-        window = deque(islice(frames, window_size))
+        yield from islice(frames, window_size)
         if damage.is_hopeless:
             raise UserError(
                 f"Most of the first {damage.num_frames} frames of {plan.video.path} cannot be decoded "
                 f"({damage.num_lost} are lost, {damage.num_patched} damaged): it is damaged, or encrypted; "
                 "copy or download it again."
             )
-        while window:
-            yield window.popleft()
         yield from frames
 
 

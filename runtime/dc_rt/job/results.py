@@ -12,13 +12,14 @@ from fractions import Fraction
 from pathlib import Path
 
 from dc_rt.errors import UserError, option
+from dc_rt.job.early import take_early
 from dc_rt.job.plan import Plan
 from dc_rt.job.record import Clock
 from dc_rt.job.spool import Spool
 from dc_rt.job.threads import Behind, ahead
 from dc_rt.media import read_at_sizes
 from dc_rt.media.audio import AudioPackets
-from dc_rt.media.results import Result, ResultFrame
+from dc_rt.media.results import NO_IMAGE, Result, ResultFrame
 from dc_rt.options import Outputs
 from dc_rt.outputs import is_frame_name
 
@@ -30,9 +31,13 @@ WRITE_BEHIND = 16
 def write_results(staging: Path, plan: Plan, outputs: Outputs, spool: Spool, clock: Clock) -> list[int]:
     """Write all results into a folder, a frame at a time, each in a thread of its own; gives the frames' numbers.
 
-    The video is read again, which costs less than to keep it.
+    The video is read again where that is needed, which costs less than to keep it.
     """
-    needs = frozenset[str]().union(*(row.needs for row in outputs.rows))
+    early = take_early(spool.folder, (spool.progress.notes or {}).get("early", {}), staging)
+    rows = [row for row in outputs.rows if f"{plan.name}{row.suffix}" not in early]
+    needs = frozenset[str]().union(*(row.needs for row in rows))
+    # Which frames there are is known without reading if none is missing.
+    is_read = any(row.takes_image for row in rows) or bool(needs) or spool.num_frames != plan.num_frames
     numbers: list[int] = []
     with ExitStack() as stack:
         audio = stack.enter_context(AudioPackets(plan.video)) if "audio" in needs else None
@@ -47,16 +52,24 @@ def write_results(staging: Path, plan: Plan, outputs: Outputs, spool: Spool, clo
             audio=audio.stream if audio else None,
         )
         writers = []
-        for row in outputs.rows:
+        for row in rows:
             path = staging / plan.name if row.is_frames else staging / f"{plan.name}{row.suffix}"
             writer = stack.enter_context(row.open_writer()(path, result))
             writers.append((stack.enter_context(Behind(WRITE_BEHIND)).submit, writer.write))
-        for frame in _joined(plan, spool, "source" in needs, audio, stack):
+        frames = _joined(plan, spool, "source" in needs, audio, stack) if is_read else _depth_alone(plan, spool)
+        for frame in frames:
             with clock.measure("write", frames=1):
                 for submit, write in writers:
                     submit(write, frame)
             numbers.append(frame.number)
     return numbers
+
+
+def _depth_alone(plan: Plan, spool: Spool) -> Iterator[ResultFrame]:
+    """Every frame with its depth, for outputs that take nothing else."""
+    for index, (raw, depth) in enumerate(spool.frames()):
+        time = int(plan.timeline.times[index]) * plan.timeline.tick
+        yield ResultFrame(index, index, time, raw, depth, NO_IMAGE)
 
 
 def _joined(

@@ -49,9 +49,10 @@ class Committed:
 
 
 MOVED = "moved.json"
+EARLY = "early"  # see dc_rt.job.early
 
 # All but the lock. The state comes first, since it vouches for the rest.
-_CONTENTS = ("state", "state.part", "depth.f32", "results", MOVED, f"{MOVED}.part")
+_CONTENTS = ("state", "state.part", "depth.f32", "results", EARLY, MOVED, f"{MOVED}.part")
 
 _LOCK_ATTEMPTS = 100  # all but the first are for folders and lock files that are deleted in the same instant
 

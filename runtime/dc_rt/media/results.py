@@ -19,6 +19,12 @@ from dc_rt.media.read import VideoInfo
 from dc_rt.media.timeline import Timeline
 from dc_rt.media.write import ExrWriter, Mp4Writer, NpzWriter, PngWriter
 
+NO_RANGE = (float("nan"), float("nan"))
+"""In the place of the range, for outputs that are written before it is known."""
+NO_DEPTH = np.empty((0, 0), np.float32)
+"""In the place of depth, likewise."""
+NO_IMAGE = np.empty((0, 0, 3), np.uint8)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -51,9 +57,9 @@ class ResultFrame:
         index: counted from 0, without a gap.
         number: which of the timeline's it is: a frame that could not be decoded leaves a gap.
         time: seconds from the first frame's.
-        raw: depth as the model gave it: float32 [H,W].
+        raw: depth as the model gave it: float32 [H,W]; empty, as `depth` is, for outputs that take none.
         depth: the same normalised over the video: float32 [H,W] in [0,1].
-        image: the source's frame at the size of the depth: uint8 [H,W,3].
+        image: the source's frame at the size of the depth: uint8 [H,W,3]; empty where no output takes it.
         source_image: at its own size, as it is shown, for outputs that need "source": uint8 [H',W',3].
         audio: packets of its sound until the next frame, for outputs that need "audio".
         shot: which of the video's shots it is of, counted from 0. All of a video are one so far.

@@ -8,6 +8,8 @@ to the caller too.
 from __future__ import annotations
 
 import zipfile
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Self
@@ -17,6 +19,7 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 from numpy.typing import NDArray
 
+from dc_rt.cores import num_cores
 from dc_rt.errors import UserError
 from dc_rt.installation import pip_install
 from dc_rt.media.timeline import Timeline
@@ -165,7 +168,7 @@ class NpzWriter:
 
 
 class FramesWriter:
-    """A folder with a file a frame, each of which is whole once it is written."""
+    """A folder with a file a frame, several of which are written side by side."""
 
     def __init__(self, folder: str | Path, suffix: str) -> None:
         """Creates the folder."""
@@ -173,10 +176,15 @@ class FramesWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._suffix = suffix
         self._num_frames = 0
+        self._pool = ThreadPoolExecutor(num_cores(), "frames")
+        self._pending: deque[Future[None]] = deque()
 
     def write(self, depth: NDArray[np.float32]) -> None:
-        """Write the next frame, float32 [H,W]."""
-        self._write(self._folder / frame_name(self._num_frames, self._suffix), depth)
+        """Write the next frame, float32 [H,W], which must stay as it is; raises what writing an earlier one raised."""
+        while len(self._pending) >= 2 * num_cores():
+            self._pending.popleft().result()
+        path = self._folder / frame_name(self._num_frames, self._suffix)
+        self._pending.append(self._pool.submit(self._write, path, depth))
         self._num_frames += 1
 
     def _write(self, path: Path, depth: NDArray[np.float32]) -> None:
@@ -185,8 +193,12 @@ class FramesWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        pass
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait for all files and raise the error of one; after an error of the caller's own, that one prevails."""
+        self._pool.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            for written in self._pending:
+                written.result()
 
 
 class ExrWriter(FramesWriter):
