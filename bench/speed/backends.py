@@ -193,5 +193,5 @@ BACKENDS: dict[str, Backend] = {
     if name != DEFAULT_ATTENTION  # that of EAGER
 }
 ON_REQUEST = ("math", *(name for name, way in ATTENTIONS.items() if way.kernel))
-"""Not measured unless named: the products of the first would take 93 GB for a window of 110 frames of 1024x576, and sdpa
-chooses among the others by itself (`bench/speed/torch_steps.py` has them side by side)."""
+"""Not measured unless named: the products of the first would take 93 GB for a window of 110 frames of 1024x576, and
+sdpa chooses among the others by itself (`bench/speed/torch_steps.py` has them side by side)."""

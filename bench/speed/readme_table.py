@@ -33,17 +33,18 @@ def render(records: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(_table(record) for record in records)
 
 
-def replaced(readme: str, table: str) -> str:
-    """The README with `table` between its markers.
+def replaced(page: str, table: str, markers: tuple[str, str] = (BEGIN, END)) -> str:
+    """The page, the README unless other markers are given, with `table` between its two markers.
 
     Raises:
         ValueError: it does not have both, once each and in this order.
     """
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end) or BEGIN in rest or END in after:
-        raise ValueError(f"The README must have the lines {BEGIN!r} and {END!r}, in this order and once.")
-    return f"{before}{BEGIN}\n\n{table}\n{END}{after}"
+    first, last = markers
+    before, begin, rest = page.partition(first)
+    _, end, after = rest.partition(last)
+    if not (begin and end) or first in rest or last in after:
+        raise ValueError(f"The page must have the lines {first!r} and {last!r}, in this order and once.")
+    return f"{before}{first}\n\n{table}\n{last}{after}"
 
 
 def _table(record: Mapping[str, Any]) -> str:
@@ -58,8 +59,8 @@ def _table(record: Mapping[str, Any]) -> str:
         best = "**" if all_stages["median"] == fastest else ""
         cells = (
             row["title"],
-            f"{best}{_number(all_stages['median'])}{best} ({_range(all_stages, _number)})",
-            _number(row["ms_per_frame"]["denoiser"]["median"]),
+            f"{best}{number(all_stages['median'])}{best} ({_range(all_stages, number)})",
+            number(row["ms_per_frame"]["denoiser"]["median"]),
             _times(row.get("speed_up")),
             _megabytes(row.get("peak_memory_mb"), row.get("peak_gpu_memory_mb")),
             f"{row['cold_start_seconds']['median']:.1f} s" if "cold_start_seconds" in row else "",
@@ -93,7 +94,7 @@ def _table(record: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", " ".join(notes), ""])
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three digits that count, without an exponent."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 

@@ -18,7 +18,7 @@ class Attention:
         help: what it is, in a phrase.
         processor: the class of `diffusers.models.attention_processor` that computes it.
         package: what it needs beside PyTorch and a GPU, by the name of its module and of our extra; "" for nothing.
-        kernel: of `torch.nn.attention.SDPBackend`, the only one that the UNet may take; "" leaves the choice to PyTorch.
+        kernel: of `torch.nn.attention.SDPBackend`, the only one for the UNet; "" leaves the choice to PyTorch.
         needs_gpu: whether it runs on NVIDIA GPUs alone.
     """
 
