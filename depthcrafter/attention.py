@@ -37,7 +37,7 @@ def set_attention(networks: Sequence[torch.nn.Module], name: str, device: torch.
                 network.set_attn_processor(OneKernel(kernel))
 
 
-class OneKernel(AttnProcessor2_0):  # type: ignore[misc]
+class OneKernel(AttnProcessor2_0):
     """Attention by one of PyTorch's kernels. Of the UNet alone: none but the slowest takes the VAE's heads of 512."""
 
     def __init__(self, kernel: SDPBackend) -> None:

@@ -73,8 +73,13 @@ def _channels_last(pipeline: DepthCrafterPipeline) -> None:
                 layer.to(memory_format=layout)
 
 
+def compiled_parts(pipeline: DepthCrafterPipeline) -> tuple[nn.Module, ...]:
+    """What the step `compile` compiles: nearly all that each of the four graphs computes."""
+    return pipeline.image_encoder, pipeline.vae.encoder, pipeline.unet, pipeline.vae.decoder
+
+
 def _compile(pipeline: DepthCrafterPipeline) -> None:
-    for network in (pipeline.image_encoder, pipeline.vae.encoder, pipeline.unet, pipeline.vae.decoder):
+    for network in compiled_parts(pipeline):
         network.forward = torch.compile(network.forward)
 
 
