@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
+from diffusers import UNetSpatioTemporalConditionModel
 from diffusers.models import attention_processor
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dc_rt.attention import DEFAULT_ATTENTION, find_attention
 from dc_rt.errors import UserError, option
@@ -25,6 +29,40 @@ def set_attention(networks: Sequence[torch.nn.Module], name: str, device: torch.
     processor = getattr(attention_processor, way.processor)
     for network in networks:
         network.set_attn_processor(processor())
+    if way.kernel:
+        kernel = getattr(SDPBackend, way.kernel)
+        for network in networks:
+            if isinstance(network, UNetSpatioTemporalConditionModel):
+                _try_kernel(network, name, kernel, device)
+                network.set_attn_processor(OneKernel(kernel))
+
+
+class OneKernel(AttnProcessor2_0):
+    """Attention by one of PyTorch's kernels. Of the UNet alone: none but the slowest takes the VAE's heads of 512."""
+
+    def __init__(self, kernel: SDPBackend) -> None:
+        super().__init__()
+        self._kernel = kernel
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
+        """As `AttnProcessor2_0`; raises RuntimeError for tensors that the kernel does not take."""
+        with sdpa_kernel(self._kernel):
+            return super().__call__(*arguments, **keywords)
+
+
+def _try_kernel(unet: torch.nn.Module, name: str, kernel: SDPBackend, device: torch.device) -> None:
+    """Raise `UserError` unless this kernel takes every kind of head that the UNet has."""
+    for dtype, size in sorted(set(_heads([unet])), key=str):
+        x = torch.zeros(1, 1, 8, size, dtype=dtype, device=device)
+        try:
+            # It warns at length why it does not, before it raises.
+            with warnings.catch_warnings(action="ignore"), sdpa_kernel(kernel):
+                torch.nn.functional.scaled_dot_product_attention(x, x, x)
+        except RuntimeError as error:
+            kind = f"{str(dtype).removeprefix('torch.')} heads of {size} on the device {device.type}"
+            raise UserError(
+                f"PyTorch's kernel {name} cannot compute {kind}; use {option('attention', DEFAULT_ATTENTION)}."
+            ) from error
 
 
 def _try_xformers(networks: Sequence[torch.nn.Module], device: torch.device) -> None:

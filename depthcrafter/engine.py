@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,19 +10,27 @@ import torch
 
 from dc_rt.attention import DEFAULT_ATTENTION
 from dc_rt.engine import Array, Engine, Manifest, OpenEngine
+from dc_rt.torch_steps import in_words
+from depthcrafter.fast import check_steps_here, speed_up
 from depthcrafter.reference import DepthCrafterPipeline, load_pipeline
 
 
 def open_engines(
-    folder: Path, manifest: Manifest, cpu_offload: str, attention: str = DEFAULT_ATTENTION
+    folder: Path,
+    manifest: Manifest,
+    cpu_offload: str,
+    attention: str = DEFAULT_ATTENTION,
+    torch_steps: Sequence[str] = (),
 ) -> tuple[OpenEngine, str]:
     """The four graphs computed by PyTorch from the checkpoint that the manifest names, at the commits that it names.
 
     On a GPU where there is one.
 
     Raises:
-        UserError: the checkpoint, or this way to compute attention, is not to be had here.
+        UserError: the checkpoint, this way to compute attention, or one of the steps of `dc_rt.torch_steps` is not to
+            be had here.
     """
+    check_steps_here(torch_steps)  # before anything is downloaded
     cuda = torch.cuda.is_available()
     pipeline = load_pipeline(
         manifest.model.base,
@@ -34,9 +43,11 @@ def open_engines(
         cpu_offload=cpu_offload,
     )
     pipeline.set_progress_bar_config(disable=True)
+    speed_up(pipeline, torch_steps)
     engines = torch_engines(pipeline)
     device = torch.cuda.get_device_name() if cuda else "the CPU"
-    return engines.__getitem__, device if attention == DEFAULT_ATTENTION else f"{device}, attention by {attention}"
+    device += "" if attention == DEFAULT_ATTENTION else f", attention by {attention}"
+    return engines.__getitem__, device + in_words(torch_steps)
 
 
 def torch_engines(pipeline: DepthCrafterPipeline) -> dict[str, Engine]:

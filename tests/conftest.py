@@ -43,6 +43,7 @@ EXPORT_TESTS = (
     "test_half_weights.py",
     "test_hub.py",
     "test_instance_norm.py",
+    "test_limits.py",
     "test_made_from.py",
     "test_nano.py",
     "test_reference.py",
@@ -50,6 +51,7 @@ EXPORT_TESTS = (
     "test_rewrite.py",
     "test_staging.py",
     "test_tensorrt.py",
+    "test_torch_steps.py",
     "test_weights.py",
 )
 collect_ignore = [] if find_spec("torch") else list(EXPORT_TESTS)

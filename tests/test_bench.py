@@ -542,7 +542,10 @@ def test_only_what_is_between_the_markers_is_replaced():
 def test_the_readmes_table_is_what_the_command_makes():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme == readme_table.replaced(
-        readme, readme_table.render(readme_table.read_records(ROOT / "bench/results"))
+        readme,
+        readme_table.render(
+            readme_table.read_records(ROOT / "bench/results"), readme_table.read_limits(ROOT / "bench/results")
+        ),
     )
 
 

@@ -10,10 +10,11 @@ import torch
 
 from dc_export import export_onnx, load_profile, verify_engines
 from dc_export.export import versions_of_the_exporter
-from dc_export.graphs import GRAPH_SPECS, ConstantBlender, Denoiser, SingleKeyAttention
+from dc_export.graphs import GRAPH_SPECS, ConstantBlender, Denoiser
 from dc_rt import DepthCrafter, Noise, UserError
 from dc_rt.engine import GRAPHS, Manifest
 from depthcrafter import CONFIGS, load_unet, make_checkpoint
+from depthcrafter.collapse import SingleKeyAttention
 
 
 def test_collapsing_cross_attention_and_blenders_changes_nothing(checkpoint, reference):

@@ -26,6 +26,7 @@ WITHOUT_ENGINES = {
     "installation",
     "options",
     "on_demand",
+    "torch_steps",
 }
 # The reference is a backend too, and takes the checkpoint that is bundled.
 MEETS_ENGINES = {"depthcrafter.engine": {"dc_rt.engine"}, "depthcrafter.source": {"dc_rt.engine.discovery"}}

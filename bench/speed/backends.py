@@ -6,9 +6,8 @@ To add one, add an entry to `BACKENDS`; each way of `dc_rt.attention` is one by 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -127,12 +126,9 @@ def _no_torch(engines: Path) -> str | None:
 def _no_compiler(engines: Path) -> str | None:
     if reason := _no_torch(engines):
         return reason
-    import torch
+    from depthcrafter.fast import lacking_for
 
-    if torch.cuda.is_available():
-        return None if find_spec("triton") else "triton, which compiles for the GPU, is not installed"
-    compilers = (os.environ.get("CXX"), "g++", "clang++")
-    return None if any(name and shutil.which(name) for name in compilers) else "there is no C++ compiler"
+    return lacking_for("compile") or None
 
 
 def _no_attention(engines: Path, name: str) -> str | None:
@@ -146,17 +142,18 @@ def load_reference(engines: Path) -> EngineSet:
     # By default PyTorch rounds what goes into a convolution on a GPU to 10 bits.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-    return _load_torch(engines, full_precision=True)
+    return load_torch(engines, full_precision=True)
 
 
-def _load_torch(
-    engines: Path, attention: str = DEFAULT_ATTENTION, compiled: bool = False, full_precision: bool = False
+def load_torch(
+    engines: Path, attention: str = DEFAULT_ATTENTION, steps: Sequence[str] = (), full_precision: bool = False
 ) -> EngineSet:
     """The reference on the checkpoint of the engine set, as `--backend torch` opens it, with more to choose."""
     import torch
 
     from depthcrafter import load_pipeline
     from depthcrafter.engine import torch_engines
+    from depthcrafter.fast import speed_up
 
     manifest = Manifest.read(engines)
     cuda = torch.cuda.is_available()
@@ -167,9 +164,7 @@ def _load_torch(
         device="cuda" if cuda else "cpu",
         attention=attention,
     )
-    if compiled:
-        for network in (pipeline.image_encoder, pipeline.vae.encoder, pipeline.unet, pipeline.vae.decoder):
-            network.compile()
+    speed_up(pipeline, steps)
     device = torch.cuda.get_device_name() if cuda else "the CPU"
     return EngineSet(manifest, "torch", device, torch_engines(pipeline).__getitem__, one_resident=False)
 
@@ -185,17 +180,18 @@ BACKENDS: dict[str, Backend] = {
     "tensorrt": Backend(
         "TensorRT or TensorRT-RTX", _no_tensorrt, partial(load_engines, backend="tensorrt"), ("tensorrt",), "tensorrt"
     ),
-    EAGER: Backend("PyTorch eager", _no_torch, _load_torch, ("export",), "torch"),
-    "compile": Backend("torch.compile", _no_compiler, partial(_load_torch, compiled=True), ("export",)),
+    EAGER: Backend("PyTorch eager", _no_torch, load_torch, ("export",), "torch"),
+    "compile": Backend("torch.compile", _no_compiler, partial(load_torch, steps=["compile"]), ("export",)),
 } | {
     name: Backend(
         f"PyTorch, {name}",
         partial(_no_attention, name=name),
-        partial(_load_torch, attention=name),
+        partial(load_torch, attention=name),
         ("export", way.package) if way.package else ("export",),
     )
     for name, way in ATTENTIONS.items()
     if name != DEFAULT_ATTENTION  # that of EAGER
 }
-ON_REQUEST = ("math",)
-"""Not measured unless named: its products would take 93 GB for a window of 110 frames of 1024x576."""
+ON_REQUEST = ("math", *(name for name, way in ATTENTIONS.items() if way.kernel))
+"""Not measured unless named: the products of the first would take 93 GB for a window of 110 frames of 1024x576, and
+sdpa chooses among the others by itself (`bench/speed/torch_steps.py` has them side by side)."""

@@ -77,13 +77,13 @@ def measure(names: Sequence[str], task: Task, runs: int, fresh: bool) -> tuple[d
 
         if not fresh:
             for name in names:
-                with _noting_failure(found[name]):
+                with noting_failure(found[name]):
                     kept[name] = stack.enter_context(start(name))
         for _ in range(runs):
             for name in names:
                 if "failed" in found[name]:
                     continue
-                with _noting_failure(found[name]), start(name) if fresh else nullcontext(kept[name]) as process:
+                with noting_failure(found[name]), start(name) if fresh else nullcontext(kept[name]) as process:
                     found[name]["runs"].append(process.run())
                     memory = process.memory()
                     found[name] |= {"peak_memory_mb": memory.host, "peak_gpu_memory_mb": memory.gpu}
@@ -94,7 +94,8 @@ def measure(names: Sequence[str], task: Task, runs: int, fresh: bool) -> tuple[d
 
 
 @contextmanager
-def _noting_failure(row: dict[str, Any]) -> Iterator[None]:
+def noting_failure(row: dict[str, Any]) -> Iterator[None]:
+    """Note in the row why a call in another process failed, and go on."""
     try:
         yield
     except ChildFailed as error:
@@ -451,7 +452,7 @@ def main() -> None:
     add_task_options(parser)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--cold-runs", type=int, default=5, help="of cold starts; 0 leaves them out")
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, help="all but math unless given")
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, help=f"all but {', '.join(ON_REQUEST)} unless given")
     parser.add_argument("--fresh", action="store_true", help="a new process a run: one model in memory at a time")
     parser.add_argument("--name", default="latency", help="of the results")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")

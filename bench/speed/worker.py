@@ -121,11 +121,15 @@ def open_backend(backend: str, engines: Path) -> Opened:
 def run_task(backend: str, task: Task, depth_file: Path | None) -> Run:
     """Run the clip of `task`; the model stays open for the next run."""
     run = run_clip(_engines(backend, task.engines), task, Path(_folder().name), depth_file)
-    # Only the models of all backends need fit onto the GPU together, not what PyTorch keeps for its next run.
+    release()
+    return run
+
+
+def release() -> None:
+    """Give back what PyTorch keeps for its next run: only the models of all need fit onto the GPU together."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    return run
 
 
 @cache

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
-from diffusers.models.attention import BasicTransformerBlock, TemporalBasicTransformerBlock
-from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import AlphaBlender
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
+from depthcrafter.collapse import collapse_cross_attention
 from depthcrafter.reference import ADDED_TIME_IDS
 from depthcrafter.unet import DepthCrafterUNet
 
@@ -94,23 +92,6 @@ class VaeDecoder(nn.Module):
         return (images.float() / 2 + 0.5).clamp(0, 1).mean(dim=1)
 
 
-class SingleKeyAttention(nn.Module):
-    """Cross-attention to a single key: softmax over one element is 1, so the query never matters."""
-
-    def __init__(self, attention: Attention, shared: bool) -> None:
-        """`shared`: all rows of the context are one (temporal blocks: the first frame's embedding), so one will do."""
-        super().__init__()
-        self.to_v = attention.to_v
-        self.to_out = attention.to_out
-        self.shared = shared
-
-    def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor, **_: Any) -> Tensor:
-        """[B,1,C], to be broadcast over the tokens of `hidden_states` [B,tokens,C]."""
-        context = encoder_hidden_states[:1] if self.shared else encoder_hidden_states
-        projected: Tensor = self.to_out[0](self.to_v(context))
-        return projected
-
-
 class ConstantBlender(nn.Module):
     """`AlphaBlender` of frames that all belong to a video: a fixed mix of the spatial and the temporal path."""
 
@@ -123,14 +104,6 @@ class ConstantBlender(nn.Module):
 
     def forward(self, x_spatial: Tensor, x_temporal: Tensor, image_only_indicator: Tensor | None = None) -> Tensor:
         return self.alpha * x_spatial + (1 - self.alpha) * x_temporal
-
-
-def collapse_cross_attention(unet: nn.Module) -> None:
-    """Replace every `attn2`, each of which sees one key, by its value and output projections. Exact."""
-    for module in unet.modules():
-        if isinstance(module, BasicTransformerBlock | TemporalBasicTransformerBlock):
-            temporal = isinstance(module, TemporalBasicTransformerBlock)
-            module.attn2 = SingleKeyAttention(module.attn2, shared=temporal)
 
 
 def freeze_blenders(model: nn.Module) -> None:

@@ -93,9 +93,9 @@ class InTwoHalves(nn.Module):
         twice = nn.Conv2d(
             2 * convolution.in_channels,
             convolution.out_channels,
-            convolution.kernel_size,  # type: ignore[arg-type]  # a pair, as it is made of any
-            convolution.stride,  # type: ignore[arg-type]
-            convolution.padding,  # type: ignore[arg-type]
+            convolution.kernel_size,
+            convolution.stride,
+            convolution.padding,
         ).to(convolution.weight)
         with torch.no_grad():
             twice.weight.copy_(convolution.weight.repeat(1, 2, 1, 1))

@@ -126,7 +126,8 @@ def _torch() -> Finding:
 def _more_attention() -> Iterator[str]:
     for name, way in ATTENTIONS.items():
         if what := lacking(name):
-            fix = "" if find_spec(way.package) else f"; on an NVIDIA GPU: {install_command(way.package)}"
+            installed = not way.package or find_spec(way.package)
+            fix = "" if installed else f"; on an NVIDIA GPU: {install_command(way.package)}"
             yield f"{option('attention', name)}: {what}{fix}"
 
 

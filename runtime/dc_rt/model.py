@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any, Self
@@ -41,9 +41,10 @@ class DepthCrafter:
         cpu_offload: str = "none",
         provider: str | None = None,
         attention: str | None = None,
+        torch_steps: Sequence[str] = (),
     ) -> Self:
         """Check and open an engine set; see `dc_rt.engine.load_engines` for the arguments and errors."""
-        return cls(load_engines(engines, backend, cpu_offload, provider, attention))
+        return cls(load_engines(engines, backend, cpu_offload, provider, attention, torch_steps))
 
     def __call__(
         self,

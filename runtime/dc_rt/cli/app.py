@@ -12,6 +12,7 @@ from dc_rt.cli.command import Command
 from dc_rt.cli.options import Values, options_from, with_options
 from dc_rt.errors import worded
 from dc_rt.options import as_flag
+from dc_rt.torch_steps import TORCH_STEPS, split_names
 
 app = typer.Typer(
     name="dc-rt",
@@ -53,6 +54,10 @@ def infer(
         str | None,
         typer.Option(metavar="|".join(ATTENTIONS), help="How PyTorch computes attention, with --backend torch."),
     ] = None,
+    torch_steps: Annotated[
+        str,
+        typer.Option(metavar="NAME,...", help=f"Speed PyTorch up, with --backend torch: {', '.join(TORCH_STEPS)}."),
+    ] = "",
     save_folder: Annotated[Path, typer.Option(readable=False, help="Where the results go.")] = Path("./demo_output"),
     fit: Annotated[
         bool, typer.Option("--fit", help="Choose engine set, offload and size for the GPU memory that is free.")
@@ -71,7 +76,7 @@ def infer(
     set_up(verbose)
     from dc_rt.cli.infer import Ways, infer_all, preview_all
 
-    opened_with = {"provider": provider, "attention": attention}
+    opened_with = {"provider": provider, "attention": attention, "torch_steps": split_names(torch_steps)}
     ways = Ways(engines, backend, cpu_offload, fit, opened_with, save_folder, restart)
     (preview_all if dry_run else infer_all)(videos, ways, *options_from(values))
 

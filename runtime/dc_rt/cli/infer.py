@@ -31,6 +31,7 @@ from dc_rt.job.forecast import fit, foretell, set_up
 from dc_rt.job.pace import remember
 from dc_rt.job.targets import Targets, check_batch
 from dc_rt.options import Outputs, Sampling, Source
+from dc_rt.torch_steps import check_torch_steps
 
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 3.0
@@ -111,6 +112,7 @@ def _able(videos: Sequence[Path], ways: Ways, outputs: Outputs) -> list[Targets]
     check_offload(ways.cpu_offload)
     if (attention := ways.opened_with.get("attention")) is not None:
         check_attention(attention, backend)
+    check_torch_steps(ways.opened_with.get("torch_steps", ()), backend, ways.cpu_offload)
     batch = [Targets.of(video, ways.save_folder, outputs) for video in videos]
     check_batch(batch)
     able = [targets for targets in batch if _succeeds(targets.video, partial(targets.check, outputs.overwrite))]

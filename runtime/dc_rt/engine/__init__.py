@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -27,6 +27,7 @@ from dc_rt.engine.compatibility import Unavailable, choose_build
 from dc_rt.engine.manifest import GRAPHS, MANIFEST, File, Manifest, Model, Profile, Range
 from dc_rt.errors import UserError, option
 from dc_rt.installation import PACKAGE, install_command
+from dc_rt.torch_steps import check_torch_steps
 
 __all__ = [
     "BACKENDS",
@@ -71,7 +72,7 @@ class EngineSet:
 
     `why_not_tensorrt` is a clause that goes on from "as" where `backend` was left to choose and TensorRT could not be
     had, and `tensorrt_fix` what to do about it; else they are empty. `attention` is how PyTorch computes attention,
-    where it was chosen.
+    where it was chosen, and `torch_steps` are the steps that it is sped up by.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class EngineSet:
         why_not_tensorrt: str = "",
         tensorrt_fix: str = "",
         attention: str | None = None,
+        torch_steps: Sequence[str] = (),
     ) -> None:
         """Open all engines now, or with `one_resident` each when its turn comes, closing the one before."""
         self.manifest = manifest
@@ -92,6 +94,7 @@ class EngineSet:
         self.why_not_tensorrt = why_not_tensorrt
         self.tensorrt_fix = tensorrt_fix
         self.attention = attention
+        self.torch_steps = tuple(torch_steps)
         self._open = open_engine
         self._one_resident = one_resident
         self._engines: dict[str, Engine] = {}
@@ -166,6 +169,7 @@ def load_engines(
     cpu_offload: str = "none",
     provider: str | None = None,
     attention: str | None = None,
+    torch_steps: Sequence[str] = (),
 ) -> EngineSet:
     """Check an engine set and open it.
 
@@ -180,15 +184,17 @@ def load_engines(
             "openvino:num_streams=1" (`dc-rt doctor` lists the names); CUDA where it works unless given, else the CPU.
             Means ONNX Runtime where `backend` is "auto".
         attention: how PyTorch computes attention, one of `dc_rt.attention.ATTENTIONS`; for "torch" alone.
+        torch_steps: what speeds PyTorch up, of `dc_rt.torch_steps.TORCH_STEPS`; for "torch" without an offload alone.
 
     Raises:
-        UserError: the set is missing, incomplete, changed or not for this backend, or the backend, the provider or
-            the attention cannot run here.
+        UserError: the set is missing, incomplete, changed or not for this backend, or the backend, the provider, the
+            attention or a step cannot run here.
     """
     backend = backend_with(backend, provider)
     check_offload(cpu_offload)
     if attention is not None:
         check_attention(attention, backend)
+    torch_steps = check_torch_steps(torch_steps, backend, cpu_offload)
     folder = Path(folder)
     manifest = Manifest.read(folder)
     log.debug("engine set %s: %s %s, profile %s", folder, manifest.model.name, manifest.precision, manifest.profile)
@@ -206,13 +212,17 @@ def load_engines(
     open_backend = _open_backend(backend)
     if backend == "onnx":
         open_backend = partial(open_backend, provider=provider)
-    elif attention is not None:
+    if attention is not None:
         open_backend = partial(open_backend, attention=attention)
+    if torch_steps:
+        open_backend = partial(open_backend, torch_steps=torch_steps)
     open_engine, device = open_backend(folder, manifest, cpu_offload)
     if backend == "onnx":  # which has opened nothing yet
         manifest.check_contents(folder)
     one_resident = cpu_offload != "none" and backend != "torch"
-    return EngineSet(manifest, backend, device, open_engine, one_resident, why_not_tensorrt, tensorrt_fix, attention)
+    return EngineSet(
+        manifest, backend, device, open_engine, one_resident, why_not_tensorrt, tensorrt_fix, attention, torch_steps
+    )
 
 
 def check_offload(cpu_offload: str) -> None:

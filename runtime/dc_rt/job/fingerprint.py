@@ -12,6 +12,7 @@ from dc_rt.attention import DEFAULT_ATTENTION
 from dc_rt.errors import UserError
 from dc_rt.media import list_images
 from dc_rt.options import Sampling
+from dc_rt.torch_steps import in_words
 
 if TYPE_CHECKING:
     from dc_rt.engine import EngineSet
@@ -55,9 +56,10 @@ def differences(found: Fingerprint, now: Fingerprint) -> dict[str, tuple[Any, An
 
 
 def _backend(engines: EngineSet) -> str:
-    """As earlier versions had it, where attention is computed as it was by them."""
+    """As earlier versions had it, where PyTorch computes as it did for them."""
     default = engines.attention in (None, DEFAULT_ATTENTION)
-    return engines.backend if default else f"{engines.backend}, attention by {engines.attention}"
+    backend = engines.backend if default else f"{engines.backend}, attention by {engines.attention}"
+    return backend + in_words(engines.torch_steps)
 
 
 def _content_hash(path: Path) -> str:
