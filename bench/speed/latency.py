@@ -451,7 +451,9 @@ def main() -> None:
     add_task_options(parser)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--cold-runs", type=int, default=5, help="of cold starts; 0 leaves them out")
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, help="all but math unless given")
+    parser.add_argument(
+        "--backends", nargs="+", choices=BACKENDS, help=f"all but {' and '.join(ON_REQUEST)} unless given"
+    )
     parser.add_argument("--fresh", action="store_true", help="a new process a run: one model in memory at a time")
     parser.add_argument("--name", default="latency", help="of the results")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")

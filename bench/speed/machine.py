@@ -17,7 +17,7 @@ import numpy as np
 
 PACKAGES = (
     *("depthcrafter-rt", "numpy", "av", "onnxruntime", "onnxruntime-gpu", "tensorrt-cu13", "tensorrt-rtx-cu13"),
-    *("torch", "diffusers", "transformers", "xformers"),
+    *("openvino", "torch", "diffusers", "transformers", "xformers"),
 )
 
 

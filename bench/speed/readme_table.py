@@ -74,6 +74,7 @@ def _table(record: Mapping[str, Any]) -> str:
         for package, title in (
             ("onnxruntime", "ONNX Runtime"),
             ("onnxruntime-gpu", "ONNX Runtime"),
+            ("openvino", "OpenVINO"),
             ("tensorrt-cu13", "TensorRT"),
             ("torch", "PyTorch"),
         )
