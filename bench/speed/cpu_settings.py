@@ -3,9 +3,9 @@
     python -m bench.speed.cpu_settings
 
 Each setting has a process of its own, and they take turns, A B A B. Measured are the four graphs alone, and whole runs
-of `dc-rt infer`, whose reading, spooling and writing threads share the processor with those of the model. Prints medians
-of the ratios to ONNX Runtime's defaults in the same round (above 1 is faster), of wall time and of processor time, and
-whether the results are those of the defaults bit for bit; writes bench/results/cpu.json.
+of `dc-rt infer`, whose reading, spooling and writing threads share the processor with those of the model. Prints
+medians of the ratios to ONNX Runtime's defaults in the same round (above 1 is faster), of wall time and of processor
+time, and whether the results are those of the defaults bit for bit; writes bench/results/cpu.json.
 """
 
 from __future__ import annotations

@@ -32,23 +32,20 @@ class OpenVinoEngine:
         Raises:
             UserError: OpenVINO cannot be loaded, cannot read the graph, or does not know a property.
         """
-        try:
-            self._compiled = _core().compile_model(str(path), "CPU", {**FULL_PRECISION, **(options or {})})
-        except (ImportError, OSError, RuntimeError) as error:
-            fix = f"check the options of {option('provider')}" if options else "export the engine set again"
-            raise UserError(
-                f"OpenVINO cannot open {path} ({_cause(error)}); {fix}, update OpenVINO "
-                f"(`{install_command('openvino')}`), or use {option('provider', 'cpu')}."
-            ) from error
         self._path = path
-        self._request = self._compiled.create_infer_request()
+        self._options = dict(options or {})
         self._is_interrupted = False
+        self._compile()
 
     def shapes(self) -> tuple[dict[str, Axes], dict[str, Axes]]:
         """Of the inputs and of the outputs, by their names; None for an axis that varies."""
         return _shapes(self._compiled.inputs), _shapes(self._compiled.outputs)
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
+        if self._is_interrupted:
+            raise Interrupted(f"{self._path.name} was interrupted")
+        if self._is_cut_off:
+            self._compile()
         # Shared, not copied: they must live until the run is over.
         arrays = {name: np.asarray(array, order="C") for name, array in inputs.items()}
         try:
@@ -58,6 +55,8 @@ class OpenVinoEngine:
                 self._request.cancel()
             self._request.wait()
         except RuntimeError as error:
+            # What a run leaves that ends early, nodes of two sizes beside one another, no later run may start from.
+            self._is_cut_off = True
             if self._is_interrupted:
                 raise Interrupted(f"{self._path.name} was interrupted") from error
             if not re.search(r"out of memory|alloc", str(error), re.IGNORECASE):
@@ -66,8 +65,6 @@ class OpenVinoEngine:
                 f"There is not enough memory to run {self._path.name} ({_cause(error)}); "
                 f"try a smaller {option('window_size')} or {option('max_res')}, or {option('cpu_offload', 'model')}."
             ) from error
-        if self._is_interrupted:  # too late to end the run, which is of no use
-            raise Interrupted(f"{self._path.name} was interrupted")
         # Copied: the request writes its next results into the same memory.
         return {port.any_name: np.array(self._request.get_tensor(port).data) for port in self._compiled.outputs}
 
@@ -77,8 +74,20 @@ class OpenVinoEngine:
         self._request.cancel()
 
     def rearm(self) -> None:
-        """Let the graph run again."""
+        """Let the graph run again; one that was cut off is compiled anew when it does."""
         self._is_interrupted = False
+
+    def _compile(self) -> None:
+        try:
+            self._compiled = _core().compile_model(str(self._path), "CPU", {**FULL_PRECISION, **self._options})
+        except (ImportError, OSError, RuntimeError) as error:
+            fix = f"check the options of {option('provider')}" if self._options else "export the engine set again"
+            raise UserError(
+                f"OpenVINO cannot open {self._path} ({_cause(error)}); {fix}, update OpenVINO "
+                f"(`{install_command('openvino')}`), or use {option('provider', 'cpu')}."
+            ) from error
+        self._request = self._compiled.create_infer_request()
+        self._is_cut_off = False
 
 
 @functools.cache

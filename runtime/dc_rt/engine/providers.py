@@ -30,8 +30,8 @@ PLUGINS = "onnxruntime_ep_"
 OPENVINO = "OpenVINO"
 
 FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
-"""Of OpenVINO, which else computes float32 graphs in bfloat16 where the processor has it: decoded depth is then 4e-4 off
-on average and 1.3e-2 at most, where in float32 it is 1e-6 and 2e-5."""
+"""Of OpenVINO, which else computes float32 graphs in bfloat16 where the processor has it: decoded depth is then 4e-4
+off on average and 1.3e-2 at most, where in float32 it is 1e-6 and 2e-5."""
 
 # What is called otherwise than ONNX Runtime calls it.
 _FRIENDLY = {"Dml": "DirectML"}
