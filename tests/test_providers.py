@@ -13,7 +13,7 @@ from dc_rt import UserError, log
 from dc_rt.engine import GRAPHS, Interrupted, load_engines
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.engine.manifest import Manifest
-from dc_rt.engine.onnx_runtime import OnnxEngine
+from dc_rt.engine.onnx_runtime import OnnxEngine, session_settings
 from dc_rt.engine.providers import CPU, Provider, available_providers, choose_provider
 from dc_rt.resize import resize_matrix
 
@@ -60,6 +60,12 @@ def test_a_provider_that_is_named_runs_the_graphs(name):
     np.testing.assert_array_equal(depth, plain_decode())
 
 
+def test_threads_of_a_session_do_not_spin_which_changes_no_bit():
+    assert session_settings().get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    depth = OnnxEngine(BUNDLED / "vae_decoder.onnx")(latents=LATENTS)["depth"]
+    np.testing.assert_array_equal(depth, plain_decode())
+
+
 def test_without_a_name_nothing_changes():
     device, depth = decode(None)
     if device == "the CPU":
@@ -96,8 +102,6 @@ def test_a_provider_that_cannot_be_had_is_one_sentence(options, message):
 
 def test_a_provider_that_a_session_goes_without_is_never_replaced_in_silence():
     """ONNX Runtime takes the names of providers that it lacks for warnings, and goes on without them."""
-    from dc_rt.engine.onnx_runtime import OnnxEngine
-
     lacking = next(name for name in ort.get_all_providers() if name not in ort.get_available_providers())
     with pytest.raises(UserError, match=r"cannot (load|open) .*; .*\.$"):
         OnnxEngine(BUNDLED / "vae_decoder.onnx", Provider(lacking))
@@ -144,7 +148,7 @@ def test_openvino_computes_in_full_precision_unless_told_otherwise(graph):
     engine = openvino_engine(graph)
     ((result,), (again,)) = (engine(**inputs).values() for _ in range(2))
     (expected,) = OnnxEngine(BUNDLED / f"{graph}.onnx")(**inputs).values()
-    np.testing.assert_allclose(result, expected, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(result, np.float32), np.asarray(expected, np.float32), atol=1e-4)
     np.testing.assert_array_equal(again, result)
 
 

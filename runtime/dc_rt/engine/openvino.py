@@ -34,7 +34,7 @@ class OpenVinoEngine:
         """
         self._path = path
         self._options = dict(options or {})
-        self._is_interrupted = False
+        self._is_interrupted = self._is_cut_off = False
         self._compile()
 
     def shapes(self) -> tuple[dict[str, Axes], dict[str, Axes]]:
