@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import importlib.util
 import io
 import json
 import os
@@ -23,7 +24,7 @@ from bench.children import Child, ChildFailed
 from bench.clips import clip_frames
 from bench.parity import compare as parity
 from bench.parity.report import draw
-from bench.speed import installed, latency, readme_table, scaling, worker
+from bench.speed import cpu_settings, installed, latency, readme_table, scaling, worker
 from bench.speed.backends import BACKENDS, EAGER, ON_REQUEST, Backend, wrap
 from bench.speed.flops import Cost, count, count_model
 from bench.speed.worker import STAGES, Run, Task, run_clip
@@ -602,3 +603,39 @@ def test_flicker_counts_what_stands_still_alone():
     clip = Clip(np.zeros((3, 2, 3, 3), np.uint8), truth)
     # The lower row's 0.1, and both rows' 0.3.
     assert nano.flicker([found], [clip]) == pytest.approx((0.1 + 2 * 0.3) / 3)
+
+
+# Settings of a CPU
+
+
+def test_a_column_of_openvino_is_there_or_names_the_command():
+    reason = BACKENDS["openvino"].missing(BUNDLED)
+    if importlib.util.find_spec("openvino"):
+        assert reason is None
+    else:
+        assert re.fullmatch(r"OpenVINO is not installed \(`.*\[openvino\].*`\)", reason or "")
+        assert BACKENDS["openvino-bf16"].missing(BUNDLED) == reason
+
+
+def test_a_setting_reaches_the_session():
+    options = cpu_settings.SETTINGS["nodes in parallel, no spinning"].options()
+    assert options.inter_op_num_threads == 2
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_settings_take_turns_and_give_the_same_depth():
+    took = cpu_settings.take_turns(["defaults", "1 thread"], 2, cpu_settings.run_graph, "clip_encoder", 64, 64, 1)
+    rows = cpu_settings.compare(took)
+    assert list(rows) == ["defaults", "1 thread"]
+    assert all(row["deterministic"] and row["same_bits"] for row in rows.values())
+    assert rows["defaults"]["speed_up"] == {"median": 1, "min": 1, "max": 1}
+
+
+def test_ratios_of_settings_are_of_the_same_round_and_other_bits_are_noticed():
+    defaults = [cpu_settings.Took(2.0, 4.0, "a"), cpu_settings.Took(3.0, 6.0, "a")]
+    other = [cpu_settings.Took(1.0, 1.0, "a"), cpu_settings.Took(6.0, 6.0, "b")]
+    row = cpu_settings.compare({"defaults": defaults, "other": other})["other"]
+    assert row["speed_up"] == {"median": 1.25, "min": 0.5, "max": 2}
+    assert row["processor_time"] == 2.5
+    assert not row["deterministic"]
+    assert not row["same_bits"]

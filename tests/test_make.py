@@ -61,7 +61,7 @@ def test_the_tested_versions_lie_in_the_ranges():
     packaging = pytest.importorskip("packaging.requirements")
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     tested = dict(line.split("==") for line in lines if not line.startswith("#"))
-    for line in requirements(["export", "test", "bench", "rtx"]):
+    for line in requirements(["export", "test", "bench", "rtx", "openvino"]):
         requirement = packaging.Requirement(line)
         assert tested.get(requirement.name, "") in requirement.specifier or "==" in line, line
 

@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from dc_rt.attention import ATTENTIONS, DEFAULT_ATTENTION, lacking
 from dc_rt.engine import GRAPHS, Array, Engine, EngineSet, Manifest, load_engines
 from dc_rt.engine.compatibility import MODULES, Unavailable, choose_build
+from dc_rt.engine.openvino import computes_in
 from dc_rt.engine.providers import CPU, CUDA, Provider, cuda_works
 from dc_rt.errors import UserError
+from dc_rt.installation import install_command
 
 Float = NDArray[np.float32]
 Call = Callable[[str, Mapping[str, Array]], Float]
@@ -107,6 +109,18 @@ def _count_cpu_nodes(engines: Path) -> dict[str, int] | None:
     return counts
 
 
+def _no_openvino(engines: Path) -> str | None:
+    if reason := _no_onnxruntime(engines):
+        return reason
+    return None if find_spec("openvino") else f"OpenVINO is not installed (`{install_command('openvino')}`)"
+
+
+def _no_bfloat16(engines: Path) -> str | None:
+    if reason := _no_openvino(engines):
+        return reason
+    return None if computes_in("BF16") else "the processor does not compute in bfloat16"
+
+
 def _no_tensorrt(engines: Path) -> str | None:
     if not any(find_spec(module) for module in MODULES.values()):
         return "neither TensorRT nor TensorRT-RTX is installed"
@@ -180,6 +194,16 @@ BACKENDS: dict[str, Backend] = {
     "tensorrt": Backend(
         "TensorRT or TensorRT-RTX", _no_tensorrt, partial(load_engines, backend="tensorrt"), ("tensorrt",), "tensorrt"
     ),
+    "openvino": Backend(
+        "OpenVINO, CPU", _no_openvino, partial(load_engines, provider="openvino"), ("openvino",), "onnx"
+    ),
+    "openvino-bf16": Backend(
+        "OpenVINO, CPU, bfloat16",
+        _no_bfloat16,
+        partial(load_engines, provider="openvino:INFERENCE_PRECISION_HINT=bf16"),
+        ("openvino",),
+        "onnx",
+    ),
     EAGER: Backend("PyTorch eager", _no_torch, load_torch, ("export",), "torch"),
     "compile": Backend("torch.compile", _no_compiler, partial(load_torch, steps=["compile"]), ("export",)),
 } | {
@@ -192,6 +216,7 @@ BACKENDS: dict[str, Backend] = {
     for name, way in ATTENTIONS.items()
     if name != DEFAULT_ATTENTION  # that of EAGER
 }
-ON_REQUEST = ("math", *(name for name, way in ATTENTIONS.items() if way.kernel))
-"""Not measured unless named: the products of the first would take 93 GB for a window of 110 frames of 1024x576, and
-sdpa chooses among the others by itself (`bench/speed/torch_steps.py` has them side by side)."""
+ON_REQUEST = ("math", "openvino-bf16", *(name for name, way in ATTENTIONS.items() if way.kernel))
+"""Not measured unless named: the products of the first would take 93 GB for a window of 110 frames of 1024x576, the
+depth of the second is not that of the others, and sdpa chooses among the rest by itself (`bench/speed/torch_steps.py`
+has them side by side)."""

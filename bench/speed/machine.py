@@ -19,7 +19,7 @@ from dc_rt.cores import num_cores
 
 PACKAGES = (
     *("depthcrafter-rt", "numpy", "av", "onnxruntime", "onnxruntime-gpu", "tensorrt-cu13", "tensorrt-rtx-cu13"),
-    *("torch", "diffusers", "transformers", "xformers"),
+    *("openvino", "torch", "diffusers", "transformers", "xformers"),
 )
 
 

@@ -86,6 +86,7 @@ def _table(record: Mapping[str, Any], limits: Mapping[str, Any] | None) -> str:
         for package, title in (
             ("onnxruntime", "ONNX Runtime"),
             ("onnxruntime-gpu", "ONNX Runtime"),
+            ("openvino", "OpenVINO"),
             ("tensorrt-cu13", "TensorRT"),
             ("torch", "PyTorch"),
         )

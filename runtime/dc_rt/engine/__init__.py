@@ -181,7 +181,8 @@ def load_engines(
         cpu_offload: "none"; "model" keeps one engine in memory at a time; "sequential" does so too, and streams its
             weights (TensorRT, and PyTorch on a GPU).
         provider: ONNX Runtime's execution provider, as "NAME" or "NAME:key=value,...", for example "cpu" or
-            "openvino:num_streams=1" (`dc-rt doctor` lists the names); CUDA where it works unless given, else the CPU.
+            "openvino:INFERENCE_NUM_THREADS=4" (`dc-rt doctor` lists the names); CUDA where it works unless given, else
+            the CPU.
             Means ONNX Runtime where `backend` is "auto".
         attention: how PyTorch computes attention, one of `dc_rt.attention.ATTENTIONS`; for "torch" alone.
         torch_steps: what speeds PyTorch up, of `dc_rt.torch_steps.TORCH_STEPS`; for "torch" without an offload alone.
