@@ -25,7 +25,7 @@ def latency_step(
     results: Path,
     label: str,
 ) -> Iterator[Row]:
-    """bench/latency.py on the backends, and their speed-ups against their targets; without a backend PyTorch's alone."""
+    """bench/latency.py on the backends, and their speed-ups against targets; without a backend PyTorch's alone."""
     if backend is None and not given:
         folder = prepared(check)
     manifest = Manifest.read(folder)

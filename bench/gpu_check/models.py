@@ -59,7 +59,7 @@ CHECKS = {
 }
 # Compiling for the CPU takes minutes and tells nothing of a GPU.
 DRY_CHECKS = {
-    name: Check(name, source, "512x256", Excerpt(4, 3, 2), Excerpt(2, 2, 1), backends=(EAGER,))
+    name: Check(name, source, "128x64", Excerpt(4, 3, 2), Excerpt(2, 2, 1), backends=(EAGER,))
     for name, source in (("random-tiny", "random:tiny"), ("nano", "nano"))
 }
 
@@ -73,7 +73,7 @@ class Sizes:
         height: of the frames, in pixels; `width` likewise.
         windows: frames of a window, the longest first.
         chunks: frames that the VAE is given at a time.
-        video: frames of the whole run, in windows of the longest.
+        video: frames of the whole run, in two windows of the longest that share `overlap`.
         copied: bytes.
         product: rows and columns of the matrices.
         heads: pairs of (sequences, tokens) that attention is computed over, spatial and temporal.
@@ -87,6 +87,7 @@ class Sizes:
     windows: tuple[int, ...]
     chunks: tuple[int, ...]
     video: int
+    overlap: int
     copied: int
     product: int
     heads: tuple[tuple[int, int], ...]
@@ -95,7 +96,7 @@ class Sizes:
 
     @property
     def sampling(self) -> Sampling:
-        return Sampling(window_size=self.windows[0], overlap=default_overlap(self.windows[0]))
+        return Sampling(window_size=self.windows[0], overlap=self.overlap)
 
 
 FULL = Sizes(
@@ -104,7 +105,8 @@ FULL = Sizes(
     width=1024,
     windows=(110, 64, 16),
     chunks=(8, 16),
-    video=195,  # two windows of 110 that share 25
+    video=195,
+    overlap=25,
     copied=1 << 30,
     product=8192,
     # At level 0: 5 heads of 9216 tokens a frame, of which 8 frames tell enough; 5 heads of 110 frames a token.
@@ -117,6 +119,7 @@ DRY = Sizes(
     windows=(4, 3, 2),
     chunks=(2, 3),
     video=7,
+    overlap=1,
     copied=1 << 20,
     product=64,
     heads=((2, 128), (8, 4)),
