@@ -18,6 +18,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from email import message_from_bytes
 from pathlib import Path
 
 import kit
@@ -28,8 +29,8 @@ FOLDER = ROOT / "build" / "gpu-kit"
 EXTRAS = ["export", "rtx", "bench", "xformers"]
 # A version of PyTorch that no index has: nothing but the stand-in can be taken for it.
 STAND_IN = "2.13.0+machine"
-# It says which PyTorch it is made for, and runs with others.
-ALONE = ("xformers",)
+# What requires PyTorch: it is installed without looking at what that requires in its turn.
+ALONE = ("accelerate", "xformers")
 # Packages that have no wheel on an index: theirs is made from a few lines, which only require the libraries.
 FROM_SOURCE = "tensorrt-rtx-cu13"
 PREPARED = Path("build", "gpu-check", "prepared")
@@ -45,8 +46,10 @@ def make(folder: Path, split: bool) -> None:
     folder.mkdir(parents=True)
     wanted = wanted_requirements()
     download(wanted, folder / kit.WHEELS)
-    _write_lines(folder / kit.REQUIREMENTS, [line for line in wanted if name_of(line) not in ALONE])
-    _write_lines(folder / kit.ALONE, [line for line in wanted if name_of(line) in ALONE])
+    alone = [line for line in wanted if name_of(line) in ALONE]
+    theirs = [line for name in ALONE for line in required_by(name, folder / kit.WHEELS)]
+    _write_lines(folder / kit.REQUIREMENTS, [*(line for line in wanted if line not in alone), *theirs])
+    _write_lines(folder / kit.ALONE, alone)
     prepare_manifests()
     pack_checkout(folder / kit.CHECKOUT)
     shutil.copy(kit.__file__, folder / "kit.py")
@@ -77,6 +80,15 @@ def download(wanted: Sequence[str], wheels: Path) -> None:
         if done.returncode:
             raise kit.KitError("pip cannot get the wheels (it says why above); see that its index can be reached.")
         (wheels / stand_in.name).unlink()
+
+
+def required_by(name: str, wheels: Path) -> list[str]:
+    """What a package requires by its wheel, always and beside PyTorch."""
+    (path,) = wheels.glob(f"{name}-*.whl")
+    with zipfile.ZipFile(path) as wheel:
+        (about,) = (file for file in wheel.namelist() if file.endswith(".dist-info/METADATA"))
+        stated = message_from_bytes(wheel.read(about)).get_all("Requires-Dist", [])
+    return [line for line in stated if ";" not in line and name_of(line) != "torch"]
 
 
 def write_stand_in(folder: Path) -> Path:

@@ -144,10 +144,12 @@ def install(folder: Path, without: Sequence[str] = ()) -> Path:
     environment = folder / ENVIRONMENT
     venv.create(environment, with_pip=True, clear=True)
     python = environment / "bin" / "python"
+    # An old one comes with the environment, before which PyTorch would not see the machine's.
+    _pip(python, "uninstall", "--yes", "setuptools")
     _let_see(python, [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")])
-    offline = ["--no-index", "--find-links", str(folder / WHEELS)]
+    offline = ["install", "--no-index", "--find-links", str(folder / WHEELS)]
     _pip(python, *offline, *_wanted(folder / REQUIREMENTS, without))
-    # What asks for another PyTorch than the machine's, and does without.
+    # What requires PyTorch, last and alone: pip would look at what that requires in its turn, which is not in the kit.
     if alone := _wanted(folder / ALONE, without):
         _pip(python, *offline, "--no-deps", *alone)
     with tarfile.open(folder / CHECKOUT) as archive:
@@ -168,7 +170,7 @@ def _let_see(python: Path, folders: Sequence[str]) -> None:
 
 
 def _pip(python: Path, *arguments: str) -> None:
-    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
+    command = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
     if subprocess.run(command, check=False).returncode:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         raise KitError(

@@ -12,6 +12,7 @@ import hashlib
 from pathlib import Path
 
 from bench.gpu_check.models import BUILD_FOLDER, CHECKS, DRY_CHECKS, Check
+from bench.speed.backends import quieten
 from dc_export.profiles import load_profile
 from dc_rt.engine import GRAPHS, MANIFEST, File, Manifest, Model
 
@@ -61,6 +62,7 @@ def has_graphs(folder: Path) -> bool:
 
 def main() -> None:
     """Write all of them anew."""
+    quieten()
     for check in (*CHECKS.values(), *DRY_CHECKS.values()):
         folder = PREPARED / f"{check.name}-{check.profile}"
         write(check, folder)
