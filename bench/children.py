@@ -105,8 +105,13 @@ class Child:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             command = [sys.executable, "-m", "bench.children"]
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-            self._process = subprocess.Popen(command, env=self._environment, start_new_session=self._leads, **pipes)
+            self._process = subprocess.Popen(
+                command,
+                env=self._environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=self._leads,
+            )
         return self._process
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:

@@ -24,7 +24,7 @@ from dc_rt.windows import plan_windows
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples" / "demo.mp4"
-TINY = dataclasses.replace(DRY, windows=(2,), chunks=(2,), seconds=0.0)
+TINY = dataclasses.replace(DRY, windows=(2,), chunks=(2,), video=3, seconds=0.0)
 
 
 def by_name(rows):

@@ -175,7 +175,7 @@ def _pip(python: Path, *arguments: str) -> None:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         raise KitError(
             f"pip could not install the kit for Python {version} (it says why above); make one for it with "
-            f"`make gpu-kit PYTHON=python{version}`."
+            f"`make clean gpu-kit PYTHON=python{version}`."
         )
 
 

@@ -51,5 +51,5 @@ def to_channels_last(model: nn.Module) -> None:
 def compiled(model: nn.Module) -> nn.Module:
     """`torch.compile` for fixed shapes; in a dry run traced alone, since to compile for the CPU takes minutes."""
     if device() == "cpu":
-        return torch.compile(model, backend="eager")  # type: ignore[no-any-return]
-    return torch.compile(model, dynamic=False)  # type: ignore[no-any-return]
+        return torch.compile(model, backend="eager")
+    return torch.compile(model, dynamic=False)

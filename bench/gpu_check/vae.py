@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from bench.gpu_check.models import Sizes
@@ -82,7 +82,7 @@ def decoder(sizes: Sizes, chunk: int) -> Iterator[Row]:
     yield from _rows(sizes, ways, "VAE decoder", chunk)
 
 
-def _rows(sizes: Sizes, ways: dict[str, Callable[[], Work]], what: str, chunk: int) -> Iterator[Row]:
+def _rows(sizes: Sizes, ways: Mapping[str, Callable[[], Work]], what: str, chunk: int) -> Iterator[Row]:
     def shown(times: Times) -> str:
         return f"{times.median:.4g} ms, {times.median / chunk:.3g} ms/frame"
 
