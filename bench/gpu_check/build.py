@@ -26,6 +26,7 @@ from dc_rt.library import LIBRARY_NAMES
 def graphs_step(check: Check, folder: Path, given: bool) -> Iterator[Row]:
     """Export the graphs, unless they are given or up to date."""
     if given:
+        Manifest.read(folder)  # or what is given is no engine set
         yield Row("graphs", SKIPPED, note=f"those of {folder.name} are given")
         return
     began = time.perf_counter()

@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.gpu_check.manifests import prepared
 from bench.gpu_check.models import Check
+from bench.gpu_check.needs import REFERENCE, lacking
 from bench.gpu_check.rows import FAILED, MEASURED, SKIPPED, Row, judged
 from bench.speed import latency
 from bench.speed.worker import Task
@@ -27,6 +28,9 @@ def latency_step(
 ) -> Iterator[Row]:
     """bench/latency.py on the backends, and their speed-ups against targets; without a backend PyTorch's alone."""
     if backend is None and not given:
+        if reason := lacking(REFERENCE):
+            yield Row("latency", SKIPPED, note=f"neither TensorRT nor ONNX Runtime runs here, and {reason}")
+            return
         folder = prepared(check)
     manifest = Manifest.read(folder)
     profile, clip = manifest.profile, check.latency

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from bench.children import ChildFailed, each_apart
 from bench.gpu_check import block, build, ceilings, end_to_end, latency, load, parity, unet, vae
 from bench.gpu_check.models import Check, Sizes
+from bench.gpu_check.needs import EXPORTING, REFERENCE, lacking
 from bench.gpu_check.rows import FAILED, SKIPPED, Row
 from bench.speed.backends import BACKENDS
 from dc_rt.engine.discovery import BUNDLED
 
 STEP_SECONDS = 470.0
 """That a step may take: with the start of its process less than eight minutes."""
-
-REFERENCE = ("torch", "diffusers", "transformers")
-"""The modules that the networks in PyTorch need."""
-EXPORTING = (*REFERENCE, "onnx", "onnxscript")
 
 OF_THE_MACHINE: dict[str, tuple[Callable[[Sizes], Iterator[Row]], tuple[str, ...]]] = {
     "ceilings": (ceilings.measure, ("torch",)),
@@ -60,12 +56,6 @@ class Options:
     results: Path
     label: str
     dry_run: bool
-
-
-def lacking(modules: tuple[str, ...]) -> str:
-    """Which of the modules are not installed, in words; empty where all are."""
-    missing = [module for module in modules if not find_spec(module)]
-    return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed" if missing else ""
 
 
 def machine_step(step: str, sizes: Sizes) -> Iterator[Row]:
