@@ -218,6 +218,8 @@ def main(words: Sequence[str] | None = None) -> int:
     if arguments.dry_run:
         # The very same on a machine that has a GPU.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        # Of work this small, threads would do nothing but wait for one another.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
         gpu: str | None = "Dry run on the CPU: nothing here tells of a GPU"
     else:
         gpu = gpu_name()
