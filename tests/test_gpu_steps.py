@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch", reason="PyTorch is not installed: it comes with the extra export")
-
 from bench.children import Child, ChildFailed, each_apart
 from bench.gpu_check import block, ceilings, end_to_end, manifests, steps, timing, unet, vae
 from bench.gpu_check.check import parse
