@@ -132,7 +132,9 @@ def _no_tensorrt(engines: Path) -> str | None:
 
 
 def _no_torch(engines: Path) -> str | None:
-    return None if find_spec("torch") and find_spec("diffusers") else "PyTorch is not installed"
+    if not find_spec("torch"):
+        return "PyTorch is not installed"
+    return None if find_spec("diffusers") else "diffusers is not installed"
 
 
 def _no_compiler(engines: Path) -> str | None:
