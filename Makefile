@@ -45,6 +45,9 @@ WHEELS ?=
 PYTHON_GPU ?=
 GPU_CHECK_FLAGS ?=
 
+# Of `make gpu-kit`: --split leaves files above 45 MB in parts, which the kit's own kit.py joins.
+KIT_FLAGS ?=
+
 MODELS = depthcrafter nano random-full random-tiny
 
 # What does not exist is refused before anything is made for it.
@@ -113,9 +116,13 @@ engines: $(DEV)/.installed $(VENV)/.installed  ## Make TensorRT engines: MODEL=,
 	$(DEV)/bin/dc-export engines $(MODEL) --profile $(PROFILE) --flavour $(FLAVOUR) $(if $(LOW_MEMORY),--low-memory) \
 		$(if $(STREAMING),--weight-streaming) $(if $(PORTABLE),--portable) $(BUILD_FLAGS)
 
-gpu-check: $(if $(PYTHON_GPU),,$(DEV)/.installed)  ## Check and time engines on this machine's GPU: PYTHON_GPU=, GPU_CHECK_FLAGS=.
+gpu-check: $(if $(PYTHON_GPU),,$(DEV)/.installed)  ## Measure and check all on this machine's GPU: PYTHON_GPU=, GPU_CHECK_FLAGS=.
 	PYTHONPATH="$(CURDIR)/runtime:$(CURDIR)/export:$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" \
 		$(or $(PYTHON_GPU),$(DEV)/bin/python) -m bench.gpu_check $(GPU_CHECK_FLAGS)
+
+# The wheels are for the Python of .venv-dev: PYTHON=python3.12 makes that, and the kit, for another.
+gpu-kit: $(DEV)/.installed  ## Make build/gpu-kit: what gpu-check takes on a machine with PyTorch and no network: KIT_FLAGS=--split.
+	$(DEV)/bin/python tools/gpu_kit.py make $(KIT_FLAGS)
 
 docs:  ## Make the tables of docs/ anew from the code.
 	PYTHONPATH=runtime $(PYTHON) tools/docs_tables.py
@@ -188,4 +195,4 @@ $(DEV)/.installed: pyproject.toml constraints.txt
 	$(call clips,$(DEV))
 	touch $@
 
-.PHONY: help install demo dev fast test check soak release docs test-oldest test-newest oldest newest lint format engines gpu-check bundled examples train-nano install-gpu clean
+.PHONY: help install demo dev fast test check soak release docs test-oldest test-newest oldest newest lint format engines gpu-check gpu-kit bundled examples train-nano install-gpu clean

@@ -1,8 +1,9 @@
 """Work in a process of its own: a fresh Python calls our functions.
 
 A child shares no threads, no memory and no GPU with others, its largest memory is its own, and it may die. A call is
-pickled to its standard input, a function by its name; its result, or what went wrong, to its standard output. What it
-prints goes to standard error as it comes. State stays in the child's modules, from call to call.
+pickled to its standard input, a function by its name; its result, or what went wrong, to its standard output: of a
+generator, what it yields, one by one. What it prints goes to standard error as it comes. State stays in the child's
+modules, from call to call.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import importlib
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -43,11 +45,16 @@ class Child:
     Args:
         seconds: that a call may take; any number unless given.
         environment: variables beside those of this process.
+        leads: whether the processes that it starts in its turn end with it where it takes too long. It is then in a
+            group of its own, which Ctrl-C does not reach.
     """
 
-    def __init__(self, seconds: float | None = None, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, seconds: float | None = None, environment: Mapping[str, str] | None = None, leads: bool = False
+    ) -> None:
         self._seconds = seconds
         self._environment = os.environ | (environment or {})
+        self._leads = leads and hasattr(os, "killpg")
         self._process: subprocess.Popen[bytes] | None = None
 
     def call(self, function: Callable[..., R], *arguments: Any) -> R:
@@ -56,36 +63,63 @@ class Child:
         Raises:
             ChildFailed: it raised an error, its process ended, or it took too long.
         """
-        if self._process is None:
-            command = [sys.executable, "-m", "bench.children"]
-            self._process = subprocess.Popen(
-                command, env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
-        process = self._process
+        results = list(self._answers(function, arguments, streamed=False))
+        return cast("R", results[0])
+
+    def each(self, function: Callable[..., Iterator[R]], *arguments: Any) -> Iterator[R]:
+        """What the generator `function(*arguments)` yields in the child, each as it comes.
+
+        Raises:
+            ChildFailed: as `call`, also when some of it has come; the seconds of a call are those of all of it.
+        """
+        return self._answers(function, arguments, streamed=True)
+
+    def _answers(self, function: Callable[..., Any], arguments: tuple[Any, ...], streamed: bool) -> Iterator[Any]:
+        """All results of a call: one, or where it is streamed any number."""
+        process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
-        timer = threading.Timer(self._seconds or 0, process.kill)
+        timer = threading.Timer(self._seconds or 0, self._kill, [process])
         timer.daemon = True
         if self._seconds is not None:
             timer.start()
         try:
-            pickle.dump((_name(function), arguments), process.stdin)
+            pickle.dump((_name(function), arguments, streamed), process.stdin)
             process.stdin.flush()
-            result, error = pickle.load(process.stdout)
-            answered = True
+            while True:
+                result, error, ended = pickle.load(process.stdout)
+                if error or ended:
+                    break
+                yield result
         except (OSError, EOFError, pickle.UnpicklingError):  # it has ended, between two calls or within an answer
-            answered = False
-        hung = timer.finished.is_set()
-        timer.cancel()
-        if not answered:
             self._process = None
             status = process.wait()
-            if hung:
-                raise ChildFailed(f"it took over {self._seconds:.0f} s", "hung")
-            raise ChildFailed(f"its process ended with status {status}", "died")
+            if timer.finished.is_set():
+                raise ChildFailed(f"it took over {self._seconds:.0f} s", "hung") from None
+            raise ChildFailed(f"its process ended with status {status}", "died") from None
+        finally:
+            timer.cancel()
         if error:
             raise ChildFailed(error, "failed")
-        return cast("R", result)
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            command = [sys.executable, "-m", "bench.children"]
+            self._process = subprocess.Popen(
+                command,
+                env=self._environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=self._leads,
+            )
+        return self._process
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        if self._leads:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
 
     def close(self) -> None:
         """Let the process end, which it does between two calls."""
@@ -100,7 +134,7 @@ class Child:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error and self._process:
-            self._process.kill()
+            self._kill(self._process)
         self.close()
 
 
@@ -108,6 +142,15 @@ def apart(function: Callable[..., R], *arguments: Any) -> R:
     """What `function(*arguments)` gives in a process of its own, which ends with it; raises `ChildFailed`."""
     with Child() as child:
         return child.call(function, *arguments)
+
+
+def each_apart(function: Callable[..., Iterator[R]], *arguments: Any, seconds: float) -> Iterator[R]:
+    """What the generator `function(*arguments)` yields in a process of its own, each as it comes.
+
+    After so many seconds it is killed, with all processes that it has started. Raises `ChildFailed`.
+    """
+    with Child(seconds, leads=True) as child:
+        yield from child.each(function, *arguments)
 
 
 def call_each(
@@ -173,14 +216,22 @@ def _serve() -> None:
     os.dup2(2, 1)
     with suppress(EOFError):
         while True:
-            name, arguments = pickle.load(sys.stdin.buffer)
-            try:
-                module, name = name.split(":")
-                answer = pickle.dumps((getattr(importlib.import_module(module), name)(*arguments), None))
-            except (Exception, SystemExit) as error:
-                answer = pickle.dumps((None, sentence(error)))
-            answers.write(answer)
-            answers.flush()
+            name, arguments, streamed = pickle.load(sys.stdin.buffer)
+            for answer in _outcomes(name, arguments, streamed):
+                answers.write(answer)
+                answers.flush()
+
+
+def _outcomes(name: str, arguments: tuple[Any, ...], streamed: bool) -> Iterator[bytes]:
+    """Triples, pickled: a result, what went wrong, and whether there is no more to come."""
+    try:
+        module, name = name.split(":")
+        found = getattr(importlib.import_module(module), name)(*arguments)
+        for result in found if streamed else [found]:
+            yield pickle.dumps((result, None, False))
+        yield pickle.dumps((None, None, True))
+    except (Exception, SystemExit) as error:
+        yield pickle.dumps((None, sentence(error), True))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def make_checkpoint(
 def _random_unet(config: CheckpointConfig, generator: torch.Generator) -> DepthCrafterUNet:
     with torch.device("meta"):
         unet = build_unet(config)
-    _randomise(unet.to_empty(device="cpu"), generator)
+    randomise(unet.to_empty(device="cpu"), generator)
     v = unet(
         _normal(generator, 1, 2, 8, 16, 16),
         torch.tensor(0.5),
@@ -83,7 +83,7 @@ def _random_unet(config: CheckpointConfig, generator: torch.Generator) -> DepthC
 def _random_vae(config: CheckpointConfig, generator: torch.Generator) -> AutoencoderKLTemporalDecoder:
     with torch.device("meta"):
         vae = build_vae(config)
-    _randomise(vae.to_empty(device="cpu"), generator)
+    randomise(vae.to_empty(device="cpu"), generator)
     spread = 1 / vae.config.scaling_factor
     latents = vae.encode(_normal(generator, 2, 3, 64, 64).clamp(-1, 1)).latent_dist.mode()
     _rescale(vae.quant_conv, spread / latents.std())
@@ -96,14 +96,14 @@ def _random_vae(config: CheckpointConfig, generator: torch.Generator) -> Autoenc
 
 def _random_image_encoder(config: CheckpointConfig, generator: torch.Generator) -> CLIPVisionModelWithProjection:
     encoder = build_image_encoder(config).eval()
-    _randomise(encoder, generator)
+    randomise(encoder, generator)
     embeddings = encoder(_normal(generator, 2, 3, 224, 224)).image_embeds
     _rescale(encoder.visual_projection, 1.0 / embeddings.std())
     return encoder
 
 
 @torch.no_grad()
-def _randomise(model: nn.Module, generator: torch.Generator) -> None:
+def randomise(model: nn.Module, generator: torch.Generator) -> None:
     """Fill every parameter so that each block passes about unit variance on, and none is left at a neutral value."""
     model.eval().requires_grad_(False)
     for name, parameter in _named_parameters(model):

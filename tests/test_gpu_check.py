@@ -14,7 +14,11 @@ import pytest
 from bench.children import ChildFailed, apart
 from bench.clips import clip_frames
 from bench.gpu_check import check as gpu_check
-from bench.gpu_check.check import CHECKS, FAILED, MEASURED, MISSED, PASSED, SKIPPED, StepFailed
+from bench.gpu_check import latency, parity
+from bench.gpu_check.build import _dc_export
+from bench.gpu_check.models import CHECKS
+from bench.gpu_check.record import Record
+from bench.gpu_check.rows import FAILED, MEASURED, MISSED, PASSED, SKIPPED, StepFailed
 from bench.parity.compare import compare
 from bench.speed.backends import EAGER, wrap
 from dc_rt.engine import GRAPHS, Manifest, Profile, Range
@@ -73,7 +77,8 @@ def test_the_dry_run_does_every_step_and_separate_calls_come_together(half_built
 
 def test_a_step_that_fails_is_told_of_and_the_others_are_done(tmp_path):
     """No folder at all: nothing can be built, loaded or timed."""
-    done = gpu_checks("--engines", tmp_path / "nowhere", "--results", tmp_path)
+    only = ("--only", "build,load,parity,latency")
+    done = gpu_checks(*only, "--engines", tmp_path / "nowhere", "--results", tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr, done.stderr
     record = json.loads((tmp_path / "gpu-check-dry-run.json").read_text())
@@ -106,7 +111,7 @@ def verdicts(rows):
 def test_a_graph_that_is_wrong_misses_its_target_and_the_others_do_not(bundled, graph):
     frames = list(clip_frames(DEMO, 64, 64, 6))
     comparison = compare(bundled.engines, wrong(bundled.engines, graph, 0.2), frames, OPTIONS)
-    found = verdicts(gpu_check.parity_rows(comparison))
+    found = verdicts(parity.parity_rows(comparison))
     assert found[graph] == MISSED
     assert all(found[other] == PASSED for other in GRAPHS if other != graph)
     if graph == "vae_decoder":
@@ -116,17 +121,17 @@ def test_a_graph_that_is_wrong_misses_its_target_and_the_others_do_not(bundled, 
 def test_engines_that_are_right_miss_nothing(bundled):
     frames = list(clip_frames(DEMO, 64, 64, 6))
     comparison = compare(bundled.engines, bundled.engines, frames, OPTIONS)
-    assert set(verdicts(gpu_check.parity_rows(comparison)).values()) == {PASSED}
-    extremes = gpu_check.extremes_rows(bundled.engines, bundled.engines, 64, 64)
+    assert set(verdicts(parity.parity_rows(comparison)).values()) == {PASSED}
+    extremes = parity.extremes_rows(bundled.engines, bundled.engines, 64, 64)
     assert {row.status for row in extremes} == {PASSED}
 
 
 def test_what_is_not_a_number_is_missed(bundled):
     broken = wrong(bundled.engines, "vae_decoder", np.nan)
     comparison = compare(bundled.engines, broken, list(clip_frames(DEMO, 64, 64, 3)), OPTIONS)
-    found = verdicts(gpu_check.parity_rows(comparison))
+    found = verdicts(parity.parity_rows(comparison))
     assert found["vae_decoder"] == found["depth of the clip"] == MISSED
-    extremes = gpu_check.extremes_rows(bundled.engines, broken, 64, 64)
+    extremes = parity.extremes_rows(bundled.engines, broken, 64, 64)
     assert {row.status for row in extremes} == {MISSED}
     assert all("not finite" in row.value for row in extremes)
 
@@ -137,7 +142,7 @@ def latency_record(**milliseconds):
     def row(ms):
         rounds = [ms] * 3 if isinstance(ms, float) else ms
         stages = {name: {"median": 1.0} for name in ("read", "write")} | {"all": {"median": sorted(rounds)[1] + 2}}
-        return {"ms_per_frame": stages, gpu_check.MODEL_SECONDS: [each / 8 for each in rounds]}
+        return {"ms_per_frame": stages, latency.MODEL_SECONDS: [each / 8 for each in rounds]}
 
     titles = {"tensorrt": "TensorRT", EAGER: "PyTorch eager", "compile": "torch.compile"}
     rows = {
@@ -159,7 +164,7 @@ def latency_record(**milliseconds):
 )
 def test_speed_ups_are_held_against_their_targets(eager, compiled, expected):
     record = latency_record(tensorrt=10.0, eager=eager, compile=compiled)
-    rows = {row.what: row for row in gpu_check.latency_rows(record, "tensorrt", CHECKS["random-full"].speed_targets)}
+    rows = {row.what: row for row in latency.latency_rows(record, "tensorrt", CHECKS["random-full"].speed_targets)}
     over = [rows[f"speed-up over {name}"] for name in ("PyTorch eager", "torch.compile")]
     assert tuple(row.status for row in over) == expected
     assert [row.target for row in over] == [">= 2", ">= 1.3"]
@@ -168,7 +173,7 @@ def test_speed_ups_are_held_against_their_targets(eager, compiled, expected):
 def test_a_speed_up_is_that_of_runs_of_the_same_round():
     """The machine slows down: a quotient of medians would be 2."""
     record = latency_record(tensorrt=[10.0, 20.0, 40.0], eager=[30.0, 60.0, 40.0])
-    rows = {row.what: row for row in gpu_check.latency_rows(record, "tensorrt", {})}
+    rows = {row.what: row for row in latency.latency_rows(record, "tensorrt", {})}
     assert rows["speed-up over PyTorch eager"].value == "3.00x"
     assert rows["time of TensorRT"].value == "20.0 ms/frame"
 
@@ -176,14 +181,14 @@ def test_a_speed_up_is_that_of_runs_of_the_same_round():
 def test_a_backend_that_fails_is_not_one_that_is_not_installed():
     record = latency_record(tensorrt=10.0, eager=None, compile=None)
     record["backends"]["compile"]["failed"] = False
-    rows = {row.what: row for row in gpu_check.latency_rows(record, "tensorrt", {})}
+    rows = {row.what: row for row in latency.latency_rows(record, "tensorrt", {})}
     assert rows["time of PyTorch eager"].status == FAILED
     assert rows["time of torch.compile"].status == SKIPPED
 
 
 def test_a_record_that_was_cut_off_is_left_out(tmp_path, capsys):
     (tmp_path / "gpu-check-X.json").write_text('{"gpu": "X", "steps": {')
-    record = gpu_check.Record(tmp_path, "X", "X")
+    record = Record(tmp_path, "X", "X")
     assert "gpu-check-X.json cannot be read" in capsys.readouterr().out
     record.add("nano", "load", [], 1.0)
     assert json.loads((tmp_path / "gpu-check-X.json").read_text())["steps"].keys() == {"nano load"}
@@ -196,11 +201,11 @@ def test_an_export_that_is_killed_is_told_with_its_signal(monkeypatch):
     Path("dying").write_text("#!/bin/sh\necho tracing\nkill -9 $$\n")
     Path("dying").chmod(0o755)
     with pytest.raises(StepFailed, match="was ended by SIGKILL; the last it said was: tracing"):
-        gpu_check._dc_export(lambda line: None, "onnx")
+        _dc_export("onnx")
 
 
 def test_without_an_engine_there_is_no_speed_up():
-    rows = gpu_check.latency_rows(latency_record(eager=20.0), None, CHECKS["random-full"].speed_targets)
+    rows = latency.latency_rows(latency_record(eager=20.0), None, CHECKS["random-full"].speed_targets)
     assert [(row.what, row.status) for row in rows] == [
         ("time of PyTorch eager", MEASURED),
         ("speed-up over PyTorch eager", SKIPPED),

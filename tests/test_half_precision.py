@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from bench.clips import clip_frames
-from bench.gpu_check.check import extremes
+from bench.gpu_check.parity import extremes
 from bench.parity.rounding import FLOAT16_MAX, LARGEST, load_rounded, round_every_value
 from dc_rt import DepthCrafter, Noise
 from dc_rt.engine import GRAPHS, EngineSet, Profile, Range

@@ -1,1 +1,1 @@
-"""Everything that has to be tried on a GPU; see check.py."""
+"""Everything that has to be tried on a GPU, a file a step; see check.py."""

@@ -14,14 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from dc_rt.attention import ATTENTIONS, DEFAULT_ATTENTION, lacking
 from dc_rt.engine import GRAPHS, Array, Engine, EngineSet, Manifest, load_engines
 from dc_rt.engine.compatibility import MODULES, Unavailable, choose_build
-from dc_rt.engine.openvino import computes_in
-from dc_rt.engine.providers import CPU, CUDA, Provider, cuda_works
 from dc_rt.errors import UserError
 from dc_rt.installation import install_command
 
@@ -81,7 +78,12 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
+# ONNX Runtime is imported where it is used: without it the other backends can be measured all the same.
+
+
 def _no_onnxruntime(engines: Path) -> str | None:
+    if not find_spec("onnxruntime"):
+        return "onnxruntime is not installed"
     flavour = Manifest.read(engines).flavour
     return None if flavour == "onnx" else f"the engine set holds {flavour} engines"
 
@@ -89,6 +91,10 @@ def _no_onnxruntime(engines: Path) -> str | None:
 def _no_cuda(engines: Path) -> str | None:
     if reason := _no_onnxruntime(engines):
         return reason
+    import onnxruntime
+
+    from dc_rt.engine.providers import CUDA, cuda_works
+
     if CUDA not in onnxruntime.get_available_providers():
         return "onnxruntime-gpu is not installed"
     return None if cuda_works() else "CUDA does not work here"
@@ -96,6 +102,10 @@ def _no_cuda(engines: Path) -> str | None:
 
 def _count_cpu_nodes(engines: Path) -> dict[str, int] | None:
     """Of each graph, the nodes that CUDA left to the CPU; None where ONNX Runtime does not tell, as before 1.24."""
+    import onnxruntime
+
+    from dc_rt.engine.providers import CPU, CUDA, Provider
+
     manifest, counts = Manifest.read(engines), {}
     for graph in GRAPHS:
         settings = onnxruntime.SessionOptions()
@@ -118,6 +128,8 @@ def _no_openvino(engines: Path) -> str | None:
 def _no_bfloat16(engines: Path) -> str | None:
     if reason := _no_openvino(engines):
         return reason
+    from dc_rt.engine.openvino import computes_in
+
     return None if computes_in("BF16") else "the processor does not compute in bfloat16"
 
 
@@ -134,7 +146,9 @@ def _no_tensorrt(engines: Path) -> str | None:
 
 
 def _no_torch(engines: Path) -> str | None:
-    return None if find_spec("torch") and find_spec("diffusers") else "PyTorch is not installed"
+    if not find_spec("torch"):
+        return "PyTorch is not installed"
+    return None if find_spec("diffusers") else "diffusers is not installed"
 
 
 def _no_compiler(engines: Path) -> str | None:
