@@ -10,6 +10,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from dc_export import build as build_module
 from dc_export import build_engines, tensorrt_only
 from dc_export.build import PORTABLE, Settings, _memory, choose_flavour
 from dc_export.models import find_origins
 from dc_export.profiles import load_profile
+from dc_export.targets import is_plain_best
 from dc_rt import UserError
 from dc_rt.engine.compatibility import is_target
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.engine.manifest import GRAPHS, File, Manifest, Range
-from dc_rt.gpu import ENVIRONMENT
+from dc_rt.gpu import ENVIRONMENT, Card
 from depthcrafter.source import DEFAULT_BASE
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: NVIDIA has wheels for few systems")
@@ -445,6 +448,33 @@ def test_make_engines_makes_the_named_model_and_installs_its_library_in_both_env
     assert f"/dc-export {command}" in said
     for environment in (".venv-dev", ".venv"):
         assert f" {environment}/bin/python tools/gpu_library.py --flavour " in said
+
+
+def test_engines_are_for_the_gpu_that_is_here_unless_they_are_to_be_portable(monkeypatch):
+    """Of TensorRT-RTX: a card is there, as far as planning goes, and CUDA finds the same."""
+    monkeypatch.setenv(ENVIRONMENT, "NVIDIA GeForce RTX 4090, 8.9, 580.65, 24564, 23400")
+    everywhere = ("8.0", "8.6", "8.9", "12.0+")
+    assert choose_flavour("rtx", report=lambda _: None) == ("rtx", everywhere)
+    with pytest.raises(UserError, match="CUDA finds none here; check it with `nvidia-smi`"):
+        choose_flavour("rtx", this_gpu=True)
+    monkeypatch.setattr(build_module, "find_gpu", lambda: SimpleNamespace(capability=(8, 9)))
+    assert choose_flavour("rtx", report=lambda _: None) == ("rtx", ("8.9",))
+    assert choose_flavour("rtx", portable=True, report=lambda _: None) == ("rtx", everywhere)
+    with pytest.raises(UserError, match="give one of them"):
+        choose_flavour("rtx", portable=True, this_gpu=True)
+    # A card that is none of its targets: by name it can be tried.
+    monkeypatch.setenv(ENVIRONMENT, "NVIDIA H100 80GB HBM3, 9.0, 580.65, 81559, 80000")
+    monkeypatch.setattr(build_module, "find_gpu", lambda: SimpleNamespace(capability=(9, 0)))
+    assert choose_flavour("rtx", this_gpu=True) == ("rtx", ("9.0",))
+
+
+@pytest.mark.parametrize(("megabytes", "expected"), [(24564, False), (46068, True), (81559, True)])
+def test_graphs_without_slices_are_for_cards_with_memory_for_them(megabytes, expected):
+    card = Card("a card", (8, 9), "580.65", megabytes << 20, megabytes << 20)
+    assert is_plain_best(card, low_memory=False, portable=False) == expected
+    assert not is_plain_best(card, low_memory=True, portable=False)
+    assert not is_plain_best(card, low_memory=False, portable=True)
+    assert not is_plain_best(None, low_memory=False, portable=False)
 
 
 def test_dc_export_engines_says_at_once_what_it_cannot_make():

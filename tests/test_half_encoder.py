@@ -11,7 +11,8 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 
-from dc_export.half_encoder import LARGEST, Largest, Scaling, choose_scaling, encode, extremes, prepare_half, scale
+from dc_export.extremes import extremes
+from dc_export.half_encoder import LARGEST, Largest, Scaling, as_picture, choose_scaling, encode, prepare_half, scale
 from dc_rt.errors import UserError
 from depthcrafter.checkpoint import load_vae
 from depthcrafter.nano.scenes import make_clip
@@ -29,8 +30,8 @@ def vae() -> AutoencoderKLTemporalDecoder:
 
 @pytest.fixture(scope="module")
 def pictures() -> list[torch.Tensor]:
-    scenes = [torch.from_numpy(make_clip(seed, 1, *SIZE).frames).permute(0, 3, 1, 2) for seed in range(32)]
-    return [*extremes(*SIZE), *(scene.float() / 127.5 - 1 for scene in scenes)]
+    scenes = [make_clip(seed, 1, *SIZE).frames for seed in range(32)]
+    return [as_picture(frames[:1]) for frames in (*extremes(*SIZE).values(), *scenes)]
 
 
 def inflated(vae: AutoencoderKLTemporalDecoder, exponent: int) -> AutoencoderKLTemporalDecoder:

@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from bench.clips import clip_frames
-from bench.gpu_check.parity import extremes
 from bench.parity.rounding import FLOAT16_MAX, LARGEST, load_rounded, round_every_value
+from dc_export.extremes import extremes
 from dc_rt import DepthCrafter, Noise
 from dc_rt.engine import GRAPHS, EngineSet, Profile, Range
 from depthcrafter import load_pipeline

@@ -23,6 +23,7 @@ from depthcrafter import load_unet, load_vae
 from depthcrafter.checkpoint import load_feature_extractor
 from depthcrafter.layout import CONFIGS, build_image_encoder, build_unet, build_vae
 
+FORMS = ("sliced", "low_memory", "plain")
 SMALL = Profile("small", Range(64, 128, 256), Range(64, 128, 256), Range(1, 8, 16))
 HUGE = Profile("huge", Range(64, 576, 4096), Range(64, 1024, 4096), Range(1, 110, 256))
 
@@ -46,15 +47,15 @@ def traced(networks):
 
 @pytest.fixture(scope="module")
 def rewritten(networks, traced, tmp_path_factory):
-    """Function (graph, low_memory) -> file of the rewritten graph."""
+    """Function (graph, form) -> file of the rewritten graph."""
     folder = tmp_path_factory.mktemp("rewritten")
     files = {}
 
-    def write(graph, low_memory):
-        path = folder / f"{graph}-{low_memory}.onnx"
+    def write(graph, form):
+        path = folder / f"{graph}-{form}.onnx"
         if path not in files:
             model = traced[graph].clone()
-            rewrite_graph(model, networks[graph], graph, "tensorrt", low_memory)
+            rewrite_graph(model, networks[graph], graph, "tensorrt", form == "low_memory", form == "plain")
             _tidy(model, GRAPH_SPECS[graph])
             files[path] = _save(model, path)
         return path
@@ -81,10 +82,10 @@ def outputs(path, inputs):
     return output
 
 
-@pytest.mark.parametrize("low_memory", [False, True])
-def test_a_rewritten_denoiser_is_the_exported_one_at_every_number_of_frames(engines, rewritten, low_memory):
+@pytest.mark.parametrize("form", FORMS)
+def test_a_rewritten_denoiser_is_the_exported_one_at_every_number_of_frames(engines, rewritten, form):
     plain = onnxruntime.InferenceSession(engines / "denoiser.onnx")
-    sliced = onnxruntime.InferenceSession(rewritten("denoiser", low_memory))
+    sliced = onnxruntime.InferenceSession(rewritten("denoiser", form))
     # Not smaller than 128: of a lowest level of one or two pixels, a group's norm is a sign, and rounding decides it.
     for frames, height, width in [(1, 128, 128), (3, 128, 192), (8, 192, 128), (17, 128, 128), (70, 128, 128)]:
         inputs = denoiser_inputs(frames, height, width)
@@ -92,13 +93,13 @@ def test_a_rewritten_denoiser_is_the_exported_one_at_every_number_of_frames(engi
         np.testing.assert_allclose(actual, expected, rtol=0, atol=3e-5, err_msg=f"{frames} x {height} x {width}")
 
 
-@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("graph", ["vae_encoder", "vae_decoder"])
-def test_rewritten_vaes_are_the_exported_ones(engines, rewritten, graph, low_memory):
+def test_rewritten_vaes_are_the_exported_ones(engines, rewritten, graph, form):
     rng = np.random.default_rng(0)
     height, width = 128, 192
     plain = onnxruntime.InferenceSession(engines / f"{graph}.onnx")
-    sliced = onnxruntime.InferenceSession(rewritten(graph, low_memory))
+    sliced = onnxruntime.InferenceSession(rewritten(graph, form))
     for frames in (1, 3, 8):
         inputs = {
             "vae_encoder": {
@@ -115,19 +116,19 @@ def test_the_vae_has_no_layer_of_all_frames_in_a_graph_of_low_memory(rewritten):
     """The convolutions of its largest levels, of a chunk of 8 frames."""
     profile = Profile("exact", Range(128, 128, 128), Range(192, 192, 192), Range(13, 13, 13))
 
-    def frames_convolved(graph, low_memory):
-        shapes = largest_shapes(rewritten(graph, low_memory), profile)
+    def frames_convolved(graph, form):
+        shapes = largest_shapes(rewritten(graph, form), profile)
         return [shape[0] for name, shape in shapes if name.lower().startswith("node_conv") and shape[2:] == (128, 192)]
 
-    assert set(frames_convolved("vae_encoder", False)) == {8}
-    assert set(frames_convolved("vae_encoder", True)) == {1}
-    assert 1 not in frames_convolved("vae_decoder", False)
-    assert frames_convolved("vae_decoder", True).count(1) >= 8 * 2  # of each block, in each slice
+    assert set(frames_convolved("vae_encoder", "sliced")) == {8}
+    assert set(frames_convolved("vae_encoder", "low_memory")) == {1}
+    assert 1 not in frames_convolved("vae_decoder", "sliced")
+    assert frames_convolved("vae_decoder", "low_memory").count(1) >= 8 * 2  # of each block, in each slice
 
 
 def test_a_slice_is_cut_only_when_the_one_before_is_done(rewritten):
     """Or TensorRT may cut all slices first and hold them together: the denoiser takes a third more."""
-    nodes = onnx.load(rewritten("denoiser", True)).graph.node
+    nodes = onnx.load(rewritten("denoiser", "low_memory")).graph.node
     users = defaultdict(list)
     for node in nodes:
         for name in node.input:
@@ -151,7 +152,7 @@ def test_a_slice_is_cut_only_when_the_one_before_is_done(rewritten):
 
 
 def test_no_inner_tensor_of_a_feed_forward_has_all_pixels(rewritten):
-    shapes = dict(largest_shapes(rewritten("denoiser", False), SMALL))
+    shapes = dict(largest_shapes(rewritten("denoiser", "sliced"), SMALL))
     inner = [shape for name, shape in shapes.items() if name.startswith("node_Gelu")]
     assert inner
     pixels = (SMALL.height.max // 8) * (SMALL.width.max // 8)
@@ -159,7 +160,7 @@ def test_no_inner_tensor_of_a_feed_forward_has_all_pixels(rewritten):
 
 
 def test_a_tensor_beyond_the_limit_is_refused_by_the_name_of_its_node(rewritten, engines):
-    for path in (engines / "denoiser.onnx", rewritten("denoiser", False)):
+    for path in (engines / "denoiser.onnx", rewritten("denoiser", "sliced")):
         check_tensor_sizes(path, SMALL)
         with pytest.raises(UserError, match=r"node_\w+ of denoiser.*2\^31") as caught:
             check_tensor_sizes(path, HUGE)
@@ -167,26 +168,28 @@ def test_a_tensor_beyond_the_limit_is_refused_by_the_name_of_its_node(rewritten,
         assert name in {node.name for node in onnx.load(path).graph.node}
 
 
-@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("graph", ["denoiser", "vae_encoder", "vae_decoder"])
-def test_every_shape_of_film_is_within_the_limit(rewritten, graph, low_memory):
+def test_every_shape_of_film_is_within_the_limit(rewritten, graph, form):
     """Of a whole window too, though this model's attention has no fused kernel, and its scores are in slices."""
-    check_tensor_sizes(rewritten(graph, low_memory), load_profile("film"))
+    check_tensor_sizes(rewritten(graph, form), load_profile("film"))
 
 
 def test_sizes_are_those_that_running_has(rewritten):
     """The last node's shape, inferred through computed reshapes, at the size that is run."""
     exact = Profile("exact", Range(128, 128, 128), Range(192, 192, 192), Range(5, 5, 5))
-    path = rewritten("denoiser", False)
+    path = rewritten("denoiser", "sliced")
     _, shape = largest_shapes(path, exact)[-1]
     assert shape == outputs(path, denoiser_inputs(5, 128, 192)).shape
 
 
-def test_half_precision_is_what_tensorrt_gets_but_for_the_vae_encoder(half):
-    assert Manifest.read(half).precision == "fp16"
+def test_half_precision_is_what_tensorrt_gets(half):
+    manifest = Manifest.read(half)
+    assert manifest.precision == "fp16"
+    assert set(manifest.encoder_scaling) == {"stream", "hidden"}
     for graph in GRAPHS:
         types = {tensor.data_type for tensor in onnx.load(half / f"{graph}.onnx").graph.initializer}
-        assert (onnx.TensorProto.FLOAT16 in types) == (graph != "vae_encoder")
+        assert onnx.TensorProto.FLOAT16 in types
 
 
 def test_a_target_that_cannot_be_is_one_sentence(checkpoint, tmp_path):
@@ -194,6 +197,8 @@ def test_a_target_that_cannot_be_is_one_sentence(checkpoint, tmp_path):
     cases: list[tuple[dict[str, Any], str]] = [
         ({"target": "coreml"}, "onnx, tensorrt"),
         ({"low_memory": True}, "--target tensorrt"),
+        ({"plain": True}, "leave --plain out"),
+        ({"target": "tensorrt", "plain": True, "low_memory": True}, "give one of them"),
     ]
     for options, message in cases:
         with pytest.raises(UserError, match=message):

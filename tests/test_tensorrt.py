@@ -669,3 +669,12 @@ def test_a_run_says_which_gpu_and_library_it_uses(built):
     assert done.returncode == 0, done.stderr
     assert f"tensorrt on {find_gpu().name}, TensorRT-RTX" in done.stdout.splitlines()[0]
     assert json.loads(Path("demo_output/clip.json").read_text())["engines"]["flavour"] == "rtx"
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"), [(110, True), (64, True), (30, True), (16, True), (57, False), (1, False)]
+)
+def test_kernels_are_compiled_for_windows_of_the_lengths_that_people_give(frames, expected):
+    shapes = {"noisy": (1, frames, 4, 72, 128), "sigma": (), "image_latents": (1, frames, 4, 72, 128)}
+    assert tensorrt.is_specialised(shapes) == expected
+    assert tensorrt.is_specialised({"latents": (5, 4, 72, 128)})

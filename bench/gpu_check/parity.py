@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.clips import clip_frames
 from bench.gpu_check.manifests import prepared
@@ -15,6 +14,7 @@ from bench.gpu_check.models import Check
 from bench.gpu_check.rows import MEASURED, SKIPPED, Row, judged
 from bench.parity.compare import Differences, Error, compare
 from bench.speed.backends import BACKENDS, EAGER, load_reference
+from dc_export.extremes import extremes
 from dc_rt import DepthCrafter
 from dc_rt.engine import GRAPHS, MANIFEST, EngineSet
 from dc_rt.options import Sampling
@@ -102,24 +102,3 @@ def extremes_rows(reference: EngineSet, engines: EngineSet, height: int, width: 
         shown = f"{mean:.1e}" if np.isfinite(depth).all() else f"{np.count_nonzero(~np.isfinite(depth))} not finite"
         rows.append(judged(f"depth of {name}: mean error", mean, EXTREMES_TARGET, shown))
     return rows
-
-
-def extremes(height: int, width: int, num_frames: int = 2) -> dict[str, NDArray[np.uint8]]:
-    """Frames, uint8 [T,H,W,3], at the ends of what there is: flat, or with all the contrast that frames can have."""
-    rng = np.random.default_rng(0)
-    shape = (num_frames, height, width, 3)
-    halves = np.zeros(shape, np.uint8)
-    halves[:, :, width // 2 :] = 255
-    stripes = np.zeros(shape, np.uint8)
-    stripes[:, :, ::2] = 255
-    flicker = np.zeros(shape, np.uint8)
-    flicker[1::2] = 255
-    return {
-        "black": np.zeros(shape, np.uint8),
-        "white": np.full(shape, 255, np.uint8),
-        "noise": rng.integers(0, 256, shape, dtype=np.uint8),
-        "noise of black and white": 255 * rng.integers(0, 2, shape, dtype=np.uint8),
-        "a hard edge": halves,
-        "stripes of a pixel": stripes,
-        "black, then white": flicker,
-    }

@@ -38,7 +38,7 @@ from dc_rt.engine.manifest import FLAVOURS, LIBRARY_NAMES, Build, BuiltEngine
 from dc_rt.errors import UserError
 from dc_rt.gpu import Card, find_card
 from dc_rt.installation import install_command
-from dc_rt.library import Library, NoLibrary, choose_library
+from dc_rt.library import RTX_TARGETS, Library, NoLibrary, choose_library
 from dc_rt.pipeline import CHUNK
 from depthcrafter.report import Report
 
@@ -61,6 +61,7 @@ class Settings:
     workspace: float | None
     weight_streaming: bool
     portable: bool = False
+    this_gpu: bool = False
 
     @property
     def library(self) -> str:
@@ -76,6 +77,7 @@ class Settings:
             *(["fixed_memory"] if self.fixed_memory else []),
             *(["weight_streaming"] if self.weight_streaming else []),
             *(["portable"] if self.portable else []),
+            *(["this_gpu"] if self.this_gpu else []),
             *([f"workspace={self.workspace:g}GB"] if self.workspace is not None else []),
         )
 
@@ -121,6 +123,7 @@ def build_engines(
     low_memory: bool = False,
     weight_streaming: bool = False,
     portable: bool = False,
+    this_gpu: bool = False,
     report: Report = print,
 ) -> Manifest:
     """Build the TensorRT engines of an engine set, those that are not there yet or were made from or with other things.
@@ -135,8 +138,9 @@ def build_engines(
         workspace: most memory that a single layer may take for itself, in GB; no limit unless given.
         low_memory: insist on graphs in the form that trades time for memory (`export_onnx(..., low_memory=True)`).
         weight_streaming: make engines whose weights need not all be on the GPU at once.
-        portable: make engines for all cards from Ampere on, not for the one that is here alone. Those of TensorRT-RTX
-            are so as they are.
+        portable: make engines for all cards from Ampere on, not for the one that is here alone. Where there is none,
+            those of TensorRT-RTX are so in any case.
+        this_gpu: insist on engines for the GPU that is here: TensorRT-RTX builds without one too, and then for all.
         report: is told of every long step.
 
     Returns:
@@ -151,7 +155,7 @@ def build_engines(
     Manifest.read(folder)  # where there is no set, nothing can be locked either
     with only_one(folder):
         tidy(folder)
-        return _build_all(folder, flavour, profile, workspace, low_memory, weight_streaming, portable, report)
+        return _build_all(folder, flavour, profile, workspace, low_memory, weight_streaming, portable, this_gpu, report)
 
 
 def _build_all(
@@ -162,6 +166,7 @@ def _build_all(
     low_memory: bool,
     weight_streaming: bool,
     portable: bool,
+    this_gpu: bool,
     report: Report,
 ) -> Manifest:
     manifest = Manifest.read(folder)
@@ -172,7 +177,7 @@ def _build_all(
             f"The graphs in {folder} are not in the form that saves memory; export them with `dc-export onnx --target "
             "tensorrt --low-memory`, then build again."
         )
-    flavour, targets = choose_flavour(flavour, portable, report)
+    flavour, targets = choose_flavour(flavour, portable, this_gpu, report)
     settings = Settings(
         flavour=flavour,
         version=_import(flavour).__version__,
@@ -182,6 +187,7 @@ def _build_all(
         workspace=workspace,
         weight_streaming=weight_streaming,
         portable=portable and flavour == "tensorrt",
+        this_gpu=flavour == "rtx" and targets != RTX_TARGETS,
     )
     manifest.check_contents(folder)
     keys = {graph: settings.key(manifest.graphs[graph]) for graph in GRAPHS}
@@ -219,20 +225,34 @@ def _build_all(
     return _record(manifest, settings, current)
 
 
-def choose_flavour(asked: str, portable: bool = False, report: Report = print) -> tuple[str, tuple[str, ...]]:
+def choose_flavour(
+    asked: str, portable: bool = False, this_gpu: bool = False, report: Report = print
+) -> tuple[str, tuple[str, ...]]:
     """The flavour to build, and the compute capabilities of the GPUs that its engines will be for.
+
+    TensorRT-RTX builds for the GPU that is here, whose engines run faster than those for all of its targets, and for
+    these where there is none.
 
     Raises:
         UserError: there is no such flavour, or it cannot build here.
     """
-    card = find_card()
+    if this_gpu and portable:
+        raise UserError("--this-gpu is for one card, and --portable for all; give one of them.")
+    card, capability = find_card(), _gpu_capability()
+    if this_gpu and capability is None:
+        raise UserError(
+            "Engines for this GPU need it and its driver, and CUDA finds none here; check it with `nvidia-smi`, or "
+            "leave --this-gpu out, which builds for all cards of TensorRT-RTX."
+        )
+    if this_gpu and asked == "rtx" and capability and find_spec(MODULES["rtx"]):
+        # On a card that is not among its targets this is the one thing to try.
+        return "rtx", (capability,)
     library = choose_library(card, asked)
     if not find_spec(MODULES[library.flavour]):
         library = _other(library, card, asked)
     report(str(library))
     if library.flavour == "rtx":
-        return "rtx", library.targets
-    capability = _gpu_capability()
+        return "rtx", (capability,) if capability and not portable else library.targets
     if capability is None:
         raise UserError(
             "TensorRT builds on the GPU that the engines are for, and none is found here; check it with "
@@ -325,6 +345,7 @@ def _build_apart(
         # TensorRT-RTX measures nothing when it builds.
         "timing_cache": str(folder / TIMING_CACHE) if settings.flavour == "tensorrt" else None,
         "fixed_memory": settings.fixed_memory,
+        "this_gpu": settings.this_gpu,
     }
     # -P: a folder of the user's that is called like a module of ours is none.
     command = [sys.executable, "-P", "-X", "faulthandler", "-m", "dc_export.build", json.dumps(job)]
@@ -432,6 +453,9 @@ def _build_engine(job: Mapping[str, Any]) -> None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(job["workspace"] * GB))
     if job["weight_streaming"]:
         config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
+    if job["this_gpu"]:
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(trt.ComputeCapability.CURRENT, 0)
     if job["portable"]:
         make_portable(trt, config)
     cache = Path(job["timing_cache"]) if job["timing_cache"] else None

@@ -53,7 +53,10 @@ Workspace = Annotated[
 ]
 Streaming = Annotated[bool, typer.Option("--weight-streaming", help="For dc-rt infer --cpu-offload sequential.")]
 Portable = Annotated[
-    bool, typer.Option("--portable", help="TensorRT's engines for all cards from Ampere on, not for this one alone.")
+    bool, typer.Option("--portable", help="Engines for all cards from Ampere on, not for this one alone.")
+]
+ThisGpu = Annotated[
+    bool, typer.Option("--this-gpu", help="Insist on engines for the GPU that is here, also with TensorRT-RTX.")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the libraries have to say too.")]
 
@@ -66,8 +69,13 @@ def engines(
     profile: Annotated[str, typer.Option(help="Size profile, see engines/profiles.toml.")] = "film",
     flavour: Flavour = "auto",
     low_memory: Annotated[bool, typer.Option("--low-memory", help="Less memory, more time.")] = False,
+    plain: Annotated[
+        bool | None,
+        typer.Option("--plain/--sliced", help="More memory, less time; as the card's memory has it unless given."),
+    ] = None,
     weight_streaming: Streaming = False,
     portable: Portable = False,
+    this_gpu: ThisGpu = False,
     workspace: Workspace = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the engine set; engines/MODEL-PROFILE unless given.", metavar="DIR")
@@ -96,7 +104,12 @@ def engines(
     # Before minutes are spent on graphs: whether there is something to build with.
     from dc_export.build import choose_flavour
 
-    choose_flavour(flavour, portable, report=lambda library: None)
+    choose_flavour(flavour, portable, this_gpu, report=lambda library: None)
+    if plain is None:
+        from dc_export.targets import is_plain_best
+        from dc_rt.gpu import find_card
+
+        plain = is_plain_best(find_card(), low_memory, portable)
     onnx(
         out,
         base=origins.base,
@@ -105,6 +118,7 @@ def engines(
         name=name,
         target="tensorrt",
         low_memory=low_memory,
+        plain=plain,
         base_revision=base_revision,
         unet_revision=unet_revision,
         force=force,
@@ -118,6 +132,7 @@ def engines(
         low_memory=low_memory,
         weight_streaming=weight_streaming,
         portable=portable,
+        this_gpu=this_gpu,
         verbose=verbose,
     )
 
@@ -136,6 +151,7 @@ def onnx(
     name: Annotated[str | None, typer.Option(help="What to call the model; its UNet's name unless given.")] = None,
     target: Annotated[str, typer.Option(help="What will run the graphs: onnx or tensorrt.")] = "onnx",
     low_memory: Annotated[bool, typer.Option("--low-memory", help="For TensorRT: less memory, more time.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="For TensorRT: more memory, less time.")] = False,
     base_revision: BaseRevision = None,
     unet_revision: UnetRevision = None,
     force: Annotated[bool, typer.Option("--force", help="Export graphs that are up to date too.")] = False,
@@ -152,7 +168,7 @@ def onnx(
     report = _reporter(began)
     # Before PyTorch is imported, which takes seconds: all that can be wrong with options, network and hub is said now.
     revisions = {"base_revision": base_revision, "unet_revision": unet_revision}
-    chosen, _ = choose_settings(target, precision, profile, low_memory)
+    chosen, _ = choose_settings(target, precision, profile, low_memory, plain)
     checkpoint = find_checkpoint(base, unet, parts_for(chosen), **revisions, report=report)
     from dc_export.export import export_onnx
 
@@ -165,6 +181,7 @@ def onnx(
         name=name,
         target=target,
         low_memory=low_memory,
+        plain=plain,
         base_revision=checkpoint.base.revision,
         unet_revision=checkpoint.unet.revision,
         force=force,
@@ -186,6 +203,7 @@ def build(
     ] = False,
     weight_streaming: Streaming = False,
     portable: Portable = False,
+    this_gpu: ThisGpu = False,
     verbose: Verbose = False,
 ) -> None:
     """Build TensorRT engines from the graphs, those that are missing or out of date."""
@@ -202,6 +220,7 @@ def build(
         low_memory=low_memory,
         weight_streaming=weight_streaming,
         portable=portable,
+        this_gpu=this_gpu,
         report=report,
     )
     report(f"{engines}: {manifest.model.name}, all {len(manifest.graphs)} engines{_peak_memory()}")

@@ -58,6 +58,7 @@ def export_onnx(
     name: str | None = None,
     target: str = "onnx",
     low_memory: bool = False,
+    plain: bool = False,
     base_revision: str | None = None,
     unet_revision: str | None = None,
     force: bool = False,
@@ -80,6 +81,7 @@ def export_onnx(
         target: "onnx" for ONNX Runtime; "tensorrt" for graphs that TensorRT builds (see `dc_export.rewrite`), which
             ONNX Runtime runs too.
         low_memory: for TensorRT, trade time for memory.
+        plain: for TensorRT, trade memory for time: nothing is computed in slices.
         base_revision: branch, tag or commit of a base on the hub; its main branch unless given.
         unet_revision: likewise of the UNet.
         force: export graphs that are up to date too.
@@ -91,13 +93,14 @@ def export_onnx(
             profile's largest shape, or another process is working on the set.
         OSError: the disk refuses.
     """
-    precision, sizes = choose_settings(target, precision, profile, low_memory)
+    precision, sizes = choose_settings(target, precision, profile, low_memory, plain)
     name = name or model_name(unet)
     if not name or NOT_IN_A_LINE.search(name):
         raise UserError(f"A model cannot be called {name!r}; give it another name (--name).")
     revisions = {"base_revision": base_revision, "unet_revision": unet_revision}
     checkpoint = find_checkpoint(base, unet, parts_for(precision), **revisions, report=report)
-    options = {"precision": precision, "profile": asdict(sizes), "target": target, "low_memory": low_memory}
+    form = {"target": target, "low_memory": low_memory, "plain": plain}
+    options = {"precision": precision, "profile": asdict(sizes)} | form
     made_from = key_of(checkpoint, name=name, base=_origin(base), unet=_origin(unet), **options)
     folder = Path(out)
     if not force and (found := up_to_date(folder, made_from)):
@@ -117,7 +120,7 @@ def export_onnx(
         latent_channels=latent_channels,
     )
     with staged(folder) as staging:
-        manifest = _export(checkpoint, model, staging, precision, sizes, target, low_memory, report)
+        manifest = _export(checkpoint, model, staging, precision, sizes, form, report)
         return swap(staging, folder, replace(manifest, made_from=made_from))
 
 
@@ -127,8 +130,7 @@ def _export(
     folder: Path,
     precision: str,
     sizes: Profile,
-    target: str,
-    low_memory: bool,
+    form: dict[str, Any],
     report: Report,
 ) -> Manifest:
     """Write the four graphs into an empty folder; gives the manifest that they are to have."""
@@ -157,11 +159,11 @@ def _export(
         module = loaders[graph]()
         report(f"[{number}/{len(GRAPHS)}] {graph}: tracing")
         traced = _trace(module, GRAPH_SPECS[graph], model.embedding_dim, model.latent_channels)
-        rewrite_graph(traced, module, graph, target, low_memory)
+        rewrite_graph(traced, module, graph, **form)
         _tidy(traced, GRAPH_SPECS[graph])
         report(f"[{number}/{len(GRAPHS)}] {graph}: writing {len(traced.graph)} nodes")
         paths = _save(traced, folder / f"{graph}.onnx")
-        if target == "tensorrt":
+        if form["target"] == "tensorrt":
             check_tensor_sizes(paths[0], sizes)
         files[graph] = tuple(File.of(path) for path in paths)
         size = sum(file.bytes for file in files[graph])
@@ -178,10 +180,9 @@ def _export(
         graphs=files,
         versions=versions_of_the_exporter(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        target=target,
-        low_memory=low_memory,
         weights=weights.hexdigest(),
         encoder_scaling=scaling,
+        **form,
     )
 
 

@@ -31,13 +31,13 @@ from diffusers.models.resnet import ResnetBlock2D
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dc_export.extremes import extremes
 from dc_rt.errors import UserError
 
 # Below float16's largest, 65504, by a factor of 16, for pictures that are worse than those that are tried. Small values
 # lose nothing by it, as float16 has 14 powers of two below 1.
 LARGEST = 4096.0
 TRIED_SIZE = (128, 192)
-_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def prepare_half(vae: AutoencoderKLTemporalDecoder) -> dict[str, int]:
         UserError: the scaled encoder gives other latents in float32, or its values are too large even so: it is not
             built as this module knows it, or its weights are not those of an encoder.
     """
-    pictures = extremes(*TRIED_SIZE)
+    pictures = [as_picture(frames[:1]) for frames in extremes(*TRIED_SIZE).values()]
     expected, largest = encode(vae.encoder, pictures)
     scaling = choose_scaling(largest)
     scale(vae.encoder, scaling)
@@ -164,33 +164,9 @@ def encode(encoder: Encoder, pictures: Sequence[Tensor]) -> tuple[Tensor, Larges
         return torch.cat([encoder(picture) for picture in pictures]), largest
 
 
-def extremes(height: int, width: int) -> list[Tensor]:
-    """Pictures at the ends of what there is, float32 [1,3,height,width] in [-1,1] each."""
-    return [
-        torch.from_numpy(frames[:1]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        for frames in extreme_frames(height, width, 1).values()
-    ]
-
-
-def extreme_frames(height: int, width: int, num_frames: int = 2) -> dict[str, NDArray[np.uint8]]:
-    """Frames, uint8 [T,H,W,3], at the ends of what there is: flat, or with all the contrast that frames can have."""
-    rng = np.random.default_rng(_SEED)
-    shape = (num_frames, height, width, 3)
-    halves = np.zeros(shape, np.uint8)
-    halves[:, :, width // 2 :] = 255
-    stripes = np.zeros(shape, np.uint8)
-    stripes[:, :, ::2] = 255
-    flicker = np.zeros(shape, np.uint8)
-    flicker[1::2] = 255
-    return {
-        "black": np.zeros(shape, np.uint8),
-        "white": np.full(shape, 255, np.uint8),
-        "noise": rng.integers(0, 256, shape, dtype=np.uint8),
-        "noise of black and white": 255 * rng.integers(0, 2, shape, dtype=np.uint8),
-        "a hard edge": halves,
-        "stripes of a pixel": stripes,
-        "black, then white": flicker,
-    }
+def as_picture(frames: NDArray[np.uint8]) -> Tensor:
+    """uint8 [n,H,W,3] as the encoder takes it, float32 [n,3,H,W] in [-1,1]."""
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _multiply(layer: nn.Module, factor: float) -> None:

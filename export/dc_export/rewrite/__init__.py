@@ -43,6 +43,8 @@ TENSORRT = (
     Rule(rules.slice_temporal_transformers, layers.large_temporal_transformers),
     Rule(rules.slice_feed_forwards, layers.feed_forwards_in_no_slice),
 )
+# Without slices: a layer's tensors are whole, which takes memory and saves the time to cut and join them.
+PLAIN = TENSORRT[:4]
 # Slices over frames too, which costs time: in the graph more copies, at the build more layers.
 LOW_MEMORY = (
     *TENSORRT[:4],
@@ -52,7 +54,9 @@ LOW_MEMORY = (
 )
 
 
-def rewrite_graph(model: ir.Model, network: nn.Module, name: str, target: str, low_memory: bool = False) -> None:
+def rewrite_graph(
+    model: ir.Model, network: nn.Module, name: str, target: str, low_memory: bool = False, plain: bool = False
+) -> None:
     """Rewrite a graph as exported, with its symbolic shapes.
 
     Args:
@@ -61,6 +65,7 @@ def rewrite_graph(model: ir.Model, network: nn.Module, name: str, target: str, l
         name: of the graph, for messages.
         target: "onnx" or "tensorrt".
         low_memory: for TensorRT, trade time for memory.
+        plain: for TensorRT, trade memory for time.
 
     Raises:
         UserError: a rule matches another number of times than the network has of what it is for.
@@ -69,7 +74,7 @@ def rewrite_graph(model: ir.Model, network: nn.Module, name: str, target: str, l
         apply(ONNX, model, network, name)
         store_half_weights(model)
     else:
-        apply(LOW_MEMORY if low_memory else TENSORRT, model, network, name)
+        apply(LOW_MEMORY if low_memory else PLAIN if plain else TENSORRT, model, network, name)
         NameFixPass()(model)
 
 

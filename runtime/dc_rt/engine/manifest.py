@@ -208,15 +208,15 @@ class Build:
 class Manifest:
     """Contents of `manifest.json`.
 
-    `graphs` gives for each of the four graphs its files: first the one to open, then those that it refers to.
-    `flavour` is what these files are: "onnx", or for what `built` gives "tensorrt" or "rtx". `versions` are of what
-    made them. `target` is what the graphs were written for, "onnx" or "tensorrt", and `low_memory` whether in the form
-    that trades time for memory. `builds` has the TensorRT engines by flavour. `weights` is a hash of the checkpoint's
-    weights, whatever the graphs' precision (see `dc_export.weights`): sets of equal ones are of one model. Sets that
-    were exported before it was recorded have None, and are known to be of the same model as themselves alone.
-    `made_from` is a key of all that the graphs were made from and by (see `dc_export.made_from`). `encoder_scaling` has
-    the powers of two by which values in the VAE encoder are smaller than it was trained with, so that half precision
-    holds them (see `dc_export.half_encoder`); none where it is in float32.
+    `graphs` gives for each of the four graphs its files: first the one to open, then those that it refers to. `flavour`
+    is what these files are: "onnx", or for what `built` gives "tensorrt" or "rtx". `versions` are of what made them.
+    `target` is what the graphs were written for, "onnx" or "tensorrt", and `low_memory` whether in the form that trades
+    time for memory, `plain` in the one that does the opposite. `builds` has the TensorRT engines by flavour. `weights`
+    is a hash of the checkpoint's weights, whatever the graphs' precision (see `dc_export.weights`): sets of equal ones
+    are of one model. Sets that were exported before it was recorded have None, and are known to be of the same model as
+    themselves alone. `made_from` is a key of all that the graphs were made from and by (see `dc_export.made_from`).
+    `encoder_scaling` has the powers of two by which values in the VAE encoder are smaller than it was trained with, so
+    that half precision holds them (see `dc_export.half_encoder`); none where it is in float32.
     """
 
     model: Model
@@ -234,6 +234,7 @@ class Manifest:
     weights: str | None = None
     made_from: str | None = None
     encoder_scaling: Mapping[str, int] = field(default_factory=dict)
+    plain: bool = False
 
     @property
     def created_at(self) -> datetime.datetime:
@@ -382,6 +383,7 @@ def _manifest_from(record: dict[str, Any]) -> Manifest:
         created=_word(record, "created"),
         target=_word(record, "target", "onnx"),
         low_memory=_get(record, "low_memory", bool, False),
+        plain=_get(record, "plain", bool, False),
         builds={
             flavour: _build_from(_get(builds, flavour, dict))
             for builds in [_get(record, "builds", dict, {})]

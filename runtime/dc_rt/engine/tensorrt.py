@@ -247,6 +247,7 @@ class TensorRtEngine:
             raise _not_streamable(path.parent, shared.flavour)
         self._cache = RuntimeCache(path.with_suffix(".cache")) if self._rtx else None
         self._profile = 0  # the number of the optimisation profile that the context is in
+        self._specialised = True  # whether the context is one that compiles kernels for its shapes
         # How many weights may stay on the GPU depends on the frames, and is to be set before there is a context.
         self._context: Any = None if streamed else self._create_context()
         self._arrays: dict[str, cuda.Staged] = {}
@@ -330,10 +331,11 @@ class TensorRtEngine:
             settings = self._engine.create_runtime_config()
             settings.set_execution_context_allocation_strategy(managed)
             settings.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if self._captures else strategies.DISABLED
-            # From the first run on the kernels for the shape, not others until these are compiled: runs of the same
-            # frames give the same bits, and one run fills the cache.
+            # From the first run on the same kernels, not others until those for the shape are compiled: runs of the
+            # same frames give the same bits, and one run fills the cache.
+            kernels = self._shared.trt.DynamicShapesKernelSpecializationStrategy
             settings.dynamic_shapes_kernel_specialization_strategy = (
-                self._shared.trt.DynamicShapesKernelSpecializationStrategy.EAGER
+                kernels.EAGER if self._specialised else kernels.NONE
             )
             if self._cache:
                 self._cache.attach(settings)
@@ -384,6 +386,8 @@ class TensorRtEngine:
         if self._streamed and (self._context is None or profile != self._profile):
             self._context = None
             self._stream_weights(profile)
+        if self._rtx and is_specialised(shapes) != self._specialised:
+            self._context, self._specialised = None, is_specialised(shapes)
         if self._context is None:  # also where an earlier call could not make it anew
             self._context = self._create_context()
             self._bound = ()
@@ -480,6 +484,17 @@ def choose_profile(engine: Any, shapes: Shapes) -> int | None:
         if all(_is_within(shapes[name], *span) for name, span in spans.items()):
             return number
     return None
+
+
+def is_specialised(shapes: Shapes) -> bool:
+    """Whether TensorRT-RTX is to compile kernels for these shapes, which takes seconds and stays in its cache.
+
+    A video's last window has any number of frames, and so have its shots: they run on kernels for any shape. Windows
+    are as long as they are asked for, in numbers that people give: multiples of 10 and of 16. The other graphs take few
+    frames, in few numbers.
+    """
+    frames = [shape[1] for shape in shapes.values() if len(shape) == 5]  # [1,T,4,h,w]
+    return all(count % 10 == 0 or count % 16 == 0 for count in frames)
 
 
 def _is_within(shape: Sequence[int], low: Sequence[int], high: Sequence[int]) -> bool:
