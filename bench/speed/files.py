@@ -181,14 +181,12 @@ def table(rows: list[Row], machine: dict[str, Any]) -> str:
     }
     height = sizes[0][0]
     words = "; ".join(f"{kind}, {_cores(cores_for(rows, whats, height))}" for kind, whats in kinds.items())
-    npz = found["npz", height, counts[-1]].wall_ms
     return "\n".join(
         [
             *lines,
             "",
-            f"In brackets processor time, of all threads together. For {RATE} frames/s at {sizes[0][1]}x{height} all of "
-            f"it takes: {words}. An NPZ file is one stream, which one thread compresses: {1000 / npz:.0f} "
-            f"frames/s, however many cores there are. {in_words(machine)}.",
+            f"In brackets processor time, of all threads together. For {RATE} frames/s at {sizes[0][1]}x{height} it "
+            f"takes in all, by that time: {words}. {in_words(machine)}.",
         ]
     )
 
