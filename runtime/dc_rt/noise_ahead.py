@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dc_rt.cores import num_cores
+from dc_rt.cores import num_cores, yield_to_the_model
 from dc_rt.noise import Noise, NoiseSource
 
 Float = NDArray[np.float32]
@@ -47,25 +47,33 @@ class NoiseAhead:
         """
         self._noise, self._scale, self._shape, self._cuts = noise, scale, (3, *shape), cuts
         self._most_frames = min(most_frames, AHEAD_BYTES // (4 * math.prod(self._shape)))
-        self._coming: deque[tuple[int, Float, list[Future[None]]]] = deque()
+        self._coming: deque[tuple[int, int, Float, list[Future[None]]]] = deque()
+        self._free: list[Float] = []
+        self._taken: Float | None = None
         self._pool: ThreadPoolExecutor | None = None
         if isinstance(noise, Noise) and type(noise).frame is Noise.frame:
-            self._pool = ThreadPoolExecutor(min(num_cores(), _MOST_THREADS), "noise")
+            self._pool = ThreadPoolExecutor(min(num_cores(), _MOST_THREADS), "noise", yield_to_the_model)
             self._fill = noise.fill_frame
             self._begin()
 
     def take(self, index: int, num_frames: int) -> Float:
-        """The next chunk's, which starts with frame `index`: float32 [n,3,H,W]; the video's last may be shorter."""
+        """The next chunk's, which starts with frame `index`: float32 [n,3,H,W]; the video's last may be shorter.
+
+        Its memory is used again when the next one is taken: new memory of this size takes a system as long as noise.
+        """
         if self._pool is None:
             eps = np.stack([self._noise.frame(index + i, self._shape) for i in range(num_frames)])
             scaled: Float = self._scale * eps
             return scaled
-        start, noise, parts = self._coming.popleft()
-        if start != index or num_frames > len(noise):
-            raise ValueError(f"{num_frames} frames from {index} on are not the next chunk, {len(noise)} from {start}")
+        start, most, noise, parts = self._coming.popleft()
+        if start != index or num_frames > most:
+            raise ValueError(f"{num_frames} frames from {index} on are not the next chunk, {most} from {start}")
+        if self._taken is not None:
+            self._free.append(self._taken)
+        self._taken = noise
         # Two for one, until there are as many as may be: for a short video little is made in vain.
         for _ in range(2):
-            if not self._coming or sum(len(noise) for _, noise, _ in self._coming) < self._most_frames:
+            if not self._coming or sum(most for _, most, _, _ in self._coming) < self._most_frames:
                 self._begin()
         for part in parts:
             part.result()
@@ -82,9 +90,15 @@ class NoiseAhead:
         """Have another chunk be made, each frame's in its place."""
         assert self._pool is not None
         start, num_frames = next(self._cuts)
-        noise = np.empty((num_frames, *self._shape), np.float32)
+        noise = self._memory_for(num_frames)
         parts = [self._pool.submit(self._make, start + i, noise[i]) for i in range(num_frames)]
-        self._coming.append((start, noise, parts))
+        self._coming.append((start, num_frames, noise, parts))
+
+    def _memory_for(self, num_frames: int) -> Float:
+        for i, used in enumerate(self._free):
+            if len(used) >= num_frames:
+                return self._free.pop(i)
+        return np.empty((num_frames, *self._shape), np.float32)
 
     def _make(self, index: int, out: Float) -> None:
         self._fill(index, out)

@@ -33,7 +33,7 @@ CHUNK = 8
 
 Frame = NDArray[np.uint8]
 Graphs = Callable[..., Float]
-"""Runs a graph: called with its name, and with its inputs by theirs."""
+"""Runs a graph: called with its name, and with its inputs by theirs, whose memory is used again once it has run."""
 OnWindow = Callable[[WindowState], None]
 
 
@@ -76,6 +76,7 @@ def _estimate(
     """`estimate_depth`, with the noise of pixels at hand."""
     height, width = size
     resize = {"resize_rows": resize_matrix(height), "resize_cols": resize_matrix(width)}
+    spare: list[NDArray[np.uint8]] = []  # memory for chunks: to get it anew takes a system longer than to fill it
     latent_noise = cache(lambda slot: noise.latent(slot, (4, height // 8, width // 8)))
     following = next(frames, None)
     while following is not None:
@@ -83,11 +84,13 @@ def _estimate(
         # window follows.
         new, embedded = [], [state.embeddings]
         for chunk in _chunks(chain([following], islice(frames, sampling.window_size - len(state.embeddings) - 1))):
-            new.append(np.stack(chunk))
+            memory = spare.pop() if spare else np.empty((CHUNK, height, width, 3), np.uint8)
+            new.append(np.stack(chunk, out=memory[: len(chunk)]))
             embedded.append(graphs("clip_encoder", frames=new[-1], **resize))
         following = next(frames, None)
         embeddings = np.concatenate(embedded)
         image_latents = np.concatenate([state.image_latents, *_encode(graphs, new, state.next_frame, pixel_noise)])
+        spare += (chunk.base for chunk in new if chunk.base is not None)
 
         sigmas = noise_levels(sampling)
         slots = [(state.start + i) % sampling.window_size for i in range(len(embeddings))]
@@ -113,8 +116,7 @@ def _estimate(
 
 def _encode(graphs: Graphs, chunks: list[NDArray[np.uint8]], index: int, noise: NoiseAhead) -> Iterator[Float]:
     """Image latents of chunks of frames, under a little noise; the first frame is number `index` of the video."""
-    while chunks:
-        pixels = chunks.pop(0)  # nothing needs it any more
+    for pixels in chunks:
         yield graphs("vae_encoder", frames=pixels, noise=noise.take(index, len(pixels)))
         index += len(pixels)
 

@@ -11,6 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from typing import Any, Self, TypeVar
 
+from dc_rt.cores import yield_to_the_model
+
 T = TypeVar("T")
 
 _END: Any = object()
@@ -23,7 +25,10 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
     An error of `items` is raised in the reader, after the items before it. Leaving the context stops the thread.
     """
     source: Any = iter(items)
-    with closing(source) if hasattr(source, "close") else nullcontext(), ThreadPoolExecutor(1, "reader") as pool:
+    with (
+        closing(source) if hasattr(source, "close") else nullcontext(),
+        ThreadPoolExecutor(1, "reader", yield_to_the_model) as pool,
+    ):
         coming = deque(pool.submit(next, source, _END) for _ in range(depth))
 
         def read() -> Iterator[T]:
