@@ -1,0 +1,99 @@
+"""Outputs that take no depth are written while the model runs, and the video is read once where that does."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from dc_rt import DepthCrafter
+from dc_rt.job import results
+from dc_rt.job.early import take_early
+from dc_rt.job.spool import EARLY
+from job_helpers import choose, run_job
+from media_helpers import moving_gradient, write_clip
+
+OPTIONS = choose("npz", window_size=6, overlap=2, steps=1)
+SPOOL = Path("out", ".clip.spool")
+
+
+class Fault(Exception):
+    """Raised by a test amid a run."""
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    return write_clip(path, moving_gradient(14, 64, 128, seed=4), Fraction(24))
+
+
+@pytest.fixture
+def as_the_second_pass_writes_it(bundled: DepthCrafter, clip: Path) -> bytes:
+    """The input's video of a run that was cut off amid the first pass, and so has not seen all frames."""
+    fail_at("denoiser", 2, bundled, clip, "other")
+    run_job(bundled, clip, Path("other"), OPTIONS)
+    return Path("other", "clip_input.mp4").read_bytes()
+
+
+def fail_at(stage: str, count: int, model: DepthCrafter, clip: Path, folder: str = "out") -> None:
+    """Run until a stage is reported so often."""
+    seen = 0
+
+    def progress(name: str, frames: int, seconds: float) -> None:
+        nonlocal seen
+        seen += name == stage
+        if name == stage and seen == count:
+            raise Fault
+
+    with pytest.raises(Fault):
+        run_job(model, clip, Path(folder), OPTIONS, progress)
+
+
+def test_the_video_is_read_once_and_the_files_are_the_same(
+    bundled: DepthCrafter, clip: Path, as_the_second_pass_writes_it: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "read_at_sizes", None)
+    run_job(bundled, clip, Path("out"), OPTIONS)
+    assert Path("out/clip_input.mp4").read_bytes() == as_the_second_pass_writes_it
+    assert not SPOOL.exists()
+
+
+def test_a_run_that_fails_in_the_second_pass_keeps_what_the_first_one_wrote(
+    bundled: DepthCrafter, clip: Path, as_the_second_pass_writes_it: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = 0
+
+    def progress(name: str, frames: int, seconds: float) -> None:
+        nonlocal writing
+        writing += name == "write" and frames > 0  # of the second pass
+        if writing == 5:
+            raise Fault
+
+    with pytest.raises(Fault):
+        run_job(bundled, clip, Path("out"), OPTIONS, progress)
+    assert (SPOOL / EARLY / "clip_input.mp4").is_file()
+    monkeypatch.setattr(results, "read_at_sizes", None)
+    run_job(bundled, clip, Path("out"), OPTIONS)
+    assert Path("out/clip_input.mp4").read_bytes() == as_the_second_pass_writes_it
+
+
+def test_what_was_damaged_meanwhile_is_written_anew(
+    bundled: DepthCrafter, clip: Path, as_the_second_pass_writes_it: bytes
+) -> None:
+    def progress(name: str, frames: int, seconds: float) -> None:
+        if name == "write" and frames > 0:
+            raise Fault
+
+    with pytest.raises(Fault):
+        run_job(bundled, clip, Path("out"), OPTIONS, progress)
+    early = SPOOL / EARLY / "clip_input.mp4"
+    early.write_bytes(early.read_bytes()[:-1] + b"?")
+    run_job(bundled, clip, Path("out"), OPTIONS)
+    assert Path("out/clip_input.mp4").read_bytes() == as_the_second_pass_writes_it
+
+
+def test_nothing_is_taken_that_is_not_what_it_was(tmp_path: Path) -> None:
+    (tmp_path / EARLY).mkdir()
+    (tmp_path / EARLY / "a.mp4").write_bytes(b"a")
+    assert take_early(tmp_path, {"a.mp4": "0" * 64, "b.mp4": "0" * 64}, tmp_path) == set()
