@@ -5,8 +5,8 @@
 
 The first pass of a job as it is, from the file to the spool, on engines that sleep without holding the interpreter's
 lock and give noise: nothing else is left out but the results. What is not sleep is what a GPU waits for. With --copies
-inputs and outputs are copied, as they are to and from pinned memory. A hash of all depth is printed, to be compared with another version's:
-it depends on the inputs of every graph.
+inputs and outputs are copied, as they are to and from pinned memory. A hash of all depth is printed, to be compared
+with another version's: it depends on the inputs of every graph.
 """
 
 from __future__ import annotations

@@ -55,8 +55,9 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder, "clip.mp4")
-        with Mp4Writer(clip, Fraction(24), *arguments.size) as writer:
-            for frame in clip_frames(DEMO, *arguments.size, arguments.frames):
+        height, width = arguments.size
+        with Mp4Writer(clip, Fraction(24), height, width) as writer:
+            for frame in clip_frames(DEMO, height, width, arguments.frames):
                 writer.write(frame)
         depths = {}
         for _ in range(arguments.rounds):

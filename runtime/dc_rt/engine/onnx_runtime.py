@@ -109,9 +109,9 @@ class OnnxEngine:
 def session_settings() -> ort.SessionOptions:
     """ONNX Runtime's defaults, but for the one that pays of those that `bench.speed.cpu_settings` compares."""
     settings = ort.SessionOptions()
-    # Threads that have nothing to do sleep, and leave the processor to reading, spooling and writing: on 2 cores `dc-rt
-    # infer` took 1.21 times less processor time so, and was 1.07 times (1.05 to 1.08) as fast, to the same bits; on busy
-    # ones 1.30 times (1.22 to 1.69).
+    # Threads that have nothing to do sleep, and leave the processor to reading, spooling and writing: on 2 cores
+    # `dc-rt infer` took 1.21 times less processor time so, and was 1.07 times (1.05 to 1.08) as fast, to the same bits;
+    # on busy ones 1.30 times (1.22 to 1.69).
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return settings
 

@@ -171,7 +171,7 @@ class NpzWriter:
         """
         if depth.shape != self._shape[1:] or self._num_frames == self._shape[0]:
             raise ValueError(f"frame {self._num_frames} of shape {depth.shape} does not fit into {self._shape}")
-        data = memoryview(np.ascontiguousarray(depth, dtype="<f4")).cast("B")
+        data = np.ascontiguousarray(depth, dtype="<f4").data.cast("B")
         for start in range(0, len(data), _NPZ_BLOCK):
             self._append(data[start : start + _NPZ_BLOCK])
         self._num_frames += 1
