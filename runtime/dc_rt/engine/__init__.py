@@ -1,10 +1,11 @@
 """Engines: named arrays in, named arrays out, whatever runs them.
 
 A backend is a function `open_engines(folder, manifest, cpu_offload) -> (open, device)`: `open(graph)` gives the
-`Engine` of one of the four graphs, `device` says in words where it runs. An engine that holds memory elsewhere has a
-method `close` that frees it. One whose run can be ended from another thread has a method `interrupt`, which ends this
-run and all later ones, and a method `rearm`, after which it runs again. Any package can add a backend: `name =
-"module:function"` in its entry-point group `dc_rt.backends` makes it one that `load_engines` takes by that name.
+`Engine` of one of the four graphs, `device` says in words where it runs. An engine keeps nothing of its inputs, whose
+memory is used again. One that holds memory elsewhere has a method `close` that frees it. One whose run can be ended
+from another thread has a method `interrupt`, which ends this run and all later ones, and a method `rearm`, after which
+it runs again. Any package can add a backend: `name = "module:function"` in its entry-point group `dc_rt.backends`
+makes it one that `load_engines` takes by that name.
 """
 
 from __future__ import annotations
