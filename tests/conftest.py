@@ -40,6 +40,7 @@ EXPORT_TESTS = (
     "test_export.py",
     "test_gpu_check.py",
     "test_gpu_steps.py",
+    "test_half_encoder.py",
     "test_half_precision.py",
     "test_half_weights.py",
     "test_hub.py",

@@ -206,6 +206,7 @@ def test_all_that_an_engine_is_made_from_and_with_is_in_its_key():
         "workspace": 1.0,
         "weight_streaming": True,
         "portable": True,
+        "this_gpu": True,
     }
     assert set(others) == {field.name for field in dataclasses.fields(settings)}
     keys = [dataclasses.replace(settings, **{name: value}).key(files) for name, value in others.items()]

@@ -303,7 +303,7 @@ def test_no_frame_left_after_striding(clip):
         (("--guidance-scale", "nan"), "guidance"),
         (("--backend", "cuda"), "backend"),
         (("--cpu-offload", "all"), "offload"),
-        (("--attention", "flash", "--backend", "torch"), "no --attention flash; choose one of sdpa, xformers, math"),
+        (("--attention", "dazzle", "--backend", "torch"), "no --attention dazzle; choose one of sdpa, flash"),
         (("--attention", "math"), "--attention math is of PyTorch, .* use --backend torch"),
         (("--attention", "xformers", "--provider", "cpu"), "the backend is onnx; use --backend torch"),
         (("--engines", "nowhere"), "no engine set in nowhere"),

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch  # noqa: F401 - without it none of the steps has anything to measure
 
 from bench.children import Child, ChildFailed, each_apart
 from bench.gpu_check import block, ceilings, end_to_end, manifests, steps, timing, unet, vae

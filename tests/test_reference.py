@@ -141,7 +141,7 @@ def test_options_that_cannot_be_had_here_are_an_error(checkpoint):
     with pytest.raises(UserError, match="offload"):
         load_pipeline(*checkpoint, cpu_offload="layers")
     with pytest.raises(UserError, match="attention"):
-        load_pipeline(*checkpoint, attention="flash")
+        load_pipeline(*checkpoint, attention="dazzle")
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="CUDA"):
             load_pipeline(*checkpoint, device="cuda")

@@ -544,7 +544,7 @@ def test_what_is_lost_does_not_depend_on_the_number_of_threads(whole: Path, tmp_
 
 
 @pytest.mark.parametrize("which", [slice(1, None), slice(2, 20)])
-def test_a_video_of_which_most_cannot_be_decoded_is_refused_before_any_graph_runs(
+def test_a_video_of_which_most_cannot_be_decoded_is_refused_before_anything_is_denoised(
     nano: DepthCrafter, whole: Path, tmp_path: Path, which: slice
 ) -> None:
     clip = spoilt(whole, tmp_path / "clip.mp4", which)
@@ -553,7 +553,7 @@ def test_a_video_of_which_most_cannot_be_decoded_is_refused_before_any_graph_run
         UserError, match=r"Most of the first \d+ frames of .*clip\.mp4 cannot be decoded \(\d+ are lost"
     ):
         run_job(nano, clip, tmp_path / "out", choose(**CHOSEN), lambda stage, frames, seconds: stages.append(stage))
-    assert set(stages) <= {"read"}
+    assert set(stages) <= {"read", "clip_encoder"}
     assert not (tmp_path / "out").exists()
 
 
