@@ -38,6 +38,7 @@ def test_the_whole_video_is_two_windows_that_share_frames():
         assert sampling.overlap > 0
 
 
+@pytest.mark.soak
 def test_ceilings_have_a_row_for_everything_and_say_what_there_is_no_kernel_for():
     rows = by_name(ceilings.measure(TINY))
     for what in (
@@ -65,6 +66,7 @@ def test_the_ways_to_run_a_block_do_the_same_work():
     assert all(1e-4 < distance < 0.2 for name, distance in distances.items() if "fp8" in name)
 
 
+@pytest.mark.soak
 def test_the_unet_and_the_vae_are_measured_at_every_size():
     rows = by_name([*unet.measure_eager(TINY), *vae.measure(TINY)])
     assert {row.status for row in rows.values()} == {MEASURED}

@@ -120,6 +120,7 @@ def test_recorded_kernels_give_what_they_gave(checkpoint: tuple[Path, Path]) -> 
     check_alike(pipeline, load_pipeline(*checkpoint, device="cuda"))
 
 
+@pytest.mark.soak
 def test_flash_attention_is_the_only_kernel_of_the_unet(
     checkpoint: tuple[Path, Path], plain: DepthCrafterPipeline
 ) -> None:
