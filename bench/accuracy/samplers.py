@@ -1,17 +1,20 @@
 """What a sampler's result loses against the original's: on nano's held-out scenes, and on random weights of real size.
 
-    python -m bench.accuracy.samplers                        # nano's 32 scenes: an hour on two cores
+    python -m bench.accuracy.samplers                        # nano's 32 scenes: most of an hour on two cores
     python -m bench.accuracy.samplers --scenes 2 --steps 5   # a minute
     python -m bench.accuracy.samplers --random full          # random weights in PyTorch: 8 GB of memory, minutes
 
 Depth is compared as a run writes it, normalised over the clip, and AbsRel is what `bench.accuracy.nano` measures.
-Another seed's result stands beside, for scale. Prints a table and writes bench/results/samplers.json.
+Another seed's result stands beside, for scale. Prints a table, and writes bench/results/samplers.json and the table of
+docs/samplers.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,6 +36,7 @@ from dc_rt.sampler import SAMPLERS
 from depthcrafter.nano.scenes import make_clip
 
 NAME = "samplers"
+DOCS = Path(__file__).parents[2] / "docs" / "samplers.md"
 FRAMES = 8
 # Of a scene's frames: all in one window; and three, the last two of which start from the one before.
 WINDOWS = {"one": (FRAMES, 0), "three": (4, 1)}
@@ -51,6 +55,7 @@ class Row:
     Attributes:
         weights: what was run.
         sampler: whose depth; or Euler's with another seed.
+        scenes: over how many.
         steps, guidance_scale, windows: how.
         mean, max: of |d depth|, of a range of 1.
         euler_abs_rel, abs_rel: of both; None where there is no true depth.
@@ -58,6 +63,7 @@ class Row:
 
     weights: str
     sampler: str
+    scenes: int
     steps: int
     guidance_scale: float
     windows: str
@@ -118,7 +124,7 @@ def rows_of(
     for name, found in errors.items():
         mean, _, *abs_rel = np.mean(found, axis=0).tolist()
         largest = max(each[1] for each in found)
-        yield Row(weights, name, steps, guidance_scale, windows, mean, largest, *abs_rel)
+        yield Row(weights, name, len(scenes), steps, guidance_scale, windows, mean, largest, *abs_rel)
 
 
 def score(depth: Float, truth: Float | None) -> tuple[float, ...]:
@@ -126,8 +132,8 @@ def score(depth: Float, truth: Float | None) -> tuple[float, ...]:
     return () if truth is None else (score_clip(depth, truth, MAX_DEPTH)["abs_rel"],)
 
 
-def nano_rows(num_scenes: int, all_steps: Sequence[int]) -> Iterator[Row]:
-    """Of nano's held-out scenes."""
+def nano_rows(num_scenes: int, scenes_else: int, all_steps: Sequence[int]) -> Iterator[Row]:
+    """Of nano's held-out scenes: of so many at the default number of steps, and of so many at others."""
     clips = [make_clip(seed, FRAMES, 128, 192) for seed in range(num_scenes)]
     with DepthCrafter.load(BUNDLED) as model:
         remembered: Any = Remembered(model.engines)
@@ -138,7 +144,8 @@ def nano_rows(num_scenes: int, all_steps: Sequence[int]) -> Iterator[Row]:
 
         scenes = [(clip.frames, clip.depth) for clip in clips]
         for steps, guidance_scale, windows in product(all_steps, GUIDANCE, WINDOWS):
-            yield from rows_of("nano", predict, scenes, steps, guidance_scale, windows, remembered.forget)
+            some = scenes if steps == Sampling.steps else scenes[:scenes_else]
+            yield from rows_of("nano", predict, some, steps, guidance_scale, windows, remembered.forget)
 
 
 def random_rows(config: str, all_steps: Sequence[int], size: tuple[int, int]) -> Iterator[Row]:
@@ -162,22 +169,37 @@ def random_rows(config: str, all_steps: Sequence[int], size: tuple[int, int]) ->
 def table(rows: Sequence[Row]) -> str:
     """The rows as Markdown."""
     lines = [
-        "| weights | beside euler | steps | guidance | windows | mean change | largest | AbsRel, euler | AbsRel |",
-        "|---|---|---:|---:|---|---:|---:|---:|---:|",
+        "| weights | beside euler | scenes | steps | guidance | windows | mean | largest | AbsRel, euler | AbsRel |",
+        "|---|---|---:|---:|---:|---|---:|---:|---:|---:|",
     ]
     for row in sorted(rows, key=lambda row: (row.weights, row.sampler == ANOTHER_SEED, row.steps)):
         scores = (f"{value:.4f}" if value is not None else "" for value in (row.euler_abs_rel, row.abs_rel))
-        how = f"{row.steps} | {row.guidance_scale} | {row.windows}"
-        lines.append(
-            f"| {row.weights} | {row.sampler} | {how} | {row.mean:.1e} | {row.max:.1e} | {' | '.join(scores)} |"
-        )
+        how = f"{row.scenes} | {row.steps} | {row.guidance_scale} | {row.windows}"
+        moved = f"{row.mean:.1e} | {row.max:.1e}"
+        lines.append(f"| {row.weights} | {row.sampler} | {how} | {moved} | {' | '.join(scores)} |")
     return "\n".join(lines)
+
+
+def write_docs(results: Path) -> None:
+    """Put the table of all that was measured into docs/samplers.md."""
+    records = [json.loads(path.read_text()) for path in sorted(results.glob(f"{NAME}*.json"))]
+    rows = [Row(**row) for record in records for row in record["rows"]]
+    text, count = re.subn(
+        r"(<!-- figures -->\n).*?(<!-- end of figures -->)",
+        lambda match: f"{match[1]}\n{table(rows)}\n\n{match[2]}",
+        DOCS.read_text(),
+        flags=re.DOTALL,
+    )
+    if count != 1:
+        raise SystemExit(f"{DOCS} has no place for figures.")
+    DOCS.write_text(text)
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=32)
+    parser.add_argument("--scenes-else", type=int, default=32, help="at other numbers of steps than the default")
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
     parser.add_argument("--random", metavar="CONFIG", help="random weights of this configuration instead: tiny, full")
     parser.add_argument("--size", type=int, nargs=2, default=[64, 128], metavar=("HEIGHT", "WIDTH"), help="of random")
@@ -187,13 +209,13 @@ def main() -> None:
     if arguments.random:
         found = random_rows(arguments.random, arguments.steps, tuple(arguments.size))
     else:
-        found = nano_rows(arguments.scenes, arguments.steps)
+        found = nano_rows(arguments.scenes, arguments.scenes_else, arguments.steps)
+    name = f"{NAME}-random-{arguments.random}" if arguments.random else NAME
     for row in found:
         rows.append(row)
         print(table([row]).splitlines()[-1], flush=True)
-    name = f"{NAME}-random-{arguments.random}" if arguments.random else NAME
-    scenes = 1 if arguments.random else arguments.scenes
-    write_record({"scenes": scenes, "frames": FRAMES, "rows": [asdict(row) for row in rows]}, name, arguments.results)
+        write_record({"frames": FRAMES, "rows": [asdict(row) for row in rows]}, name, arguments.results)
+    write_docs(arguments.results)
     print(f"\n{table(rows)}")
 
 
