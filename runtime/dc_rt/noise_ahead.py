@@ -19,6 +19,7 @@ Float = NDArray[np.float32]
 # Of noise that waits to be used: 72 frames at 1024x576, of the 85 that a window takes.
 AHEAD_BYTES = 1 << 29
 _MOST_THREADS = 4
+_CHUNKS_AT_FIRST = 6
 
 
 class NoiseAhead:
@@ -54,7 +55,10 @@ class NoiseAhead:
         if isinstance(noise, Noise) and type(noise).frame is Noise.frame:
             self._pool = ThreadPoolExecutor(min(num_cores(), _MOST_THREADS), "noise", yield_to_the_model)
             self._fill = noise.fill_frame
-            self._begin()
+            # Before the first is taken CLIP sees a window: by then there are some. A short video ends before most are
+            # made, and those that were not begun are not.
+            for _ in range(_CHUNKS_AT_FIRST):
+                self._begin_if_there_is_room()
 
     def take(self, index: int, num_frames: int) -> Float:
         """The next chunk's, which starts with frame `index`: float32 [n,3,H,W]; the video's last may be shorter.
@@ -73,8 +77,7 @@ class NoiseAhead:
         self._taken = noise
         # Two for one, until there are as many as may be: for a short video little is made in vain.
         for _ in range(2):
-            if not self._coming or sum(most for _, most, _, _ in self._coming) < self._most_frames:
-                self._begin()
+            self._begin_if_there_is_room()
         for part in parts:
             part.result()
         return noise[:num_frames]
@@ -86,8 +89,10 @@ class NoiseAhead:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def _begin(self) -> None:
+    def _begin_if_there_is_room(self) -> None:
         """Have another chunk be made, each frame's in its place."""
+        if self._coming and sum(most for _, most, _, _ in self._coming) >= self._most_frames:
+            return
         assert self._pool is not None
         start, num_frames = next(self._cuts)
         noise = self._memory_for(num_frames)
