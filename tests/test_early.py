@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,6 +15,8 @@ from dc_rt import DepthCrafter
 from dc_rt.job import results
 from dc_rt.job.early import take_early
 from dc_rt.job.spool import EARLY
+from dc_rt.options import Outputs
+from dc_rt.outputs import all_outputs
 from job_helpers import choose, run_job
 from media_helpers import moving_gradient, write_clip
 
@@ -93,7 +99,33 @@ def test_what_was_damaged_meanwhile_is_written_anew(
     assert Path("out/clip_input.mp4").read_bytes() == as_the_second_pass_writes_it
 
 
+def test_what_is_not_asked_for_any_more_is_not_among_the_results(bundled: DepthCrafter, clip: Path) -> None:
+    def progress(name: str, frames: int, seconds: float) -> None:
+        if name == "write" and frames > 0:
+            raise Fault
+
+    with pytest.raises(Fault):
+        run_job(bundled, clip, Path("out"), OPTIONS, progress)
+    run_job(bundled, clip, Path("out"), OPTIONS, names=("npz",))
+    assert sorted(path.name for path in Path("out").iterdir()) == ["clip.json", "clip.npz"]
+
+
+def test_only_a_file_of_what_is_there_by_then_is_written_early() -> None:
+    row = all_outputs()["input.mp4"]
+    assert row.is_early
+    assert not replace(row, is_frames=True).is_early
+    assert not replace(row, needs=frozenset({"audio"})).is_early
+    assert not any(other.is_early for other in all_outputs().values() if other is not row)
+
+
 def test_nothing_is_taken_that_is_not_what_it_was(tmp_path: Path) -> None:
+    plan: Any = SimpleNamespace(name="a")
+    outputs = Outputs(("input.mp4",))
     (tmp_path / EARLY).mkdir()
-    (tmp_path / EARLY / "a.mp4").write_bytes(b"a")
-    assert take_early(tmp_path, {"a.mp4": "0" * 64, "b.mp4": "0" * 64}, tmp_path) == set()
+    assert take_early(tmp_path, {"a_input.mp4": "0" * 64}, plan, outputs, tmp_path) == frozenset()
+    (tmp_path / EARLY / "a_input.mp4").write_bytes(b"a")
+    assert take_early(tmp_path, {"a_input.mp4": "0" * 64}, plan, outputs, tmp_path) == frozenset()
+    assert not (tmp_path / "a_input.mp4").exists()
+    digest = hashlib.sha256(b"a").hexdigest()
+    assert take_early(tmp_path, {"a_input.mp4": digest}, plan, outputs, tmp_path) == frozenset(outputs.rows)
+    assert (tmp_path / "a_input.mp4").read_bytes() == b"a"

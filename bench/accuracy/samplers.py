@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from bench.accuracy.metrics import score_clip
 from bench.accuracy.nano import MAX_DEPTH, Float, normalised
 from bench.records import RESULTS, write_record
+from bench.speed.readme_table import replaced
 from dc_rt import DepthCrafter
 from dc_rt.engine import Array, EngineSet
 from dc_rt.engine.discovery import BUNDLED
@@ -37,6 +37,7 @@ from depthcrafter.nano.scenes import make_clip
 
 NAME = "samplers"
 DOCS = Path(__file__).parents[2] / "docs" / "samplers.md"
+MARKERS = ("<!-- figures -->", "<!-- end of figures -->")
 FRAMES = 8
 # Of a scene's frames: all in one window; and three, the last two of which start from the one before.
 WINDOWS = {"one": (FRAMES, 0), "three": (4, 1)}
@@ -184,15 +185,7 @@ def write_docs(results: Path) -> None:
     """Put the table of all that was measured into docs/samplers.md."""
     records = [json.loads(path.read_text()) for path in sorted(results.glob(f"{NAME}*.json"))]
     rows = [Row(**row) for record in records for row in record["rows"]]
-    text, count = re.subn(
-        r"(<!-- figures -->\n).*?(<!-- end of figures -->)",
-        lambda match: f"{match[1]}\n{table(rows)}\n\n{match[2]}",
-        DOCS.read_text(),
-        flags=re.DOTALL,
-    )
-    if count != 1:
-        raise SystemExit(f"{DOCS} has no place for figures.")
-    DOCS.write_text(text)
+    DOCS.write_text(replaced(DOCS.read_text(), f"{table(rows)}\n", MARKERS))
 
 
 def main() -> None:

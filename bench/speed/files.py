@@ -28,6 +28,7 @@ from bench.children import apart
 from bench.clips import DEMO, clip_frames
 from bench.records import RESULTS, write_record
 from bench.speed.machine import describe, in_words
+from bench.speed.readme_table import replaced
 from dc_rt import DepthCrafter
 from dc_rt.cores import num_cores
 from dc_rt.engine.discovery import BUNDLED
@@ -46,7 +47,7 @@ SIZES = ((576, 1024), (1080, 1920))
 RATE = 24
 READING, NOISE = "reading H.264", "noise of the pixels"
 DOCS = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-MARKS = ("<!-- files: made by bench/speed/files.py -->", "<!-- files: end -->")
+MARKERS = ("<!-- files: made by bench/speed/files.py -->", "<!-- files: end -->")
 
 
 @dataclass(frozen=True)
@@ -216,9 +217,7 @@ def main() -> None:
     text = table(rows, machine)
     print(f"\n{text}")
     if arguments.docs:
-        before, _, rest = DOCS.read_text().partition(MARKS[0])
-        _, _, after = rest.partition(MARKS[1])
-        DOCS.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}")
+        DOCS.write_text(replaced(DOCS.read_text(), f"{text}\n", MARKERS))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
 
 The first pass of a job as it is, from the file to the spool, on engines that sleep without holding the interpreter's
 lock and give noise: nothing else is left out but the results. What is not sleep is what a GPU waits for. With --copies
-inputs and outputs are copied, as they are to and from pinned memory. A hash of all depth is printed, to be compared
-with another version's: it depends on the inputs of every graph.
+inputs and outputs are copied, as they are to and from pinned memory. --hash prints a hash of the inputs of all graphs
+instead, to be compared with another version's.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ WORK = {"clip_encoder": 0.33, "vae_encoder": 2.61, "denoiser": 3.09, "vae_decode
 
 
 class Sleeping:
-    """The four graphs: each sleeps its share of a frame's time, and gives what depends on its inputs."""
+    """The four graphs: each sleeps its share of a frame's time, and gives noise that depends on its shape alone."""
 
     def __init__(self, ms_per_frame: float, sampling: Sampling, copies: bool, is_hashing: bool) -> None:
         overlapping = sampling.window_size / sampling.stride

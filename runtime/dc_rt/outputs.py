@@ -56,6 +56,11 @@ class Output:
     takes_depth: bool = True
     takes_image: bool = True
 
+    @property
+    def is_early(self) -> bool:
+        """Whether it can be written while the model runs: it is a file of what is there by then."""
+        return not (self.takes_depth or self.needs or self.is_frames)
+
     def open_writer(self) -> OpenWriter:
         """What opens its writer."""
         module, _, function = self.writer.partition(":")

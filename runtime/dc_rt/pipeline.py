@@ -57,61 +57,46 @@ def estimate_depth(
         state: what the window before left.
         on_window: is given the state between two windows, once the depth before it was taken.
     """
-    cuts = _cuts(state.next_frame, sampling.window_size - len(state.embeddings), sampling.stride)
-    scale = np.float32(NOISE_AUGMENTATION)
-    with NoiseAhead(noise, scale, size, cuts, sampling.stride) as pixel_noise:
-        yield from _estimate(graphs, frames, size, sampling, noise, pixel_noise, state, on_window)
-
-
-def _estimate(
-    graphs: Graphs,
-    frames: Iterator[Frame],
-    size: tuple[int, int],
-    sampling: Sampling,
-    noise: NoiseSource,
-    pixel_noise: NoiseAhead,
-    state: WindowState,
-    on_window: OnWindow,
-) -> Iterator[Float]:
-    """`estimate_depth`, with the noise of pixels at hand."""
     height, width = size
     resize = {"resize_rows": resize_matrix(height), "resize_cols": resize_matrix(width)}
     spare: list[NDArray[np.uint8]] = []  # memory for chunks: to get it anew takes a system longer than to fill it
     latent_noise = cache(lambda slot: noise.latent(slot, (4, height // 8, width // 8)))
-    following = next(frames, None)
-    while following is not None:
-        # Read the rest of the window, embedding what is there, and one frame more: whether it is there says whether a
-        # window follows.
-        new, embedded = [], [state.embeddings]
-        for chunk in _chunks(chain([following], islice(frames, sampling.window_size - len(state.embeddings) - 1))):
-            memory = spare.pop() if spare else np.empty((CHUNK, height, width, 3), np.uint8)
-            new.append(np.stack(chunk, out=memory[: len(chunk)]))
-            embedded.append(graphs("clip_encoder", frames=new[-1], **resize))
+    cuts = _cuts(state.next_frame, sampling.window_size - len(state.embeddings), sampling.stride)
+    with NoiseAhead(noise, np.float32(NOISE_AUGMENTATION), size, cuts, sampling.stride) as pixel_noise:
         following = next(frames, None)
-        embeddings = np.concatenate(embedded)
-        image_latents = np.concatenate([state.image_latents, *_encode(graphs, new, state.next_frame, pixel_noise)])
-        spare += (chunk.base for chunk in new if chunk.base is not None)
+        while following is not None:
+            # Read the rest of the window, embedding what is there, and one frame more: whether it is there says whether
+            # a window follows.
+            new, embedded = [], [state.embeddings]
+            for chunk in _chunks(chain([following], islice(frames, sampling.window_size - len(state.embeddings) - 1))):
+                memory = spare.pop() if spare else np.empty((CHUNK, height, width, 3), np.uint8)
+                new.append(np.stack(chunk, out=memory[: len(chunk)]))
+                embedded.append(graphs("clip_encoder", frames=new[-1], **resize))
+            following = next(frames, None)
+            embeddings = np.concatenate(embedded)
+            image_latents = np.concatenate([state.image_latents, *_encode(graphs, new, state.next_frame, pixel_noise)])
+            spare += (chunk.base for chunk in new if chunk.base is not None)
 
-        sigmas = noise_levels(sampling)
-        slots = [(state.start + i) % sampling.window_size for i in range(len(embeddings))]
-        eps = np.stack([latent_noise(slot) for slot in slots])
-        denoise = _denoiser(graphs, image_latents[None], embeddings[None], sampling)
-        (latents,) = SAMPLERS[sampling.sampler].sample(
-            denoise, _start_from(eps, state.latents, sigmas[0])[None], sigmas
-        )
-        shared = len(state.latents)
-        latents[:shared] = blend(state.latents, latents[:shared])
+            sigmas = noise_levels(sampling)
+            slots = [(state.start + i) % sampling.window_size for i in range(len(embeddings))]
+            eps = np.stack([latent_noise(slot) for slot in slots])
+            denoise = _denoiser(graphs, image_latents[None], embeddings[None], sampling)
+            (latents,) = SAMPLERS[sampling.sampler].sample(
+                denoise, _start_from(eps, state.latents, sigmas[0])[None], sigmas
+            )
+            shared = len(state.latents)
+            latents[:shared] = blend(state.latents, latents[:shared])
 
-        keep = sampling.overlap if following is not None else 0
-        final, kept = np.split(latents, [len(latents) - keep])
-        finished = np.concatenate([state.finished, final])
-        while len(finished) >= CHUNK or (following is None and len(finished)):
-            yield from graphs("vae_decoder", latents=finished[:CHUNK])
-            finished = finished[CHUNK:]
-        if following is not None:
-            stride = sampling.stride
-            state = WindowState(state.start + stride, image_latents[stride:], embeddings[stride:], kept, finished)
-            on_window(state)
+            keep = sampling.overlap if following is not None else 0
+            final, kept = np.split(latents, [len(latents) - keep])
+            finished = np.concatenate([state.finished, final])
+            while len(finished) >= CHUNK or (following is None and len(finished)):
+                yield from graphs("vae_decoder", latents=finished[:CHUNK])
+                finished = finished[CHUNK:]
+            if following is not None:
+                stride = sampling.stride
+                state = WindowState(state.start + stride, image_latents[stride:], embeddings[stride:], kept, finished)
+                on_window(state)
 
 
 def _encode(graphs: Graphs, chunks: list[NDArray[np.uint8]], index: int, noise: NoiseAhead) -> Iterator[Float]:

@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 
 from dc_rt.job.plan import Plan
 from dc_rt.job.spool import EARLY
-from dc_rt.job.threads import Behind
-from dc_rt.media.results import NO_DEPTH, NO_RANGE, Result, ResultFrame
+from dc_rt.job.writers import open_writers
+from dc_rt.media.results import NO_DEPTH, NO_RANGE, ResultFrame
 from dc_rt.options import Outputs
-
-WRITE_BEHIND = 16
+from dc_rt.outputs import Output
 
 
 class EarlyOutputs:
-    """Writers of those that are asked for, a thread each; as a context manager they are closed at the end."""
+    """Writers of those that are asked for; as a context manager they are closed at the end."""
 
     def __init__(self, spool: Path, plan: Plan, outputs: Outputs | None) -> None:
         """Remove what an earlier run has left, and open the writers.
@@ -38,36 +37,17 @@ class EarlyOutputs:
         """
         self._folder = spool / EARLY
         self._timeline = plan.timeline
-        self._stack = ExitStack()
-        self._writers = []
         shutil.rmtree(self._folder, ignore_errors=True)
-        rows = [row for row in outputs.rows if not row.takes_depth] if outputs else []
-        if not rows:
-            return
         self._folder.mkdir()
-        result = Result(
-            num_frames=plan.num_frames,
-            height=plan.height,
-            width=plan.width,
-            timeline=plan.timeline,
-            sample_aspect_ratio=plan.sample_aspect_ratio,
-            depth_range=NO_RANGE,
-            video=plan.video,
-        )
-        try:
-            for row in rows:
-                writer = self._stack.enter_context(row.open_writer()(self._folder / f"{plan.name}{row.suffix}", result))
-                self._writers.append((self._stack.enter_context(Behind(WRITE_BEHIND)).submit, writer.write))
-        except BaseException:
-            self._stack.close()
-            raise
+        rows = [row for row in outputs.rows if row.is_early] if outputs else []
+        with ExitStack() as stack:
+            self._hand = open_writers(stack, rows, self._folder, plan, plan.num_frames, NO_RANGE)
+            self._stack = stack.pop_all()
 
     def watch(self, frames: Iterable[tuple[int, list[NDArray[np.uint8]]]]) -> Iterator[NDArray[np.uint8]]:
         """The frames of `read_at_sizes`, once they were handed to the writers too."""
         for index, (number, (image,)) in enumerate(frames):
-            time = int(self._timeline.times[number]) * self._timeline.tick
-            for submit, write in self._writers:
-                submit(write, ResultFrame(index, number, time, NO_DEPTH, NO_DEPTH, image))
+            self._hand(ResultFrame(index, number, self._timeline.time(number), NO_DEPTH, NO_DEPTH, image))
             yield image
 
     def __enter__(self) -> EarlyOutputs:
@@ -82,19 +62,22 @@ class EarlyOutputs:
         return {path.name: _synced_hash(path) for path in sorted(self._folder.glob("*"))}
 
 
-def take_early(spool: Path, hashes: Mapping[str, str], staging: Path) -> set[str]:
-    """Put what was written early among the results, as it was left; gives the names of what there is."""
+def take_early(
+    spool: Path, hashes: Mapping[str, str], plan: Plan, outputs: Outputs, staging: Path
+) -> frozenset[Output]:
+    """Put what was written early, and is asked for, among the results if it is as it was left; gives which it is."""
     taken = set()
-    for name, digest in hashes.items():
+    for row in outputs.rows:
+        name = f"{plan.name}{row.suffix}"
         path = spool / EARLY / name
-        if path.is_file() and _hash(path) == digest:
+        if name in hashes and path.is_file() and _hash(path) == hashes[name]:
             # Not moved: whatever becomes of the results, it may be needed again.
             try:
                 os.link(path, staging / name)
             except OSError:
                 shutil.copyfile(path, staging / name)
-            taken.add(name)
-    return taken
+            taken.add(row)
+    return frozenset(taken)
 
 
 def _synced_hash(path: Path) -> str:

@@ -27,10 +27,11 @@ from dc_rt.job.fingerprint import fingerprint
 from dc_rt.job.forecast import disk_need, disk_too_small
 from dc_rt.job.plan import Plan, plan_video
 from dc_rt.job.record import Clock, as_text, record_of
-from dc_rt.job.results import READ_AHEAD, WRITE_BEHIND, empty_folder, move_into_place, write_results
+from dc_rt.job.results import READ_AHEAD, empty_folder, move_into_place, write_results
 from dc_rt.job.spool import Spool, SpoolLock, is_resumable
 from dc_rt.job.targets import Targets, check_batch
 from dc_rt.job.threads import Behind, ahead
+from dc_rt.job.writers import WRITE_BEHIND
 from dc_rt.media import Damage, VideoInfo, read_at_sizes
 from dc_rt.model import DepthCrafter
 from dc_rt.noise import Noise

@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from fractions import Fraction
 from pathlib import Path
 
 from dc_rt.errors import UserError, option
@@ -16,16 +15,16 @@ from dc_rt.job.early import take_early
 from dc_rt.job.plan import Plan
 from dc_rt.job.record import Clock
 from dc_rt.job.spool import Spool
-from dc_rt.job.threads import Behind, ahead
+from dc_rt.job.threads import ahead
+from dc_rt.job.writers import open_writers
 from dc_rt.media import read_at_sizes
 from dc_rt.media.audio import AudioPackets
-from dc_rt.media.results import NO_IMAGE, Result, ResultFrame
+from dc_rt.media.results import NO_IMAGE, ResultFrame
 from dc_rt.options import Outputs
 from dc_rt.outputs import is_frame_name
 
-# Frames between the reader, the writers and what is between them: enough to even out, little beside a window.
+# Frames between the reader and what it reads for: enough to even out, little beside a window.
 READ_AHEAD = 16
-WRITE_BEHIND = 16
 
 
 def write_results(staging: Path, plan: Plan, outputs: Outputs, spool: Spool, clock: Clock) -> list[int]:
@@ -33,34 +32,19 @@ def write_results(staging: Path, plan: Plan, outputs: Outputs, spool: Spool, clo
 
     The video is read again where that is needed, which costs less than to keep it.
     """
-    early = take_early(spool.folder, (spool.progress.notes or {}).get("early", {}), staging)
-    rows = [row for row in outputs.rows if f"{plan.name}{row.suffix}" not in early]
+    written = take_early(spool.folder, (spool.progress.notes or {}).get("early", {}), plan, outputs, staging)
+    rows = [row for row in outputs.rows if row not in written]
     needs = frozenset[str]().union(*(row.needs for row in rows))
     # Which frames there are is known without reading if none is missing.
     is_read = any(row.takes_image for row in rows) or bool(needs) or spool.num_frames != plan.num_frames
     numbers: list[int] = []
     with ExitStack() as stack:
         audio = stack.enter_context(AudioPackets(plan.video)) if "audio" in needs else None
-        result = Result(
-            num_frames=spool.num_frames,
-            height=plan.height,
-            width=plan.width,
-            timeline=plan.timeline,
-            sample_aspect_ratio=plan.sample_aspect_ratio,
-            depth_range=spool.range,
-            video=plan.video,
-            audio=audio.stream if audio else None,
-        )
-        writers = []
-        for row in rows:
-            path = staging / plan.name if row.is_frames else staging / f"{plan.name}{row.suffix}"
-            writer = stack.enter_context(row.open_writer()(path, result))
-            writers.append((stack.enter_context(Behind(WRITE_BEHIND)).submit, writer.write))
+        hand = open_writers(stack, rows, staging, plan, spool.num_frames, spool.range, audio.stream if audio else None)
         frames = _joined(plan, spool, "source" in needs, audio, stack) if is_read else _depth_alone(plan, spool)
         for frame in frames:
             with clock.measure("write", frames=1):
-                for submit, write in writers:
-                    submit(write, frame)
+                hand(frame)
             numbers.append(frame.number)
     return numbers
 
@@ -68,8 +52,7 @@ def write_results(staging: Path, plan: Plan, outputs: Outputs, spool: Spool, clo
 def _depth_alone(plan: Plan, spool: Spool) -> Iterator[ResultFrame]:
     """Every frame with its depth, for outputs that take nothing else."""
     for index, (raw, depth) in enumerate(spool.frames()):
-        time = int(plan.timeline.times[index]) * plan.timeline.tick
-        yield ResultFrame(index, index, time, raw, depth, NO_IMAGE)
+        yield ResultFrame(index, index, plan.timeline.time(index), raw, depth, NO_IMAGE)
 
 
 def _joined(
@@ -79,24 +62,19 @@ def _joined(
     sizes = [(plan.height, plan.width), *([(plan.video.height, plan.video.width)] if with_source else [])]
     frames = read_at_sizes(plan.video, sizes, plan.stride, plan.num_frames)
     read = stack.enter_context(ahead(frames, READ_AHEAD))
-    times = plan.timeline.times
     index = -1
     # The depth first: when it ends, no frame is taken for nothing.
     for index, ((raw, depth), (number, images)) in enumerate(zip(spool.frames(), read, strict=False)):
         last = index + 1 == spool.num_frames
-        packets = audio.until(None if last else _seconds(plan, number + 1)) if audio else ()
-        time = int(times[number]) * plan.timeline.tick
-        yield ResultFrame(index, number, time, raw, depth, images[0], images[1] if with_source else None, packets)
+        following = None if last or number + 1 == len(plan.timeline) else plan.timeline.time(number + 1)
+        packets = audio.until(following) if audio else ()
+        source = images[1] if with_source else None
+        yield ResultFrame(index, number, plan.timeline.time(number), raw, depth, images[0], source, packets)
     if index + 1 != spool.num_frames or next(read, None) is not None:
         raise UserError(
             f"{plan.video.path} has other frames than when its depth was estimated; has it changed? "
             f"Start over with {option('restart', True)}."
         )
-
-
-def _seconds(plan: Plan, number: int) -> Fraction | None:
-    times = plan.timeline.times
-    return int(times[number]) * plan.timeline.tick if number < len(times) else None
 
 
 def empty_folder(folder: Path) -> Path:

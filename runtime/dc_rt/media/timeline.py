@@ -54,9 +54,13 @@ class Timeline:
         """Seconds from the first frame's time to the end of the last one's."""
         return self.end * self.tick
 
+    def time(self, index: int) -> Fraction:
+        """When a frame is shown, in seconds."""
+        return int(self.times[index]) * self.tick
+
     def seconds(self, indices: Iterable[int]) -> list[float]:
         """The times of these frames."""
-        return [float(int(self.times[index]) * self.tick) for index in indices]
+        return [float(self.time(index)) for index in indices]
 
     def every(self, stride: int, num_frames: int) -> Timeline:
         """That of frames 0, stride, 2*stride, ...: at most `num_frames`, each shown until the next one is."""

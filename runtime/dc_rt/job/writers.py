@@ -1,0 +1,50 @@
+"""The writers of a run's outputs, of whichever pass: each in a thread of its own, handed one frame after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from av.audio.stream import AudioStream
+
+from dc_rt.job.plan import Plan
+from dc_rt.job.threads import Behind
+from dc_rt.media.results import Result, ResultFrame
+from dc_rt.outputs import Output
+
+# Frames between what makes them and a writer: enough to even out, little beside a window.
+WRITE_BEHIND = 16
+
+
+def open_writers(
+    stack: ExitStack,
+    rows: Iterable[Output],
+    folder: Path,
+    plan: Plan,
+    num_frames: int,
+    depth_range: tuple[float, float],
+    audio: AudioStream | None = None,
+) -> Callable[[ResultFrame], None]:
+    """Open the writers of `rows` in a folder; gives what hands a frame to all of them. `stack` closes them."""
+    result = Result(
+        num_frames=num_frames,
+        height=plan.height,
+        width=plan.width,
+        timeline=plan.timeline,
+        sample_aspect_ratio=plan.sample_aspect_ratio,
+        depth_range=depth_range,
+        video=plan.video,
+        audio=audio,
+    )
+    writers = []
+    for row in rows:
+        path = folder / plan.name if row.is_frames else folder / f"{plan.name}{row.suffix}"
+        writer = stack.enter_context(row.open_writer()(path, result))
+        writers.append((stack.enter_context(Behind(WRITE_BEHIND)).submit, writer.write))
+
+    def hand(frame: ResultFrame) -> None:
+        for submit, write in writers:
+            submit(write, frame)
+
+    return hand
