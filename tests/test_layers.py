@@ -46,8 +46,9 @@ def test_every_block_of_every_graph_has_its_time_and_shares_are_the_whole(tmp_pa
         in_blocks = sum(row["ms"] for row in found["blocks"].values())
         assert in_blocks == pytest.approx(sum(found["kinds"].values()))
         assert in_blocks > 0
-        # Hardly anything is of no block.
-        assert found["blocks"].get(NONE, {"ms": 0})["ms"] <= 0.1 * in_blocks
+        # Hardly anything is of no block: in number, as a busy machine may stop within any of them.
+        layers = [row["layers"] for row in found["blocks"].values()]
+        assert found["blocks"].get(NONE, {"layers": 0})["layers"] <= 0.1 * sum(layers)
     assert "denoiser, 2 frames" in done.stdout
     assert "by operation: " in done.stdout
 
