@@ -39,8 +39,8 @@ _MIXED = 2
 _LEAST_CLIMB = _ONE // 16  # to the next pixel of a ramp
 _ROWS = 64  # worked on at a time by a thread
 
-# The least-squares matrices for red-cyan glasses and an LCD, of linear light: Eric Dubois, "Conversion of a Stereo Pair to
-# Anaglyph with the Least-Squares Projection Method", March 2009 (the method: ICASSP 2001, "A projection method to
+# The least-squares matrices for red-cyan glasses and an LCD, of linear light: Eric Dubois, "Conversion of a Stereo Pair
+# to Anaglyph with the Least-Squares Projection Method", March 2009 (the method: ICASSP 2001, "A projection method to
 # generate anaglyph stereo images"). Rows: red, green, blue; columns: the left view's, then the right one's.
 _DUBOIS = np.array(
     [
