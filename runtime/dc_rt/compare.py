@@ -56,7 +56,7 @@ class Comparison:
     @property
     def full_colour(self) -> float:
         """The difference at which the video's colours are full."""
-        return min(self.largest, _FULL_COLOUR * self.rms)
+        return _full_colour(self.largest, self.rms)
 
     @property
     def worst(self) -> list[tuple[int, float]]:
@@ -97,7 +97,7 @@ def compare(a: DepthFile, b: DepthFile, video: Path | None = None, *, side_by_si
     if not sums.count:
         raise UserError(f"{a.path} and {b.path} have no pixel where both are numbers; write them again.")
     scale, shift = sums.fit()
-    full = min(sums.largest, _FULL_COLOUR * sums.rms)
+    full = _full_colour(sums.largest, sums.rms)
     aligned = _Aligned(scale, shift, _LEAST_SHARE * sums.largest_b)
     with ExitStack() as stack:
         writer = None
@@ -125,6 +125,10 @@ def compare(a: DepthFile, b: DepthFile, video: Path | None = None, *, side_by_si
         (sums.change_a / max(sums.changes, 1), sums.change_b / max(sums.changes, 1)),
         tuple(sums.by_frame),
     )
+
+
+def _full_colour(largest: float, rms: float) -> float:
+    return min(largest, _FULL_COLOUR * rms)
 
 
 def signed_colours(difference: NDArray[np.float32], full: float) -> NDArray[np.uint8]:

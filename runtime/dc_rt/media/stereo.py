@@ -41,12 +41,11 @@ _ROWS = 64  # worked on at a time by a thread
 
 # The least-squares matrices for red-cyan glasses and an LCD, of linear light: Eric Dubois, "Conversion of a Stereo Pair
 # to Anaglyph with the Least-Squares Projection Method", March 2009 (the method: ICASSP 2001, "A projection method to
-# generate anaglyph stereo images"). Rows: red, green, blue; columns: the left view's, then the right one's.
+# generate anaglyph stereo images"). Of the left view, then of the right one; rows are red, green and blue of the anaglyph.
 _DUBOIS = np.array(
     [
-        [0.437, 0.449, 0.164, -0.011, -0.032, -0.007],
-        [-0.062, -0.062, -0.024, 0.377, 0.761, 0.009],
-        [-0.048, -0.050, -0.017, -0.026, -0.093, 1.234],
+        [[0.437, 0.449, 0.164], [-0.062, -0.062, -0.024], [-0.048, -0.050, -0.017]],
+        [[-0.011, -0.032, -0.007], [0.377, 0.761, 0.009], [-0.026, -0.093, 1.234]],
     ],
     dtype=np.float32,
 )
@@ -260,8 +259,9 @@ def anaglyph(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.ui
     linear = _to_linear()
     out = np.empty_like(left)
     for rows in _bands(len(left)):
-        both = np.concatenate([linear[left[rows]], linear[right[rows]]], axis=-1)
-        light = np.clip(both @ _DUBOIS.T, 0, 1)
+        # Each eye's part is clipped before they are added, as the note has it.
+        parts = [np.clip(linear[view[rows]] @ matrix.T, 0, 1) for view, matrix in zip((left, right), _DUBOIS, strict=True)]
+        light = np.minimum(parts[0] + parts[1], 1)
         out[rows] = _from_linear()[np.rint(light * (_LEVELS - 1)).astype(np.int32)]
     return out
 

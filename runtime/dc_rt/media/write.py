@@ -214,11 +214,11 @@ def _deflate(block: memoryview, window: bytes) -> bytes:
 class FramesWriter:
     """A folder with a file a frame, several of which are written side by side."""
 
-    def __init__(self, folder: str | Path, suffix: str) -> None:
-        """Creates the folder."""
+    def __init__(self, folder: str | Path, suffix: str, padding: int = 4) -> None:
+        """Creates the folder; `padding` is the digits of a number at least."""
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._suffix = suffix
+        self._suffix, self._padding = suffix, padding
         self._num_frames = 0
         self._pool = ThreadPoolExecutor(num_cores(), "frames")
         self._pending: deque[Future[None]] = deque()
@@ -227,7 +227,7 @@ class FramesWriter:
         """Write the next frame, float32 [H,W], which must stay as it is; raises what writing an earlier one raised."""
         while len(self._pending) >= 2 * num_cores():
             self._pending.popleft().result()
-        path = self._folder / frame_name(self._num_frames, self._suffix)
+        path = self._folder / frame_name(self._num_frames, self._suffix, self._padding)
         self._pending.append(self._pool.submit(self._write, path, depth))
         self._num_frames += 1
 
@@ -270,8 +270,8 @@ class ExrWriter(FramesWriter):
 class PngWriter(FramesWriter):
     """16-bit grey: round(depth * 65535), of depth in [0,1]."""
 
-    def __init__(self, folder: str | Path) -> None:
-        super().__init__(folder, ".png")
+    def __init__(self, folder: str | Path, padding: int = 4) -> None:
+        super().__init__(folder, ".png", padding)
 
     def _write(self, path: Path, depth: NDArray[np.float32]) -> None:
         path.write_bytes(_encode_png(np.round(depth * 65535).astype(np.uint16)))
