@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 
 from bench.children import apart
 from bench.records import write_record
-from bench.speed.machine import describe, in_words
+from bench.speed.machine import describe
 from dc_rt.cores import num_cores
 from dc_rt.media.stereo import StereoWarper, anaglyph, halved
 from dc_rt.options import Outputs
@@ -79,7 +79,7 @@ def main() -> None:
     ]
     machine = describe()
     write_record({"machine": machine, "rows": [asdict(row) for row in rows]}, "stereo")
-    print(f"| what | size | cores | ms a frame | ms of processor |\n| --- | --- | --- | --- | --- |")
+    print("| what | size | cores | ms a frame | ms of processor |\n| --- | --- | --- | --- | --- |")
     for row in rows:
         print(
             f"| {row.what} | {row.width}x{row.height} | {row.cores} | {row.wall_ms:.0f} | {row.cpu_ms:.0f} |",

@@ -37,6 +37,8 @@ class Output:
         is_default: whether it is written unless other outputs are asked for.
         kind: "file"; "frames", a file a frame in a folder that is called as the video is, named by `frame_name`: by
             that a later run knows them; "folder", a folder of a layout of its own, `NAME` and the suffix.
+        layout: of such a folder: patterns of its files, as `pathlib` has them. By these a later run knows them; the
+            last is the one that tells of the others.
         by: the option that chooses another suffix, if there is one.
         suffixes: those that its values choose, several where several files are written.
         takes_only_text: whether its library takes no names that are no text, as file systems do.
@@ -53,6 +55,7 @@ class Output:
     flag: str | None = None
     is_default: bool = False
     kind: Literal["file", "frames", "folder"] = "file"
+    layout: tuple[str, ...] = ()
     by: str = ""
     suffixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     takes_only_text: bool = False
@@ -68,7 +71,9 @@ class Output:
     @property
     def path(self) -> str:
         """Where it is written, as it is shown to people."""
-        return f"NAME/{frame_name(0, self.suffix)}" if self.is_frames else f"NAME{self.suffix}"
+        if self.is_frames:
+            return f"NAME/{frame_name(0, self.suffix)}"
+        return f"NAME{self.suffix}{'/' if self.kind == 'folder' else ''}"
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -154,6 +159,39 @@ _BUILT_IN = (
         flag="--save-png",
         kind="frames",
         takes_image=False,
+    ),
+    Output(
+        "stereo",
+        "_3D_LRF_Full_SBS.mp4",
+        "left and right views, laid out as --stereo says, H.264",
+        2 / 3,
+        "dc_rt.media.stereo_results:stereo",
+        by="stereo",
+        # What players tell the layout by: docs/stereo.md.
+        suffixes={
+            "sbs": ("_3D_LRF_Full_SBS.mp4",),
+            "half-sbs": ("_3D_HSBS_LR.mp4",),
+            "anaglyph": ("_anaglyph.mp4",),
+            "rgbd": ("_RGBD.mp4",),
+            "left+right": ("_left.mp4", "_right.mp4"),
+        },
+    ),
+    Output(
+        "iw3",
+        "_iw3",
+        "a folder for iw3, which makes 3D videos of it: pictures, depth in 16-bit grey, sound",
+        5,
+        "dc_rt.media.iw3:Iw3Folder",
+        kind="folder",
+        layout=("rgb/frame_*.png", "depth/frame_*.png", "audio.*", "iw3_export.yml"),
+    ),
+    Output(
+        "side-by-side",
+        "_side_by_side.mp4",
+        "the source, depth in grey and in colours beside one another, H.264",
+        1,
+        "dc_rt.media.stereo_results:side_by_side",
+        flag="--side-by-side",
     ),
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +26,7 @@ def compare_results(a: Path, b: Path, save_folder: Path, side_by_side: bool, ove
     partial = video.with_name(f".{video.name}{_PARTIAL}")
     try:
         found = compare(*pair, partial, side_by_side=side_by_side)
-        os.replace(partial, video)
+        partial.replace(video)
     finally:
         partial.unlink(missing_ok=True)
     for line in described(found):

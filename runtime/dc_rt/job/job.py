@@ -182,7 +182,7 @@ class Job(Runs):
             contents = found | {"files": targets.list_files(staging)}
             (staging / targets.record.name).write_text(as_text(contents, times=plan.timeline.seconds(numbers)))
             targets.check(self.outputs.overwrite, at_the_end=True)  # something may have appeared meanwhile
-            results = move_into_place(staging, targets.save_folder)
+            results = move_into_place(staging, targets)
             spool.delete()
             self._tell_end(events.Finished(tuple(map(str, results)), spool.num_frames, clock.seconds_of_this_run))
             return results

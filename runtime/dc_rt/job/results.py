@@ -6,7 +6,7 @@ They are written into the spool's folder, and moved into place when all are ther
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import repeat
@@ -17,6 +17,7 @@ from dc_rt.errors import UserError, option
 from dc_rt.job.early import Early
 from dc_rt.job.plan import Plan
 from dc_rt.job.record import Clock
+from dc_rt.job.targets import Targets, laid_out
 from dc_rt.job.threads import ahead
 from dc_rt.job.writers import open_writers
 from dc_rt.media import read_at_sizes
@@ -137,12 +138,14 @@ def empty_folder(folder: Path) -> Path:
     return folder
 
 
-def move_into_place(staging: Path, save_folder: Path) -> list[Path]:
+def move_into_place(staging: Path, targets: Targets) -> list[Path]:
     """Move every result to where the user looks for it, replacing those of an earlier run; the record comes last."""
     results = []
     for source in sorted(staging.iterdir(), key=lambda path: (path.suffix == ".json", path.name)):
-        target = save_folder / source.name
-        if source.is_dir():
+        target = targets.save_folder / source.name
+        if layout := targets.folders.get(source.name):
+            _move_folder(source, target, layout)
+        elif source.is_dir():
             _move_frames(source, target)
         else:
             source.replace(target)
@@ -162,3 +165,16 @@ def _move_frames(source: Path, target: Path) -> None:
             stale.unlink()
     for frame in frames:
         frame.replace(target / frame.name)
+
+
+def _move_folder(source: Path, target: Path, layout: Sequence[str]) -> None:
+    """Move a folder's files into another one, where those of an earlier run go and anything else stays.
+
+    What tells of the others goes first, and comes last.
+    """
+    for stale in reversed([*laid_out(target, layout)]):
+        stale.unlink()
+    for file in laid_out(source, layout):
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(place)

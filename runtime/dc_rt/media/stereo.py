@@ -41,7 +41,7 @@ _ROWS = 64  # worked on at a time by a thread
 
 # The least-squares matrices for red-cyan glasses and an LCD, of linear light: Eric Dubois, "Conversion of a Stereo Pair
 # to Anaglyph with the Least-Squares Projection Method", March 2009 (the method: ICASSP 2001, "A projection method to
-# generate anaglyph stereo images"). Of the left view, then of the right one; rows are red, green and blue of the anaglyph.
+# generate anaglyph stereo images"). The left view's, then the right one's; rows are the anaglyph's red, green and blue.
 _DUBOIS = np.array(
     [
         [[0.437, 0.449, 0.164], [-0.062, -0.062, -0.024], [-0.048, -0.050, -0.017]],
@@ -260,7 +260,9 @@ def anaglyph(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.ui
     out = np.empty_like(left)
     for rows in _bands(len(left)):
         # Each eye's part is clipped before they are added, as the note has it.
-        parts = [np.clip(linear[view[rows]] @ matrix.T, 0, 1) for view, matrix in zip((left, right), _DUBOIS, strict=True)]
+        parts = [
+            np.clip(linear[view[rows]] @ matrix.T, 0, 1) for view, matrix in zip((left, right), _DUBOIS, strict=True)
+        ]
         light = np.minimum(parts[0] + parts[1], 1)
         out[rows] = _from_linear()[np.rint(light * (_LEVELS - 1)).astype(np.int32)]
     return out

@@ -12,8 +12,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dc_rt.media.colormap import to_uint8
-from dc_rt.media.results import Result, ResultFrame, Writer
+from dc_rt.media.colormap import inferno, to_uint8
+from dc_rt.media.convention import shown_values
+from dc_rt.media.results import Adapted, Result, ResultFrame, Writer
 from dc_rt.media.stereo import StereoWarper, anaglyph, halved
 from dc_rt.media.write import Mp4Writer
 from dc_rt.outputs import all_outputs
@@ -104,6 +105,18 @@ class _StereoVideo:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, traceback)
+
+
+def side_by_side(path: Path, result: Result) -> Writer:
+    """The source's picture, depth in grey and depth in colours beside one another."""
+    size = (result.height, 3 * result.width)
+    video = Mp4Writer(path, result.timeline, *size, sample_aspect_ratio=result.sample_aspect_ratio)
+
+    def taken(frame: ResultFrame) -> tuple[Picture, int]:
+        depth = shown_values(frame, result.outputs)
+        return np.hstack([frame.image, _as_rgb(to_uint8(depth)), inferno(depth)]), frame.number
+
+    return Adapted(video, taken)
 
 
 def _as_rgb(grey: Picture) -> Picture:

@@ -32,6 +32,7 @@ SQUARE = Fraction(1)
 
 # MP4 counts ticks a second in 32 bits, and players in fewer: clocks of a nanosecond are cut down to a microsecond.
 _SHORTEST_TICK = Fraction(1, 1_000_000)
+_SIDE_BY_SIDE = ":frame-packing=3"  # ITU-T H.264, table D-8
 _LARGEST_FIELD = 65535  # of numbers in H.264's headers
 _DEFLATE_WINDOW = 1 << 15  # how far back a stream refers to what it has
 _NPZ_BLOCK = 1 << 19  # of depth, to be compressed by a thread
@@ -68,8 +69,11 @@ class Mp4Writer:
         crf: int = 18,
         *,
         sample_aspect_ratio: Fraction = SQUARE,
+        is_side_by_side: bool = False,
     ) -> None:
         """`height` and `width` must be even, `crf` is 0 (lossless) to 51; `timing` is a frame rate or a timeline.
+
+        `is_side_by_side` tells players that the left half is the left eye's view.
 
         Raises `UserError` where PyAV was built without libx264.
         """
@@ -90,7 +94,8 @@ class Mp4Writer:
         # run must end in the very files of one that was not interrupted.
         # "veryfast" takes 0.4 of the default's time for files of the same quality that are 5 % larger.
         # Without B-frames, since a file of frames that are stored out of order cannot say how long each is shown.
-        options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0:bframes=0"}
+        parameters = f"mbtree=0:bframes=0{_SIDE_BY_SIDE if is_side_by_side else ''}"
+        options = {"crf": str(crf), "preset": "veryfast", "x264-params": parameters}
         self._stream = self._container.add_stream(
             "libx264", rate=max(fps.limit_denominator(_LARGEST_FIELD), Fraction(1, _LARGEST_FIELD)), options=options
         )
