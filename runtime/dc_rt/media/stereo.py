@@ -30,10 +30,10 @@ _CUT = _ONE * 3 // 4
 # Depth that was blurred or upsampled has ramps for edges: what is steeper, in pixels a pixel, is taken for one.
 _STEEPEST_SURFACE = 0.2
 # Of a ramp's height, from which a pixel belongs to what is near: those of mixed colours move with it.
-_NEAR_SHARE = 1 / 3
+_NEAR_SHARE = 0.15
 # Half the width of the widest ramp that becomes one edge, to the width of the picture.
-_RAMP = 4 / 1024
-_NARROWEST_RAMP = 3
+_RAMP = 6 / 1024
+_NARROWEST_RAMP = 5
 # From the edge of a hole to the first pixel that fills it: nearer ones have some of what is in front in them.
 _MIXED = 2
 _LEAST_CLIMB = _ONE // 16  # to the next pixel of a ramp
