@@ -129,9 +129,9 @@ _BUILT_IN = (
 )
 
 
-def frame_name(number: int, suffix: str) -> str:
-    """What the file of a frame is called, in an output of files a frame."""
-    return f"frame_{number:04d}{suffix}"
+def frame_name(number: int, suffix: str, padding: int = 4) -> str:
+    """What the file of a frame is called, in an output of files a frame; `padding` is its number's digits at least."""
+    return f"frame_{number:0{padding}d}{suffix}"
 
 
 def is_frame_name(name: str, suffixes: Collection[str]) -> bool:

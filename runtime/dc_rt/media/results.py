@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from dc_rt.media.colormap import inferno, to_uint8
 from dc_rt.media.read import VideoInfo
 from dc_rt.media.timeline import Timeline
-from dc_rt.media.write import ExrWriter, Mp4Writer, NpzWriter, PngWriter
+from dc_rt.media.write_frames import ExrWriter, PngWriter
+from dc_rt.media.write_npz import NpzWriter
+from dc_rt.media.write_video import VideoWriter
 
 NO_RANGE = (float("nan"), float("nan"))
 """In the place of the range, for outputs that are written before it is known."""
@@ -91,7 +93,7 @@ OpenWriter = Callable[[Path, Result], Writer]
 
 
 class Adapted:
-    """A writer of `dc_rt.media.write`, given what it takes of each frame."""
+    """A writer of `dc_rt.media`, given what it takes of each frame."""
 
     def __init__(self, writer: Any, taken: Callable[[ResultFrame], tuple[Any, ...]]) -> None:
         self._writer = writer
@@ -145,6 +147,6 @@ def _depth(frame: ResultFrame) -> tuple[NDArray[np.float32]]:
     return (frame.depth,)
 
 
-def _mp4(path: Path, result: Result) -> Mp4Writer:
+def _mp4(path: Path, result: Result) -> VideoWriter:
     size = (result.height, result.width)
-    return Mp4Writer(path, result.timeline, *size, sample_aspect_ratio=result.sample_aspect_ratio)
+    return VideoWriter(path, result.timeline, *size, sample_aspect_ratio=result.sample_aspect_ratio)
