@@ -1,7 +1,7 @@
 """Every format that results are written in, read back by two readers that know nothing of each other.
 
-EXR by OpenEXR and OpenImageIO, images by PyAV and OpenImageIO, videos by PyAV and FFmpeg's program. What is not installed is
-left out, with a word.
+EXR by OpenEXR and OpenImageIO, images by PyAV and OpenImageIO, videos by PyAV and FFmpeg's program. What is not
+installed is left out, with a word.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ import pytest
 from av.bitstream import BitStreamFilterContext
 from numpy.typing import NDArray
 
+from dc_rt import DepthCrafter, Job, Outputs, Sampling, Source
 from dc_rt.errors import UserError
-from dc_rt.formats import EXR_PRESETS, VIDEO_CODECS, container_for
+from dc_rt.formats import COLORMAPS, EXR_PRESETS, VIDEO_CODECS, container_for
+from dc_rt.job import Planned, Progressed
 from dc_rt.media import (
     ExrWriter,
     PngWriter,
@@ -35,7 +37,6 @@ from dc_rt.media import (
     to_uint16,
 )
 from dc_rt.media.audio import AudioPackets, audio_codec
-from dc_rt.media.colormap import COLORMAPS
 from dc_rt.media.timecode import TimeCodes
 from dc_rt.media.write_frames import check_half
 from dc_rt.media.write_video import check_video
@@ -150,12 +151,13 @@ def test_frames_of_every_codec_are_shown_when_the_timeline_says(tmp_path, name):
 @pytest.mark.parametrize("name", CODECS)
 def test_the_same_depth_gives_the_same_bytes_in_every_codec(tmp_path, name):
     contents = set()
-    for _ in range(3):
-        with VideoWriter(tmp_path / "clip", Fraction(24), 96, 160, codec=name) as writer:
-            for frame in moving_depth(30, 96, 160):
-                writer.write(to_uint16(frame))
-        contents.add((tmp_path / "clip").read_bytes())
-    assert len(contents) == 1
+    for height, width in ((96, 160), (64, 64)):
+        for _ in range(4):
+            with VideoWriter(tmp_path / "clip", Fraction(24), height, width, codec=name) as writer:
+                for frame in moving_depth(20, height, width):
+                    writer.write(to_uint16(frame))
+            contents.add((tmp_path / "clip").read_bytes())
+    assert len(contents) == 2
 
 
 def test_grey_of_16_bits_is_rounded_once_to_the_codes_of_a_codec(tmp_path):
@@ -510,9 +512,187 @@ def test_frame_numbers_are_wide_enough_to_sort(tmp_path):
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == names
 
 
+def test_numbers_of_fewer_digits_than_are_known_as_ours_are_refused():
+    with pytest.raises(UserError, match="padding must be 0 or at least 4, not 3; try padding=4"):
+        Outputs(padding=3)
+
+
 def test_colour_goes_into_a_video_of_ten_bits(tmp_path):
     frames = np.repeat(moving_gradient(1, 64, 96), 5, axis=0)
     with VideoWriter(tmp_path / "clip.mp4", Fraction(24), 64, 96, codec="hevc") as writer:
         for frame in frames:
             writer.write(frame)
     assert np.abs(decode(tmp_path / "clip.mp4").astype(int) - frames).mean() < 3
+
+
+# Whole runs
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds, with PCM, which MP4 does not hold."""
+    return sounding(tmp_path_factory.mktemp("clip") / "clip.mov", "pcm_s16le")
+
+
+def run(model: DepthCrafter, clip: Path, *names: str, folder: str = "out", **values: Any) -> Path:
+    """Write these outputs of the first frames; gives the folder."""
+    outputs = Outputs(names, **values)
+    Job(model, clip, Sampling(1, window_size=16, overlap=5), Source(12, max_res=64), outputs, folder).run()
+    return Path(folder)
+
+
+def frames_of(folder: Path, suffix: str) -> list[Path]:
+    return sorted((folder / "clip").glob(f"*{suffix}"))
+
+
+def size_of(depth: NDArray[np.float32]) -> tuple[int, int]:
+    """Height and width."""
+    return depth.shape[1], depth.shape[2]
+
+
+def read_grey(path: Path) -> NDArray[np.uint16]:
+    with av.open(str(path)) as container:
+        return np.asarray(next(container.decode(video=0)).to_ndarray(), np.uint16)
+
+
+@pytest.mark.parametrize("extra", [{}, {"gamma": 2.2}, {"values": "raw"}], ids=["plain", "gamma", "raw"])
+def test_far_white_is_exactly_one_minus_near_white_in_every_output(bundled, clip, extra):
+    names = ("npz", "exr", "png", "tiff", "depth.mp4")
+    near = run(bundled, clip, *names, folder="near", polarity="near-white", depth_codec="ffv1", **extra)
+    far = run(bundled, clip, *names, folder="far", polarity="far-white", depth_codec="ffv1", **extra)
+    with np.load(near / "clip.npz") as one, np.load(far / "clip.npz") as other:
+        depth = one["depth"]
+        np.testing.assert_array_equal(other["depth"], 1 - depth)
+    for index, (one, other) in enumerate(zip(frames_of(near, ".exr"), frames_of(far, ".exr"), strict=True)):
+        np.testing.assert_array_equal(OpenEXR.File(str(one)).channels()["Z"].pixels, depth[index])
+        np.testing.assert_array_equal(OpenEXR.File(str(other)).channels()["Z"].pixels, 1 - depth[index])
+    codes = np.round(depth * 65535)
+    for suffix in (".png", ".tiff"):
+        for index, (one, other) in enumerate(zip(frames_of(near, suffix), frames_of(far, suffix), strict=True)):
+            np.testing.assert_array_equal(read_grey(one), codes[index])
+            np.testing.assert_array_equal(read_grey(other), 65535 - read_grey(one))
+    size = size_of(depth)
+    np.testing.assert_array_equal(read_by_pyav(near / "clip_depth.mkv", *size, 16) * 65535, codes)
+    np.testing.assert_array_equal(read_by_pyav(far / "clip_depth.mkv", *size, 16) * 65535, 65535 - codes)
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_the_video_of_a_run_is_its_depth_with_its_rate_and_sound(bundled, clip, name):
+    folder = run(bundled, clip, "depth.mp4", "vis.mp4", "input.mp4", "npz", depth_codec=name, audio=True)
+    suffix = {"h264": "mov", "hevc": "mov", "ffv1": "mkv", "prores": "mov", "av1": "mkv"}[name]
+    assert {path.name for path in folder.iterdir()} == {
+        f"clip_depth.{suffix}",
+        "clip_vis.mov",
+        "clip_input.mov",
+        "clip.npz",
+        "clip.json",
+    }
+    with np.load(folder / "clip.npz") as file:
+        depth = file["depth"]
+    stored, bits = STORED[name]
+    path = folder / f"clip_depth.{suffix}"
+    found = read_by_pyav(path, *size_of(depth), bits)
+    assert np.abs(found - depth).mean() < {"h264": 0.02}.get(name, MEAN_ERROR[name] * 3)
+    np.testing.assert_array_equal(read_by_ffmpeg(path, *size_of(depth), stored, bits), found)
+    for each in (path, folder / "clip_vis.mov", folder / "clip_input.mov"):
+        assert probe(each).timeline.fps == 24
+        copied = packets_of(each)
+        assert copied == packets_of(clip)[: len(copied)]
+        assert 0.5 <= sum(map(len, copied)) / (48000 * 4) < 0.53  # half a second, of 16 bits and two channels
+        assert abs(start_of_sound(each)) < 0.002
+
+
+@pytest.mark.parametrize("preset", EXR_PRESETS)
+def test_a_preset_has_its_own_polarity_unless_one_is_asked_for(bundled, clip, preset):
+    folder = run(bundled, clip, "exr", "npz", exr=preset, exr_type="half", exr_compression="piz")
+    with np.load(folder / "clip.npz") as file:
+        depth = file["depth"]
+    if EXR_PRESETS[preset].is_far_white:
+        depth = 1 - depth
+    for path, frame in zip(frames_of(folder, ".exr"), depth, strict=True):
+        for channel in OpenEXR.File(str(path), separate_channels=True).channels().values():
+            np.testing.assert_array_equal(channel.pixels, frame.astype(np.float16))
+    folder = run(bundled, clip, "exr", exr=preset, polarity="near-white", overwrite=True)
+    first = OpenEXR.File(str(frames_of(folder, ".exr")[0]), separate_channels=True).channels()
+    assert np.abs(first[EXR_PRESETS[preset].channels[0]].pixels - file_depth(folder)[0]).max() == 0
+
+
+def file_depth(folder: Path) -> NDArray[np.float32]:
+    with np.load(folder / "clip.npz") as file:
+        return np.asarray(file["depth"])
+
+
+def test_exr_files_of_a_run_carry_rate_and_time(bundled, clip):
+    folder = run(bundled, clip, "exr", start_number=1001)
+    paths = frames_of(folder, ".exr")
+    assert [path.stem for path in paths] == [f"frame_{number}" for number in range(1001, 1013)]
+    for number, path in enumerate(paths):
+        header = OpenEXR.File(str(path), header_only=True).header()
+        assert header["framesPerSecond"] == 24
+        assert (header["timeCode"].seconds, header["timeCode"].frame) == (0, number)
+
+
+def test_numbers_of_frames_sort_and_those_of_an_earlier_run_go(bundled, clip):
+    folder = run(bundled, clip, "png", start_number=9995)
+    assert [path.stem for path in frames_of(folder, ".png")] == [f"frame_{n:05}" for n in range(9995, 10007)]
+    run(bundled, clip, "png", padding=6)
+    assert [path.stem for path in frames_of(folder, ".png")] == [f"frame_{n:06}" for n in range(12)]
+    run(bundled, clip, "png")
+    assert [path.stem for path in frames_of(folder, ".png")] == [f"frame_{n:04}" for n in range(12)]
+
+
+def test_a_file_in_another_container_stays_known_as_written_by_us(bundled, clip):
+    folder = run(bundled, clip, "depth.mp4", depth_codec="ffv1")
+    run(bundled, clip, "depth.mp4", depth_codec="prores")
+    run(bundled, clip, "depth.mp4", depth_codec="ffv1")
+    assert {path.name for path in folder.iterdir()} == {"clip_depth.mkv", "clip_depth.mov", "clip.json"}
+
+
+def test_what_is_to_be_known_of_the_files_is_said_before_work(bundled, clip):
+    heard: list[Any] = []
+    outputs = Outputs(("depth.mp4",), size="97x63", audio=True, upscale="bilinear")
+    options = (Sampling(1, window_size=16, overlap=5), Source(6, max_res=64), outputs, "out")
+    Job(bundled, clip, *options, listener=heard.append).run()
+    notes = next(event.notes for event in heard if isinstance(event, Planned))
+    assert "97x63 is odd: H.264 is stored as yuv444p, which some players do not show" in notes
+    assert "clip_depth.mov, since MP4 does not hold its sound, pcm_s16le" in notes
+    with av.open("out/clip_depth.mov") as container:
+        stream = container.streams.video[0]
+        assert (stream.height, stream.width, stream.pix_fmt) == (63, 97, "yuv444p")
+
+
+def test_a_codec_that_cannot_be_written_is_refused_before_work(bundled, clip, monkeypatch):
+    monkeypatch.setattr(av, "codecs_available", av.codecs_available - {"prores_ks"})
+    with pytest.raises(UserError, match="has no ProRes 4444 encoder"):
+        run(bundled, clip, "depth.mp4", depth_codec="prores")
+    assert not Path("out").exists()
+
+
+def test_colours_and_dither_of_a_run(bundled, clip):
+    folder = run(bundled, clip, "vis.mp4", "depth.mp4", "npz", colormap="turbo", dither=True)
+    depth = file_depth(folder)
+    expected = np.stack([coloured(frame, "turbo", dither=True) for frame in depth]).astype(int)
+    assert np.abs(decode(folder / "clip_vis.mp4") - expected).mean() < 6
+    plain = run(bundled, clip, "depth.mp4", folder="plain")
+    dithered, cut = (read_by_pyav(each / "clip_depth.mp4", *size_of(depth), 8) for each in (folder, plain))
+    # Without it depth is cut down to steps, by half of one on average.
+    assert abs((dithered - depth).mean()) < 0.5 * abs((cut - depth).mean())
+
+
+def test_a_killed_run_gives_the_bytes_of_a_whole_one_in_every_format(bundled, clip):
+    names = ("depth.mp4", "vis.mp4", "input.mp4", "exr", "tiff")
+    for codec in (name for name, there in HAS_ENCODER.items() if there):
+        whole = run(bundled, clip, *names, folder=f"whole-{codec}", depth_codec=codec, audio=True, exr="nuke")
+        outputs = Outputs(names, depth_codec=codec, audio=True, exr="nuke")
+
+        def fail(event: Any) -> None:
+            if isinstance(event, Progressed) and event.stage == "write":
+                raise KeyboardInterrupt
+
+        options = (Sampling(1, window_size=16, overlap=5), Source(12, max_res=64), outputs, f"cut-{codec}")
+        with pytest.raises(KeyboardInterrupt):
+            Job(bundled, clip, *options, listener=fail).run()
+        Job(bundled, clip, *options).run()
+        for path in sorted(whole.rglob("*")):
+            if path.is_file() and path.suffix != ".json":
+                assert path.read_bytes() == Path(f"cut-{codec}", path.relative_to(whole)).read_bytes(), path

@@ -20,6 +20,7 @@ class VideoCodec:
         pixel_format: of FFmpeg's: how pictures are stored.
         odd_pixel_format: likewise, where height or width is odd.
         bits: of a grey value.
+        bytes_per_pixel: that its files take at most, but for headers.
         options: of the encoder.
         tag: that tells players of it in MP4, where they look for another one than FFmpeg's.
     """
@@ -30,6 +31,7 @@ class VideoCodec:
     pixel_format: str
     odd_pixel_format: str
     bits: int
+    bytes_per_pixel: float
     options: Mapping[str, str] = field(default_factory=dict)
     tag: str | None = None
 
@@ -49,6 +51,7 @@ VIDEO_CODECS: dict[str, VideoCodec] = {
         "yuv420p",
         "yuv444p",
         8,
+        1 / 3,
         # "veryfast" takes 0.4 of the default's time for files of the same quality that are 5 % larger.
         {"crf": "18", "preset": "veryfast", "x264-params": "mbtree=0:bframes=0"},
     ),
@@ -59,14 +62,17 @@ VIDEO_CODECS: dict[str, VideoCodec] = {
         "yuv420p10le",
         "yuv444p10le",
         10,
+        1.0,
         {
             "crf": "10",
             "preset": "veryfast",
-            "x265-params": "pools=none:frame-threads=1:bframes=0:cutree=0:log-level=none",
+            # Of pictures that are one coding tree unit wide, x265 gives other bytes each time; by itself one has 64
+            # pixels.
+            "x265-params": "pools=none:frame-threads=1:bframes=0:cutree=0:ctu=32:log-level=none",
         },
         tag="hvc1",
     ),
-    "ffv1": VideoCodec("FFV1, 16 bits, lossless", "ffv1", ("mkv",), "gray16le", "gray16le", 16, {"g": "1"}),
+    "ffv1": VideoCodec("FFV1, 16 bits, lossless", "ffv1", ("mkv",), "gray16le", "gray16le", 16, 2.2, {"g": "1"}),
     "prores": VideoCodec(
         "ProRes 4444, 10 bits",
         "prores_ks",
@@ -74,6 +80,7 @@ VIDEO_CODECS: dict[str, VideoCodec] = {
         "yuv444p10le",
         "yuv444p10le",
         10,
+        1.5,
         {"profile": "4444", "vendor": "apl0"},
     ),
     "av1": VideoCodec(
@@ -83,10 +90,14 @@ VIDEO_CODECS: dict[str, VideoCodec] = {
         "yuv420p10le",
         "yuv420p10le",
         10,
+        1.0,
         {"crf": "8", "preset": "6", "svtav1-params": "lp=1:enable-tf=0"},
     ),
 }
 """By the value of `depth_codec`."""
+
+CONTAINERS = ("mp4", "mov", "mkv")
+"""Suffixes of all that videos are written to."""
 
 # FFmpeg's names. It would put more into these two, which players do not look for there.
 _IN_MP4 = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
@@ -117,7 +128,7 @@ class ExrPreset:
     Attributes:
         channels: their names, all of which hold the same.
         is_far_white: whether large is far, unless `polarity` says otherwise.
-        words: who reads it so.
+        words: channels and polarity.
         attributes: text in the header that the program looks for.
     """
 
@@ -128,19 +139,28 @@ class ExrPreset:
 
 
 EXR_PRESETS: dict[str, ExrPreset] = {
-    "z": ExrPreset(("Z",), False, "one channel"),
+    "z": ExrPreset(("Z",), False, "Z, large is near"),
     # A name is split at its dots into layer and channel; nodes such as ZDefocus take their depth from `depth.Z`.
-    "nuke": ExrPreset(("depth.Z",), True, "Nuke's layer of depth, as its ZDefocus takes it"),
+    "nuke": ExrPreset(("depth.Z",), True, "depth.Z, large is far, as its defocus has it"),
     # Blender splits names into layer, pass and channel, and tells its own files by the attribute
     # (source/blender/imbuf/intern/openexr/openexr_api.cpp).
     "blender": ExrPreset(
         ("ViewLayer.Depth.Z",),
         True,
-        "Blender's pass of depth",
+        "ViewLayer.Depth.Z, large is far",
         {"BlenderMultiChannel": "Blender V2.55.1 and newer"},
     ),
     # Its Loader takes these four names unless others are typed in; its Z falls with the distance, as this does.
-    "fusion": ExrPreset(("R", "G", "B", "Z"), False, "Fusion's Z, and a picture of it"),
-    "rgb": ExrPreset(("R", "G", "B"), False, "for viewers that show no lone Z"),
+    "fusion": ExrPreset(("R", "G", "B", "Z"), False, "Z and a picture of it, large is near"),
+    "rgb": ExrPreset(("R", "G", "B"), False, "R, G and B for viewers that show no lone Z, large is near"),
 }
 """By the value of `exr`."""
+
+COLORMAPS = ("inferno", "turbo", "spectral", "grey")
+"""Dark to bright; blue to red (A. Mikhailov, Google, Apache-2.0); likewise, softer (ColorBrewer, C. Brewer and others,
+Apache-2.0); black to white. Near is what comes last."""
+
+
+def exr_bytes_per_pixel(preset: str, kind: str) -> float:
+    """Of the files of a preset at most, of numbers of the `kind` "float" or "half"."""
+    return len(EXR_PRESETS[preset].channels) * {"float": 4, "half": 2}[kind]

@@ -1,8 +1,9 @@
 """Which files a run writes, whose those are that are there already, and whether the new ones can be written.
 
-All of it is known before any work is done: nothing here reads a video or writes a result. What dc-rt wrote under a name
-is told by `NAME.json`, which lists the files of all runs under that name and their sizes. Until it is in place, and it
-comes last, the record that waits in the spool tells the same, or `moved.json` there after another run has begun.
+All of it is known before any work is done: nothing here reads more of a video than its header, or writes a result.
+What dc-rt wrote under a name is told by `NAME.json`, which lists the files of all runs under that name and their sizes.
+Until it is in place, and it comes last, the record that waits in the spool tells the same, or `moved.json` there after
+another run has begun.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 from dc_rt.errors import UserError, option
 from dc_rt.job.spool import MOVED, write_whole
+from dc_rt.media.audio import audio_codec
 from dc_rt.media.read_images import IMAGE_SUFFIXES
 from dc_rt.options import Outputs
 from dc_rt.outputs import Output, all_outputs, frame_name, is_frame_name
@@ -62,7 +64,11 @@ class Targets:
     def of(cls, video: Path, save_folder: Path, outputs: Outputs) -> Targets:
         """The targets of a run that writes `outputs`."""
         name = result_name(video)
-        return cls(video, save_folder, name, *_names(name, outputs.rows))
+        sound = None
+        if outputs.copies_sound:
+            with suppress(UserError, OSError):  # what is no video is said where it is read
+                sound = audio_codec(video)
+        return cls(video, save_folder, name, *_names(name, outputs.rows_with(sound)))
 
     @property
     def frame_folder(self) -> Path:
@@ -154,7 +160,9 @@ class Targets:
         return listed
 
     def _with_everything(self) -> Targets:
-        files, frames = _names(self.name, all_outputs().values())
+        _, frames = _names(self.name, all_outputs().values())
+        suffixes = frozenset[str]().union(*(row.ever for row in all_outputs().values() if not row.is_frames))
+        files = (*(f"{self.name}{suffix}" for suffix in sorted(suffixes)), self.record.name)
         return replace(self, files=files, frames=frames)
 
     def _key(self, path: Path) -> str:
@@ -335,7 +343,7 @@ def _unwritable(folder: Path, error: OSError) -> UserError:
 def _names(name: str, outputs: Iterable[Output]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the files, and suffixes of the frames, of these outputs; the record comes last."""
     rows = tuple(outputs)
-    files = [f"{name}{row.suffix}" for row in rows if not row.is_frames]
+    files = [f"{name}{suffix}" for row in rows if not row.is_frames for suffix in row.files]
     return (*files, f"{name}{_RECORD}"), tuple(row.suffix for row in rows if row.is_frames)
 
 

@@ -8,7 +8,7 @@ from dc_rt.media.sizes import frame_stride, output_size
 from dc_rt.media.timeline import Timeline
 from dc_rt.media.write_frames import ExrWriter, PngWriter, TiffWriter
 from dc_rt.media.write_npz import NpzWriter
-from dc_rt.media.write_video import VideoWriter
+from dc_rt.media.write_video import VideoWriter, check_video
 
 __all__ = [
     "IMAGE_FOLDER_FPS",
@@ -21,6 +21,7 @@ __all__ = [
     "Timeline",
     "VideoInfo",
     "VideoWriter",
+    "check_video",
     "coloured",
     "frame_stride",
     "inferno",

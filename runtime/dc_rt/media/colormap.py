@@ -8,20 +8,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-COLORMAPS = ("inferno", "turbo", "spectral", "grey")
-"""Dark to bright; blue to red (A. Mikhailov, Google, Apache-2.0); likewise, softer (ColorBrewer, C. Brewer and others,
-Apache-2.0); black to white. Near is what comes last."""
-
 
 def coloured(depth: NDArray[np.float32], name: str, *, dither: bool = False) -> NDArray[np.uint8]:
     """Depth in [0,1], any shape [...], as RGB uint8 [..., 3]; what is beyond [0,1] as its ends.
 
     Args:
         depth: larger is nearer.
-        name: of `COLORMAPS`.
+        name: of `dc_rt.formats.COLORMAPS`.
         dither: see `to_uint8`.
     """
-    levels = to_uint8(np.clip(depth, 0, 1), dither=dither)
+    levels = to_uint8(depth, dither=dither)
     return np.repeat(levels[..., None], 3, -1) if name == "grey" else _table(name)[levels]
 
 
@@ -31,12 +27,13 @@ def inferno(depth: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def to_uint8(depth: NDArray[np.float32], *, dither: bool = False) -> NDArray[np.uint8]:
-    """Depth in [0,1] as grey uint8 of the same shape, cut down to whole steps of 1/255 as the original does.
+    """Depth in [0,1] as grey uint8 of the same shape, cut down to whole steps of 1/255 as the original does; what is
+    beyond [0,1] as its ends.
 
     With `dither`, of depth [H,W], it is cut down or up by where a pixel is, so that neighbours have depth itself on
     average. The pattern is the same in every frame: what stands still does not flicker, and costs a video little.
     """
-    levels = depth * 255
+    levels = np.clip(depth, 0, 1) * 255
     if dither:
         levels = np.minimum(levels + thresholds(*depth.shape), 255)
     return levels.astype(np.uint8)

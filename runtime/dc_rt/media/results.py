@@ -14,17 +14,20 @@ from av.audio.stream import AudioStream
 from av.packet import Packet
 from numpy.typing import NDArray
 
-from dc_rt.media.colormap import inferno, to_uint8
+from dc_rt.depth import ShotDepth, range_of
+from dc_rt.formats import EXR_PRESETS, VIDEO_CODECS
+from dc_rt.media.colormap import coloured
+from dc_rt.media.convention import FAR_WHITE, NEAR_WHITE, shown_uint8, shown_uint16, shown_values
 from dc_rt.media.read import VideoInfo
+from dc_rt.media.timecode import TimeCodes
 from dc_rt.media.timeline import Timeline
-from dc_rt.media.write_frames import ExrWriter, PngWriter
+from dc_rt.media.write_frames import ExrWriter, FramesWriter, PngWriter, TiffWriter, check_half
 from dc_rt.media.write_npz import NpzWriter
 from dc_rt.media.write_video import VideoWriter
+from dc_rt.options import Outputs
 
-NO_RANGE = (float("nan"), float("nan"))
-"""In the place of the range, for outputs that are written before it is known."""
 NO_DEPTH = np.empty((0, 0), np.float32)
-"""In the place of depth, likewise."""
+"""In the place of depth, for outputs that are written before there is any."""
 NO_IMAGE = np.empty((0, 0, 3), np.uint8)
 
 
@@ -33,21 +36,27 @@ class Result:
     """What is known of all frames when the first is written.
 
     Attributes:
-        num_frames, height, width: of every output at the size that the model ran at.
+        num_frames: of all outputs.
+        height, width: of the results.
+        model_height, model_width: that the model ran at.
         timeline: when frames are shown, by their `ResultFrame.number`.
-        sample_aspect_ratio: how wide a pixel is to its height, so that results lie exactly over the source.
-        depth_range: smallest and largest depth of the video.
+        sample_aspect_ratio: how wide a pixel of the results is to its height, so that they lie exactly over the source.
+        shots: with their ranges of depth; none for outputs that are written before these are known.
         video: the source.
+        outputs: the options.
         audio: its sound, as a template of a stream; None where it has none, or no output needs "audio".
     """
 
     num_frames: int
     height: int
     width: int
+    model_height: int
+    model_width: int
     timeline: Timeline
     sample_aspect_ratio: Fraction
-    depth_range: tuple[float, float]
+    shots: tuple[ShotDepth, ...]
     video: VideoInfo
+    outputs: Outputs
     audio: AudioStream | None = None
 
 
@@ -59,17 +68,20 @@ class ResultFrame:
         index: counted from 0, without a gap.
         number: which of the timeline's it is: a frame that could not be decoded leaves a gap.
         time: seconds from the first frame's.
-        raw: depth as the model gave it: float32 [H,W]; empty, as `depth` is, for outputs that take none.
-        depth: the same normalised over the video: float32 [H,W] in [0,1].
-        image: the source's frame at the size of the depth: uint8 [H,W,3]; empty where no output takes it.
-        source_image: at its own size, as it is shown, for outputs that need "source": uint8 [H',W',3].
+        model_raw: depth as the model gave it, at its size: float32 [h,w]; empty, as `raw` and `depth` are, for outputs
+            that take none.
+        raw: the same at the size of the results: float32 [H,W].
+        depth: that normalised over the video, the shot or a given range: float32 [H,W] in [0,1], larger is nearer.
+        image: the source's frame at the size of the results: uint8 [H,W,3]; empty where no output takes it.
+        source_image: in square pixels, as it is shown, for outputs that need "source": uint8 [H',W',3].
         audio: packets of its sound until the next frame, for outputs that need "audio".
-        shot: which of the video's shots it is of, counted from 0. All of a video are one so far.
+        shot: which of the shots it is of, counted from 0.
     """
 
     index: int
     number: int
     time: Fraction
+    model_raw: NDArray[np.float32]
     raw: NDArray[np.float32]
     depth: NDArray[np.float32]
     image: NDArray[np.uint8]
@@ -114,39 +126,80 @@ class Adapted:
 
 
 def grey_video(path: Path, result: Result) -> Writer:
-    """Depth in grey, H.264."""
-    return Adapted(_mp4(path, result), lambda frame: (to_uint8(frame.depth), frame.number))
+    """Depth in grey, of the codec that is asked for."""
+    outputs = result.outputs
+    # Of 8 bits the original's, unless they are dithered, which starts from more.
+    shown = shown_uint8 if VIDEO_CODECS[outputs.depth_codec].bits == 8 and not outputs.dither else shown_uint16
+    return _video(path, result, lambda frame: shown(frame, outputs), outputs.depth_codec)
 
 
 def colour_video(path: Path, result: Result) -> Writer:
-    """Depth in colours, H.264."""
-    return Adapted(_mp4(path, result), lambda frame: (inferno(frame.depth), frame.number))
+    """Depth in colours, H.264: near is what the colour map ends with, whatever the polarity."""
+    outputs = result.outputs
+    return _video(path, result, lambda frame: coloured(frame.depth, outputs.colormap, dither=outputs.dither))
 
 
 def input_video(path: Path, result: Result) -> Writer:
     """The source's frames at the size of the depth, H.264."""
-    return Adapted(_mp4(path, result), lambda frame: (frame.image, frame.number))
+    return _video(path, result, lambda frame: frame.image)
 
 
 def npz(path: Path, result: Result) -> Writer:
     """All depth in one array, `depth`."""
-    return Adapted(NpzWriter(path, (result.num_frames, result.height, result.width)), _depth)
+    writer = NpzWriter(path, (result.num_frames, result.height, result.width))
+    return Adapted(writer, lambda frame: (shown_values(frame, result.outputs),))
 
 
 def exr(folder: Path, result: Result) -> Writer:
-    """Depth in a file a frame, channel Z."""
-    return Adapted(ExrWriter(folder, result.sample_aspect_ratio), _depth)
+    """Depth in a file a frame, in the channels and with the polarity of a preset.
+
+    Raises `UserError` where raw depth does not fit into half floats.
+    """
+    outputs = result.outputs
+    half = outputs.exr_type == "half"
+    if half and outputs.values == "raw":
+        check_half(*range_of(result.shots))
+    writer = ExrWriter(
+        folder,
+        result.sample_aspect_ratio,
+        preset=outputs.exr,
+        half=half,
+        compression=outputs.exr_compression,
+        fps=result.timeline.fps,
+        time_codes=TimeCodes.of(result.video),
+        start_number=outputs.start_number,
+        padding=outputs.digits(result.num_frames),
+    )
+    preset = FAR_WHITE if EXR_PRESETS[outputs.exr].is_far_white else NEAR_WHITE
+    return Adapted(writer, lambda frame: (shown_values(frame, outputs, preset), frame.time))
 
 
 def png(folder: Path, result: Result) -> Writer:
-    """Depth in a 16-bit file a frame."""
-    return Adapted(PngWriter(folder), _depth)
+    """Depth in a 16-bit PNG file a frame."""
+    return _grey_frames(PngWriter, folder, result)
 
 
-def _depth(frame: ResultFrame) -> tuple[NDArray[np.float32]]:
-    return (frame.depth,)
+def tiff(folder: Path, result: Result) -> Writer:
+    """Depth in a 16-bit TIFF file a frame."""
+    return _grey_frames(TiffWriter, folder, result)
 
 
-def _mp4(path: Path, result: Result) -> VideoWriter:
-    size = (result.height, result.width)
-    return VideoWriter(path, result.timeline, *size, sample_aspect_ratio=result.sample_aspect_ratio)
+def _grey_frames(kind: type[PngWriter] | type[TiffWriter], folder: Path, result: Result) -> Writer:
+    outputs = result.outputs
+    writer: FramesWriter = kind(folder, outputs.start_number, outputs.digits(result.num_frames))
+    return Adapted(writer, lambda frame: (shown_uint16(frame, outputs),))
+
+
+def _video(path: Path, result: Result, shown: Callable[[ResultFrame], NDArray[Any]], codec: str = "h264") -> Writer:
+    """A video of what is shown of each frame, with sound if any is copied."""
+    writer = VideoWriter(
+        path,
+        result.timeline,
+        result.height,
+        result.width,
+        codec=codec,
+        sample_aspect_ratio=result.sample_aspect_ratio,
+        audio=result.audio if result.outputs.audio else None,
+        dither=result.outputs.dither,
+    )
+    return Adapted(writer, lambda frame: (shown(frame), frame.number, frame.audio))

@@ -23,7 +23,7 @@ from dc_rt.formats import EXR_PRESETS, ExrPreset
 from dc_rt.media.colormap import to_uint16
 from dc_rt.media.timecode import TimeCodes
 from dc_rt.media.write_video import SQUARE
-from dc_rt.outputs import frame_name
+from dc_rt.outputs import FEWEST_DIGITS, frame_name
 
 LARGEST_HALF = 65504
 """The largest number that a half float holds: 2**15 * (2 - 2**-10)."""
@@ -35,7 +35,7 @@ _LARGEST_INT = 2**31 - 1
 class FramesWriter:
     """A folder with a file a frame, several of which are written side by side."""
 
-    def __init__(self, folder: str | Path, suffix: str, start_number: int = 0, padding: int = 4) -> None:
+    def __init__(self, folder: str | Path, suffix: str, start_number: int = 0, padding: int = FEWEST_DIGITS) -> None:
         """Creates the folder.
 
         Args:
@@ -91,7 +91,7 @@ class ExrWriter(FramesWriter):
         fps: Fraction | None = None,
         time_codes: TimeCodes | None = None,
         start_number: int = 0,
-        padding: int = 4,
+        padding: int = FEWEST_DIGITS,
     ) -> None:
         """Create the folder.
 
@@ -153,7 +153,7 @@ def check_half(low: float, high: float) -> None:
 class PngWriter(FramesWriter):
     """16-bit grey: round(depth * 65535), of depth in [0,1]; or those numbers themselves, uint16."""
 
-    def __init__(self, folder: str | Path, start_number: int = 0, padding: int = 4) -> None:
+    def __init__(self, folder: str | Path, start_number: int = 0, padding: int = FEWEST_DIGITS) -> None:
         super().__init__(folder, ".png", start_number, padding)
 
     def _write(self, path: Path, depth: NDArray[Any], time: Fraction | None) -> None:
@@ -167,7 +167,7 @@ class PngWriter(FramesWriter):
 class TiffWriter(FramesWriter):
     """16-bit grey in TIFF, compressed without loss (Deflate): the numbers that `PngWriter` writes."""
 
-    def __init__(self, folder: str | Path, start_number: int = 0, padding: int = 4) -> None:
+    def __init__(self, folder: str | Path, start_number: int = 0, padding: int = FEWEST_DIGITS) -> None:
         super().__init__(folder, ".tiff", start_number, padding)
 
     def _write(self, path: Path, depth: NDArray[Any], time: Fraction | None) -> None:
