@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dc_rt.compare import compare, open_pair, signed_colours
 from dc_rt.errors import UserError
-from dc_rt.media import ExrWriter, Mp4Writer, NpzWriter, PngWriter
+from dc_rt.media import ExrWriter, NpzWriter, PngWriter, VideoWriter
 from media_helpers import decode, moving_gradient, write_clip
 
 FRAMES, HEIGHT, WIDTH = 5, 48, 64
@@ -78,7 +78,7 @@ def test_every_kind_of_result_is_read_as_the_npz_has_it(kind: str, tmp_path: Pat
     values = depth()
     path = tmp_path / ("b.mp4" if kind == "mp4" else "b")
     if kind == "mp4":
-        with Mp4Writer(path, Fraction(24), HEIGHT, WIDTH, crf=0) as video:
+        with VideoWriter(path, Fraction(24), HEIGHT, WIDTH, crf=0) as video:
             for frame in values:
                 video.write(np.rint(frame * 255).astype(np.uint8))
     else:

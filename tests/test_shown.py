@@ -22,9 +22,9 @@ from PIL import Image
 
 from dc_rt import DepthCrafter, UserError
 from dc_rt.engine.discovery import BUNDLED
-from dc_rt.media import Damage, Mp4Writer, Timeline, VideoInfo, probe, read_at_sizes, read_frames
+from dc_rt.media import Damage, Timeline, VideoInfo, VideoWriter, probe, read_at_sizes, read_frames
 from dc_rt.media.timeline import timeline_of
-from dc_rt.media.write import fitting
+from dc_rt.media.write_video import fitting
 from dc_rt.outputs import all_outputs
 from job_helpers import choose, run_job
 from media_helpers import moving_gradient, write_clip, write_without_edges
@@ -470,7 +470,7 @@ def test_frames_without_times_of_their_own_are_not_said_to_keep_them(tmp_path: P
 def test_a_long_pause_is_kept(tmp_path: Path, pause: int) -> None:
     times = [0, 33_000, 70_000, 70_000 + pause * 1_000_000]
     timeline = timeline_of(np.array(times), 40_000, Fraction(1, 1_000_000), [])
-    with Mp4Writer(tmp_path / "clip.mp4", timeline, 64, 64) as writer:
+    with VideoWriter(tmp_path / "clip.mp4", timeline, 64, 64) as writer:
         for number, frame in enumerate(moving_gradient(4, 64, 64)):
             writer.write(frame, number)
     written = [float(time) for time in shown_times(tmp_path / "clip.mp4")]

@@ -20,7 +20,7 @@ import numpy as np
 from bench.children import apart
 from bench.records import RESULTS, pyplot, write_record
 from bench.speed.worker import peak_memory
-from dc_rt.media import Mp4Writer, read_frames
+from dc_rt.media import VideoWriter, read_frames
 
 HEIGHT, WIDTH, WINDOW, OVERLAP = 64, 128, 32, 8
 
@@ -28,7 +28,7 @@ HEIGHT, WIDTH, WINDOW, OVERLAP = 64, 128, 32, 8
 def write_clip(path: Path, num_frames: int) -> None:
     """Colours that move, so that no frame is like another."""
     y, x = np.mgrid[:HEIGHT, :WIDTH] / 20
-    with Mp4Writer(path, Fraction(24), HEIGHT, WIDTH) as video:
+    with VideoWriter(path, Fraction(24), HEIGHT, WIDTH) as video:
         for t in range(num_frames):
             waves = [np.sin(x + t / 7), np.cos(y - t / 9), np.sin(x * y / 9 + t / 11)]
             video.write((127 + 100 * np.stack(waves, axis=-1)).astype(np.uint8))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dc_rt.errors import UserError
 from dc_rt.media.colormap import to_uint8
 from dc_rt.media.read_depth import DepthFile, open_depth
-from dc_rt.media.write import Mp4Writer
+from dc_rt.media.write_video import VideoWriter
 
 # Of the largest value, below which an error to it is no measure.
 _LEAST_SHARE = 0.01
@@ -103,7 +103,7 @@ def compare(a: DepthFile, b: DepthFile, video: Path | None = None, *, side_by_si
         writer = None
         if video:
             width = a.width * (3 if side_by_side else 1)
-            writer = stack.enter_context(Mp4Writer(video, a.timeline, a.height, width))
+            writer = stack.enter_context(VideoWriter(video, a.timeline, a.height, width))
         for pair in _pairs(a, b):
             aligned.add(*pair)
             if writer:

@@ -45,7 +45,7 @@ class EarlyOutputs:
         self._timeline = plan.timeline
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
-        rows = [row for row in outputs.rows if row.is_early] if outputs else []
+        rows = [row for row in plan.rows(outputs) if row.is_early] if outputs else []
         self.sizes = [plan.result_size(outputs)] if outputs and rows else []
         with ExitStack() as stack:
             self._hand = open_writers(stack, rows, self._folder, plan, outputs or Outputs(), plan.num_frames)
@@ -88,7 +88,7 @@ class Early:
     def take(self, plan: Plan, outputs: Outputs, staging: Path) -> frozenset[Output]:
         """Put what is asked for, in this manner, among the results if it is as it was left; gives which it is."""
         taken = set()
-        for row in outputs.rows:
+        for row in plan.rows(outputs):
             name = f"{plan.name}{row.suffix}"
             if self.folder is None or name not in self.files or self.options != outputs.manner:
                 continue

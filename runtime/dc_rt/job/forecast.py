@@ -191,7 +191,7 @@ def disk_need(plan: Plan, outputs: Outputs, spooled_frames: int = 0) -> int:
     """Bytes that a run will write at most: the depth that is spooled, and the results."""
     spooled = 4 * plan.height * plan.width * (plan.num_frames - spooled_frames)
     height, width = plan.result_size(outputs)
-    written = height * width * plan.num_frames * sum(row.bytes_per_pixel for row in outputs.rows)
+    written = height * width * plan.num_frames * sum(row.bytes_per_pixel for row in plan.rows(outputs))
     return int(spooled + written)
 
 

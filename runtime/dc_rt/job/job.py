@@ -31,7 +31,7 @@ from dc_rt.job.results import READ_AHEAD, empty_folder, move_into_place, write_r
 from dc_rt.job.spool import Spool, SpoolLock, is_resumable
 from dc_rt.job.targets import Targets, check_batch
 from dc_rt.job.threads import Behind, ahead
-from dc_rt.job.writers import WRITE_BEHIND
+from dc_rt.job.writers import WRITE_BEHIND, check_writers
 from dc_rt.media import Damage, VideoInfo, read_at_sizes
 from dc_rt.model import DepthCrafter
 from dc_rt.noise import Noise
@@ -106,12 +106,14 @@ class Job(Runs):
             listener: is told of all that happens (`dc_rt.job.events`).
 
         Raises:
-            UserError: the video cannot be read, the engines cannot run it, or something would be overwritten.
+            UserError: the video cannot be read, the engines cannot run it, an output cannot be written, or something
+                would be overwritten.
         """
         self.model = model
         self.sampling, self.source, self.outputs = sampling or Sampling(), source or Source(), outputs or Outputs()
         self.plan: Plan = plan_video(video, self.source)
         self.plan.check_engines(model.engines.manifest.profile, self.sampling)
+        check_writers(self.plan, self.outputs)
         self._targets = Targets.of(self.plan.video.path, Path(save_folder), self.outputs)
         check_batch([self._targets])
         self._targets.check(self.outputs.overwrite)
@@ -158,7 +160,7 @@ class Job(Runs):
     def _run(self) -> list[Path]:
         plan, targets = self.plan, self._targets
         clock = Clock(self._tell)
-        self._tell(plan.described(self.sampling))
+        self._tell(plan.described(self.sampling, self.outputs))
         identity = fingerprint(self.model.engines, plan, self.sampling)
         self._check_not_cancelled()
         with Spool(targets.spool, identity, plan.height, plan.width, self._restart) as spool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -9,10 +10,13 @@ from pathlib import Path
 
 from dc_rt.engine import Profile
 from dc_rt.errors import UserError, option
+from dc_rt.formats import VIDEO_CODECS
 from dc_rt.job.events import Planned
 from dc_rt.job.targets import result_name, text
 from dc_rt.media import Timeline, VideoInfo, frame_stride, output_size, probe
+from dc_rt.media.audio import audio_codec
 from dc_rt.options import Outputs, Sampling, Source
+from dc_rt.outputs import Output
 from dc_rt.parsing import parse_size
 from dc_rt.windows import plan_windows
 
@@ -52,6 +56,15 @@ class Plan:
         """How wide a pixel of results of this size is to its height, so that they lie exactly over the video."""
         return self.video.aspect * height / width
 
+    @cached_property
+    def sound(self) -> str | None:
+        """FFmpeg's name of the codec of the video's sound; None where it has none."""
+        return audio_codec(self.video.path)
+
+    def rows(self, outputs: Outputs) -> tuple[Output, ...]:
+        """The outputs as the options ask for them of this video."""
+        return outputs.rows_with(self.sound if outputs.copies_sound else None)
+
     def check_engines(self, profile: Profile, sampling: Sampling) -> None:
         """Raise `UserError` where engines of that profile cannot run the plan's size or the window."""
         profile.check_size(self.height, self.width)
@@ -62,7 +75,7 @@ class Plan:
         windows = plan_windows(self.num_frames, sampling.window_size, sampling.overlap)
         return sum(sampling.evaluations) * sum(end - start for start, end in windows if start >= after)
 
-    def described(self, sampling: Sampling) -> Planned:
+    def described(self, sampling: Sampling, outputs: Outputs) -> Planned:
         """The plan as an event."""
         return Planned(
             text(self.video.path),
@@ -75,8 +88,25 @@ class Plan:
             self.width,
             float(self.fps),
             self.num_evaluated(sampling),
-            (*self.video.notes, *sampling.notes),
+            (*self.video.notes, *sampling.notes, *self._notes(outputs)),
         )
+
+    def _notes(self, outputs: Outputs) -> Iterator[str]:
+        """What is to be said of the files that will be written, before they are."""
+        height, width = self.result_size(outputs)
+        videos = [row for row in self.rows(outputs) if row.codec]
+        for name in dict.fromkeys(row.codec for row in videos):
+            codec = VIDEO_CODECS[name]
+            if codec.stored_as(height, width) != codec.pixel_format:
+                name, stored = codec.words.split(",")[0], codec.stored_as(height, width)
+                yield f"{width}x{height} is odd: {name} is stored as {stored}, which some players do not show"
+        if outputs.copies_sound and self.sound is None:
+            yield "no sound to copy"
+        usual = {row.name: row.suffix for row in outputs.rows}
+        for row in videos:
+            if row.suffix != usual[row.name]:
+                container = usual[row.name].rpartition(".")[2].upper()
+                yield f"{text(self.name)}{row.suffix}, since {container} does not hold its sound, {self.sound}"
 
 
 def plan_video(video: str | Path | VideoInfo, source: Source) -> Plan:

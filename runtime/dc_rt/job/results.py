@@ -47,7 +47,7 @@ def write_results(
         clock: is told of every frame.
     """
     written = early.take(plan, outputs, staging)
-    rows = [row for row in outputs.rows if row not in written]
+    rows = [row for row in plan.rows(outputs) if row not in written]
     needs = frozenset[str]().union(*(row.needs for row in rows))
     size = plan.result_size(outputs)
     upsample = Upsampler((plan.height, plan.width), size, outputs.upscale)
@@ -113,7 +113,8 @@ def _pictures(
     index = -1
     for index, (number, images) in zip(range(num_frames), read, strict=False):
         last = index + 1 == num_frames
-        following = None if last or number + 1 == len(plan.timeline) else plan.timeline.time(number + 1)
+        last = last or number + 1 == len(plan.timeline)
+        following = plan.timeline.duration if last else plan.timeline.time(number + 1)
         yield ResultFrame(
             index,
             number,

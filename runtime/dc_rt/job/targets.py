@@ -1,8 +1,9 @@
 """Which files a run writes, whose those are that are there already, and whether the new ones can be written.
 
-All of it is known before any work is done: nothing here reads a video or writes a result. What dc-rt wrote under a name
-is told by `NAME.json`, which lists the files of all runs under that name and their sizes. Until it is in place, and it
-comes last, the record that waits in the spool tells the same, or `moved.json` there after another run has begun.
+All of it is known before any work is done: nothing here reads more of a video than its header, or writes a result.
+What dc-rt wrote under a name is told by `NAME.json`, which lists the files of all runs under that name and their sizes.
+Until it is in place, and it comes last, the record that waits in the spool tells the same, or `moved.json` there after
+another run has begun.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 from dc_rt.errors import UserError, option
 from dc_rt.job.spool import MOVED, write_whole
+from dc_rt.media.audio import audio_codec
 from dc_rt.media.read_images import IMAGE_SUFFIXES
 from dc_rt.options import Outputs
 from dc_rt.outputs import Output, all_outputs, frame_name, is_frame_name
@@ -72,7 +74,12 @@ class Targets:
     @classmethod
     def of(cls, video: Path, save_folder: Path, outputs: Outputs) -> Targets:
         """The targets of a run that writes `outputs`."""
-        name, rows = result_name(video), outputs.rows
+        name = result_name(video)
+        sound = None
+        if outputs.copies_sound:
+            with suppress(UserError, OSError):  # what is no video is said where it is read
+                sound = audio_codec(video)
+        rows = outputs.rows_with(sound)
         return cls(video, save_folder, name, *_names(name, rows), _folders(name, rows))
 
     @property
@@ -168,7 +175,9 @@ class Targets:
 
     def _with_everything(self) -> Targets:
         rows = all_outputs().values()
-        files, frames = _names(self.name, [replace(row, suffix=suffix) for row in rows for suffix in sorted(row.ever)])
+        _, frames = _names(self.name, rows)
+        suffixes = frozenset[str]().union(*(row.ever for row in rows if row.kind == "file"))
+        files = (*(f"{self.name}{suffix}" for suffix in sorted(suffixes)), self.record.name)
         return replace(self, files=files, frames=frames, folders=_folders(self.name, rows))
 
     def _key(self, path: Path) -> str:

@@ -11,12 +11,20 @@ from av.audio.stream import AudioStream
 from dc_rt.depth import ShotDepth
 from dc_rt.job.plan import Plan
 from dc_rt.job.threads import Behind
+from dc_rt.media import check_video
 from dc_rt.media.results import Result, ResultFrame
 from dc_rt.options import Outputs
 from dc_rt.outputs import Output
 
 # Frames between what makes them and a writer: enough to even out, little beside a window.
 WRITE_BEHIND = 16
+
+
+def check_writers(plan: Plan, outputs: Outputs) -> None:
+    """Raise `UserError` where this build of PyAV cannot write a video that is asked for, or its sound."""
+    for row in plan.rows(outputs):
+        if row.codec:
+            check_video(row.codec, *plan.result_size(outputs), plan.video.path if "audio" in row.needs else None)
 
 
 def open_writers(

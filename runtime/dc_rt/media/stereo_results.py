@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,14 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from av.packet import Packet
 from numpy.typing import NDArray
 
-from dc_rt.media.colormap import inferno, to_uint8
-from dc_rt.media.convention import shown_values
+from dc_rt.media.colormap import coloured, to_uint8
+from dc_rt.media.convention import shown_uint8
 from dc_rt.media.results import Adapted, Result, ResultFrame, Writer
 from dc_rt.media.stereo import StereoWarper, anaglyph, halved
-from dc_rt.media.write import Mp4Writer
+from dc_rt.media.write_video import VideoWriter
 from dc_rt.outputs import all_outputs
 
 Picture = NDArray[np.uint8]
@@ -73,30 +74,30 @@ class _StereoVideo:
     def __init__(self, path: Path, result: Result) -> None:
         mode = result.outputs.stereo
         self._layout = _LAYOUTS[mode]
-        first, *others = all_outputs()["stereo"].suffixes[mode]
-        stem = path.name.removesuffix(first)
+        paths = [path, *_siblings(path, all_outputs()["stereo"].suffixes[mode])]
         self._stack = ExitStack()
         with ExitStack() as opening:
             self._warper = opening.enter_context(StereoWarper(result.outputs.disparity, result.outputs.convergence))
             self._videos = [
                 opening.enter_context(
-                    Mp4Writer(
+                    VideoWriter(
                         each,
                         result.timeline,
                         result.height,
                         self._layout.width(result.width),
                         sample_aspect_ratio=result.sample_aspect_ratio,
+                        audio=result.audio,
                         is_side_by_side=self._layout.is_packed,
                     )
                 )
-                for each in (path, *(path.with_name(stem + suffix) for suffix in others))
+                for each in paths
             ]
             self._stack = opening.pop_all()
 
     def write(self, frame: ResultFrame) -> None:
         """Write the views of a frame."""
         for video, picture in zip(self._videos, self._layout.make(self._warper, frame), strict=True):
-            video.write(picture, frame.number)
+            video.write(picture, frame.number, frame.audio)
 
     def __enter__(self) -> Self:
         return self
@@ -109,14 +110,22 @@ class _StereoVideo:
 
 def side_by_side(path: Path, result: Result) -> Writer:
     """The source's picture, depth in grey and depth in colours beside one another."""
+    outputs = result.outputs
+
+    def taken(frame: ResultFrame) -> tuple[Picture, int, tuple[Packet, ...]]:
+        grey, colours = shown_uint8(frame, outputs), coloured(frame.depth, outputs.colormap)
+        return np.hstack([frame.image, _as_rgb(grey), colours]), frame.number, frame.audio
+
     size = (result.height, 3 * result.width)
-    video = Mp4Writer(path, result.timeline, *size, sample_aspect_ratio=result.sample_aspect_ratio)
+    shape = result.sample_aspect_ratio
+    return Adapted(VideoWriter(path, result.timeline, *size, sample_aspect_ratio=shape, audio=result.audio), taken)
 
-    def taken(frame: ResultFrame) -> tuple[Picture, int]:
-        depth = shown_values(frame, result.outputs)
-        return np.hstack([frame.image, _as_rgb(to_uint8(depth)), inferno(depth)]), frame.number
 
-    return Adapted(video, taken)
+def _siblings(path: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """The other files of an output whose first file is at `path`, all of one container."""
+    first, *others = (Path(suffix).stem for suffix in suffixes)
+    for other in others:
+        yield path.with_name(f"{path.stem.removesuffix(first)}{other}{path.suffix}")
 
 
 def _as_rgb(grey: Picture) -> Picture:
