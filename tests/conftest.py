@@ -73,6 +73,7 @@ SLOW = (
     "test_manifest_fuzz.py",
     "test_pipeline.py",
     "test_streams.py",
+    "test_side_by_side.py",
     "test_targets.py",
     "test_terminal.py",
     "test_tiers.py",

@@ -18,7 +18,7 @@ FRAMES, HEIGHT, WIDTH = 5, 48, 64
 
 
 def depth(seed: int = 0) -> NDArray[np.float32]:
-    return moving_gradient(FRAMES, HEIGHT, WIDTH, seed)[..., 0].astype(np.float32) / 255
+    return np.asarray(moving_gradient(FRAMES, HEIGHT, WIDTH, seed)[..., 0] / 255, np.float32)
 
 
 def write_npz(path: Path, depth: NDArray[np.float32]) -> Path:

@@ -1,12 +1,27 @@
-"""Views by depth: exact shifts, who is in front, holes and what fills them, and the ways to put two views into one."""
+"""Views by depth: exact shifts, who is in front, holes and what fills them; files of every mode, and iw3's folder."""
 
 from __future__ import annotations
 
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
 import numpy as np
 import pytest
+from av.sidedata.sidedata import Type
 from numpy.typing import NDArray
 
+from dc_rt.errors import UserError
+from dc_rt.media import probe, read_frames
+from dc_rt.media.audio import AudioPackets
+from dc_rt.media.iw3 import config
+from dc_rt.media.results import Result, ResultFrame
 from dc_rt.media.stereo import StereoWarper, View, anaglyph, halved
+from dc_rt.options import STEREO_MODES, Outputs
+from dc_rt.outputs import all_outputs
+from media_helpers import decode, moving_gradient, write_clip, write_clip_with_sound
 
 HEIGHT, WIDTH = 150, 200  # more than one band of rows, and no whole number of them
 
@@ -179,3 +194,142 @@ def test_an_anaglyph_shows_each_eye_its_own_view() -> None:
     assert min(for_right[1:]) > 240
     assert (both >= 250).all()
     assert (anaglyph(black, black) == 0).all()
+
+
+# Files
+
+SIZE = (64, 96)
+NUM_FRAMES = 6
+SUFFIXES = {
+    "sbs": ["_3D_LRF_Full_SBS.mp4"],
+    "half-sbs": ["_3D_HSBS_LR.mp4"],
+    "anaglyph": ["_anaglyph.mp4"],
+    "rgbd": ["_RGBD.mp4"],
+    "left+right": ["_left.mp4", "_right.mp4"],
+}
+
+
+def a_clip(path: Path, sound: bool = True) -> Path:
+    frames = moving_gradient(NUM_FRAMES, *SIZE)
+    return write_clip_with_sound(path, frames) if sound else write_clip(path, frames)
+
+
+def slopes() -> NDArray[np.float32]:
+    """Depth of a clip: near at the bottom, and a box in front of it."""
+    depth = np.repeat(np.linspace(0, 0.6, SIZE[0], dtype=np.float32)[:, None], SIZE[1], axis=1)
+    depth[20:44, 40:60] = 1.0
+    return depth
+
+
+def write(name: str, clip: Path, folder: Path, shots: tuple[int, ...] = (0,) * NUM_FRAMES, **options: Any) -> None:
+    """Write one output of a clip with this depth, as a run does."""
+    outputs = Outputs((name,), **options)
+    video = probe(clip)
+    (row,) = outputs.rows
+    depth, timeline = slopes(), video.timeline
+    with AudioPackets(video) as audio:
+        result = Result(
+            NUM_FRAMES, *SIZE, *SIZE, timeline, Fraction(1), (), video, outputs, audio.stream if audio else None
+        )
+        with row.open_writer()(folder / f"clip{row.suffix}", result) as writer:
+            for index, image in enumerate(read_frames(video, *SIZE)):
+                packets = audio.until(timeline.duration if index + 1 == NUM_FRAMES else timeline.time(index + 1))
+                time = timeline.time(index)
+                shot = shots[index]
+                writer.write(ResultFrame(index, index, time, depth, depth, depth, image, audio=packets, shot=shot))
+
+
+def sounds(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+
+@pytest.mark.parametrize("mode", STEREO_MODES)
+def test_every_mode_has_its_files_size_and_the_sound(mode: str, tmp_path: Path) -> None:
+    clip = a_clip(tmp_path / "clip.mp4")
+    (tmp_path / "out").mkdir()
+    write("stereo", clip, tmp_path / "out", stereo=mode, disparity=10.0)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"clip{each}" for each in SUFFIXES[mode]]
+    assert [*all_outputs()["stereo"].suffixes[mode]] == SUFFIXES[mode]
+    image, depth = next(read_frames(clip, *SIZE)), slopes()
+    left, right = views(image, depth, 10.0)
+    expected = {
+        "sbs": [np.hstack([left.image, right.image])],
+        "half-sbs": [np.hstack([halved(left.image), halved(right.image)])],
+        "anaglyph": [anaglyph(left.image, right.image)],
+        "rgbd": [np.hstack([image, np.repeat((depth * 255).astype(np.uint8)[..., None], 3, axis=2)])],
+        "left+right": [left.image, right.image],
+    }[mode]
+    for suffix, picture in zip(SUFFIXES[mode], expected, strict=True):
+        path = tmp_path / "out" / f"clip{suffix}"
+        frames = decode(path)
+        assert frames.shape == (NUM_FRAMES, *picture.shape)
+        assert np.abs(frames[0].astype(int) - picture).mean() < 4  # H.264
+        assert probe(path).timeline.time(3) == Fraction(3, 24)
+        assert sounds(path) == sounds(clip)
+
+
+@pytest.mark.parametrize("mode", STEREO_MODES)
+def test_players_are_told_of_two_views_side_by_side(mode: str, tmp_path: Path) -> None:
+    write("stereo", a_clip(tmp_path / "clip.mp4"), tmp_path, stereo=mode)
+    with av.open(str(tmp_path / f"clip{SUFFIXES[mode][0]}")) as container:
+        side_data: Any = next(container.decode(video=0)).side_data
+        found = [bytes(data)[0] for data in side_data if data.type == Type.STEREO3D]
+    side_by_side = 1  # AV_STEREO3D_SIDEBYSIDE
+    assert found == ([side_by_side] if mode in ("sbs", "half-sbs") else [])
+
+
+def test_a_clip_without_sound_is_written_too(tmp_path: Path) -> None:
+    write("stereo", a_clip(tmp_path / "clip.mp4", sound=False), tmp_path)
+    with av.open(str(tmp_path / f"clip{SUFFIXES['sbs'][0]}")) as container:
+        assert not container.streams.audio
+
+
+@pytest.mark.parametrize(("name", "value"), [("disparity", 0.0), ("disparity", 21.0), ("convergence", 1.5)])
+def test_what_no_eyes_can_fuse_is_refused(name: str, value: float) -> None:
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(UserError, match=f"{name} must be"):
+        Outputs(**options)
+
+
+# iw3
+
+
+def test_a_folder_for_iw3_has_pictures_depth_sound_and_the_file_that_tells_of_them(tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    clip = a_clip(tmp_path / "clip.mp4")
+    write("iw3", clip, tmp_path, shots=(0, 0, 0, 1, 1, 2))
+    folder = tmp_path / "clip_iw3"
+    found = yaml.safe_load((folder / "iw3_export.yml").read_text(encoding="utf-8"))
+    assert (found["type"], found["basename"], found["fps"]) == ("video", "clip", 24)
+    assert (found["mapper"], found["skip_mapper"], found["skip_edge_dilation"]) == ("none", False, False)
+    # iw3 compares these with the names of depth's files, without their suffix.
+    assert found["user_data"]["scene_boundary"] == "frame_00000003,frame_00000005"
+    rgb, depth = (sorted((folder / found[key]).iterdir()) for key in ("rgb_dir", "depth_dir"))
+    assert [path.name for path in rgb] == [path.name for path in depth] == [f"frame_{i:08d}.png" for i in range(6)]
+    for path, image in zip(rgb, read_frames(clip, *SIZE), strict=True):
+        assert (decode(path)[0] == image).all()
+    with av.open(str(depth[0])) as container:
+        grey = next(container.decode(video=0)).to_ndarray(format="gray16le")
+    assert (grey == np.round(slopes() * 65535)).all()
+    assert sounds(folder / found["audio_file"]) == sounds(clip)
+
+
+def test_a_folder_for_iw3_of_a_clip_without_sound_names_none(tmp_path: Path) -> None:
+    write("iw3", a_clip(tmp_path / "clip.mp4", sound=False), tmp_path)
+    assert not list((tmp_path / "clip_iw3").glob("audio*"))
+    assert "audio_file" not in (tmp_path / "clip_iw3" / "iw3_export.yml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("fps", "written"), [(Fraction(25), "25"), (Fraction(30000, 1001), '"30000/1001"'), (Fraction(1, 3), '"1/3"')]
+)
+def test_rates_are_exact(fps: Fraction, written: str) -> None:
+    assert f"\nfps: {written}\n" in config("a", fps)
+
+
+def test_names_of_any_letters_are_text_in_the_file() -> None:
+    yaml = pytest.importorskip("yaml")
+    for name in ('it\'s "new": #1', "\u6df1\u5ea6", "a\\b", "- x"):
+        assert yaml.safe_load(config(name, Fraction(25)))["basename"] == name
+        assert json.loads(config(name, Fraction(25)).splitlines()[1].partition(": ")[2]) == name

@@ -189,9 +189,9 @@ class _Sums:
         apart = np.abs(x - y)
         self.by_frame.append(float(apart.mean()) if len(apart) else 0.0)
         self.count += len(x)
-        self.a, self.b = self.a + x.sum(), self.b + y.sum()
-        self.aa, self.bb, self.ab = self.aa + x @ x, self.bb + y @ y, self.ab + x @ y
-        self.absolute, self.squares = self.absolute + apart.sum(), self.squares + apart @ apart
+        self.a, self.b = self.a + float(x.sum()), self.b + float(y.sum())
+        self.aa, self.bb, self.ab = self.aa + float(x @ x), self.bb + float(y @ y), self.ab + float(x @ y)
+        self.absolute, self.squares = self.absolute + float(apart.sum()), self.squares + float(apart @ apart)
         if len(x):
             self.largest = max(self.largest, float(apart.max()))
             self.largest_b = max(self.largest_b, float(y.max()))

@@ -160,14 +160,14 @@ def _depth_of(frame: VideoFrame, path: Path) -> NDArray[np.float32]:
     # ITU-R BT.709, the narrow range: black is 16 and white 235, times 2 for each bit beyond 8.
     is_full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
     if is_full or (frame.format.name.startswith("gray") and frame.color_range != ColorRange.MPEG):
-        return luma / np.float32((1 << bits) - 1)
-    return np.clip((luma - np.float32(16 * unit)) / np.float32(219 * unit), 0, 1)
+        return np.asarray(luma.astype(np.float32) / np.float32((1 << bits) - 1), np.float32)
+    return np.asarray(np.clip((luma.astype(np.float32) - 16 * unit) / np.float32(219 * unit), 0, 1), np.float32)
 
 
 def _values(plane: VideoPlane, bits: int, big: bool) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """A plane's values [H,W], whose lines may be longer."""
     dtype = np.dtype(np.uint8 if bits <= 8 else ">u2" if big else "<u2")
-    lines = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+    lines = np.frombuffer(bytes(plane), np.uint8).reshape(plane.height, plane.line_size)
     values: NDArray[np.uint8] | NDArray[np.uint16]
     values = np.ascontiguousarray(lines[:, : plane.width * dtype.itemsize]).view(dtype)
     return values
