@@ -38,7 +38,7 @@ def views(
     image: NDArray[np.uint8], depth: NDArray[np.float32], disparity: float, convergence: float = 0.5
 ) -> tuple[View, View]:
     with StereoWarper(disparity, convergence) as warper:
-        return warper.left(image, depth), warper.right(image, depth)
+        return warper(image, depth)
 
 
 @pytest.mark.parametrize(("value", "shift"), [(1.0, 5), (0.75, 3), (0.25, -3), (0.0, -5), (0.5, 0)])

@@ -45,9 +45,9 @@ def measure(height: int, width: int, cores: int, frames: int) -> list[Row]:
     clip = make_clip(SCENE, 1, height, width)
     image, depth = clip.frames[0], clip.disparity[0]
     with StereoWarper(Outputs.disparity, Outputs.convergence) as warper:
-        left, right = warper.left(image, depth).image, warper.right(image, depth).image
+        left, right = (view.image for view in warper(image, depth))
         work: dict[str, Callable[[], object]] = {
-            "both views": lambda: (warper.left(image, depth), warper.right(image, depth)),
+            "both views": lambda: warper(image, depth),
             "half the width, of both": lambda: (halved(left), halved(right)),
             "anaglyph": lambda: anaglyph(left, right),
         }

@@ -79,26 +79,20 @@ class StereoWarper:
         self._convergence = convergence
         self._pool = ThreadPoolExecutor(num_cores(), "stereo")
 
-    def left(self, image: NDArray[np.uint8], depth: NDArray[np.float32]) -> View:
-        """The left eye's view of `image`, uint8 [H,W,3], with its `depth`, float32 [H,W] in [0,1], larger is nearer."""
-        return self._view(image, depth)
+    def __call__(self, image: NDArray[np.uint8], depth: NDArray[np.float32]) -> tuple[View, View]:
+        """The left eye's view and the right one's.
 
-    def right(self, image: NDArray[np.uint8], depth: NDArray[np.float32]) -> View:
-        """The right eye's view, of the same."""
-        mirrored = self._view(image[:, ::-1], depth[:, ::-1])
-        return View(mirrored.image[:, ::-1], mirrored.holes[:, ::-1])
+        Args:
+            image: uint8 [H,W,3].
+            depth: float32 [H,W] in [0,1], larger is nearer.
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
-
-    def _view(self, image: NDArray[np.uint8], depth: NDArray[np.float32]) -> View:
+        Raises:
+            ValueError: they are not of one size.
+        """
         height, width = depth.shape
         if image.shape != (height, width, 3):
             raise ValueError(f"a picture of shape {image.shape} does not fit to depth of {depth.shape}")
-        view = View(np.empty((height, width, 3), np.uint8), np.empty((height, width), np.bool_))
+        left, right = (View(np.empty((height, width, 3), np.uint8), np.empty((height, width), np.bool_)) for _ in "lr")
         scale = self._disparity / 100 * width / 2 * _ONE
         radius = max(round(width * _RAMP), _NARROWEST_RAMP)
 
@@ -107,11 +101,19 @@ class StereoWarper:
             top, bottom = max(start - radius, 0), min(stop + radius, height)
             shift = np.rint((depth[top:bottom] - np.float32(self._convergence)) * np.float32(scale)).astype(np.int32)
             shift = _with_edges(shift, radius)[start - top : stop - top]
-            _warp(image[start:stop], shift, view.image[start:stop], view.holes[start:stop])
+            rows = slice(start, stop)
+            _warp(image[rows], shift, left.image[rows], left.holes[rows])
+            _warp(image[rows, ::-1], shift[:, ::-1], right.image[rows, ::-1], right.holes[rows, ::-1])
 
         for done in [self._pool.submit(work, start) for start in range(0, height, _ROWS)]:
             done.result()
-        return view
+        return left, right
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
 
 
 def _with_edges(shift: NDArray[np.int32], radius: int) -> NDArray[np.int32]:
@@ -167,15 +169,17 @@ def _warp(image: NDArray[np.uint8], shift: NDArray[np.int32], out: NDArray[np.ui
     # From here on of every place in the view: where it comes from, as an index of the band's pixels.
     sources = np.minimum(winners, width - 1) + np.arange(height, dtype=np.int32)[:, None] * width
     lengths[cut] = 1 << 24  # so long that a place is always at its start: no colour is mixed across an edge
-    offsets = columns * _ONE - starts.ravel()[sources]
-    weights = (offsets.astype(np.float32) * np.float32(_ONE) / lengths.ravel()[sources]).astype(np.uint32)
+    offsets = columns * _ONE - starts.ravel().take(sources)
+    weights = (offsets.astype(np.float32) * np.float32(_ONE) / lengths.ravel().take(sources)).astype(np.uint32)
     packed = np.zeros((height, width, 4), np.uint8)
-    packed[..., :3] = image
-    colours = packed.view(np.uint32).ravel()
-    picture = _mixed(colours, sources, weights)
+    for channel in range(3):  # which is five times as fast as all at once
+        packed[..., channel] = image[..., channel]
+    picture = _mixed(packed.view(np.uint32).ravel(), sources, weights)
     if holes.any():
-        _fill(picture, holes, shift.ravel()[sources])
-    out[...] = picture.view(np.uint8).reshape(height, width, 4)[..., :3]
+        _fill(picture, holes, shift.ravel(), sources)
+    unpacked = picture.view(np.uint8).reshape(height, width, 4)
+    for channel in range(3):
+        out[..., channel] = unpacked[..., channel]
 
 
 def _winners(starts: NDArray[np.int32], ends: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -212,39 +216,46 @@ def _mixed(colours: NDArray[np.uint32], sources: NDArray[np.int32], weights: NDA
     return mixed
 
 
-def _fill(picture: NDArray[np.uint32], holes: NDArray[np.bool_], shift: NDArray[np.int32]) -> None:
+def _fill(
+    picture: NDArray[np.uint32], holes: NDArray[np.bool_], shift: NDArray[np.int32], sources: NDArray[np.int32]
+) -> None:
     """Fill holes from the farther of their two sides, mirrored at it, as far as that surface goes.
 
     Args:
         picture: [H,W], colours; holes are written.
         holes: [H,W].
-        shift: [H,W] of what is seen.
+        shift: [H*W], of the source.
+        sources: [H,W], where in it each place comes from.
     """
     width = picture.shape[1]
-    columns = np.broadcast_to(np.arange(width, dtype=np.int32), picture.shape)
-    before = np.maximum.accumulate(np.where(holes, -1, columns), axis=1)
-    after = np.minimum.accumulate(np.where(holes, width, columns)[:, ::-1], axis=1)[:, ::-1]
-    row, column = np.nonzero(holes)
-    left, right = before[row, column], after[row, column]
-    is_left = _is_farther_left(shift, row, left, right, width)
-    border = np.where(is_left, left, right)
-    border = np.clip(border, 0, width - 1)  # of a row of which nothing is seen
-    away = np.where(is_left, -1, 1)
-    open_side = (left < 0) | (right == width)  # at the picture's own border nothing is in front
-    taken = 2 * border - column + away * (np.where(open_side, 0, _MIXED) - 1)
-    good = (taken >= 0) & (taken < width)
-    taken = np.where(good, taken, border)
-    good &= ~holes[row, taken] & (np.abs(shift[row, taken] - shift[row, border]) <= _CUT)
-    picture[row, column] = picture[row, np.where(good, taken, border)]
+    row, column, left, right = _sides(holes)
+
+    def shift_at(columns: NDArray[np.intp]) -> NDArray[np.int32]:
+        return shift[sources[row, np.clip(columns, 0, width - 1)]]
+
+    # A side that is not there is no choice.
+    is_left = (right == width) | ((left >= 0) & (shift_at(left) <= shift_at(right)))
+    border = np.clip(np.where(is_left, left, right), 0, width - 1)  # of a row of which nothing is seen, any
+    is_open = (left < 0) | (right == width)  # at the picture's own border nothing is in front
+    beyond = np.where(is_open, 0, _MIXED) - 1
+    taken = 2 * border - column + np.where(is_left, -beyond, beyond)
+    is_there = (taken >= 0) & (taken < width)
+    taken = np.where(is_there, taken, border)
+    is_one_surface = ~holes[row, taken] & (np.abs(shift_at(taken) - shift_at(border)) <= _CUT)
+    picture[row, column] = picture[row, np.where(is_one_surface, taken, border)]
 
 
-def _is_farther_left(
-    shift: NDArray[np.int32], row: NDArray[np.intp], left: NDArray[np.int32], right: NDArray[np.int32], width: int
-) -> NDArray[np.bool_]:
-    """Whether what is left of a hole is farther than what is right of it; a side that is not there is no choice."""
-    farther = shift[row, np.maximum(left, 0)] <= shift[row, np.minimum(right, width - 1)]
-    chosen: NDArray[np.bool_] = (right == width) | ((left >= 0) & farther)
-    return chosen
+def _sides(holes: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Of every place in a hole its row and column, and the columns left and right of the hole: [N] each.
+
+    -1 and the width stand for what is beyond the picture.
+    """
+    edges = np.diff(np.pad(holes, ((0, 0), (1, 1))).view(np.int8), axis=1)
+    (row, first), (_, past) = np.nonzero(edges > 0), np.nonzero(edges < 0)
+    lengths = past - first
+    before = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    row, first, past = (np.repeat(each, lengths) for each in (row, first, past))
+    return row, first + np.arange(len(row)) - before, first - 1, past
 
 
 def halved(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

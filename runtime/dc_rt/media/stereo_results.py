@@ -36,7 +36,8 @@ class _Layout:
 
 
 def _both(warper: StereoWarper, frame: ResultFrame) -> tuple[Picture, Picture]:
-    return warper.left(frame.image, frame.depth).image, warper.right(frame.image, frame.depth).image
+    left, right = warper(frame.image, frame.depth)
+    return left.image, right.image
 
 
 def _beside(warper: StereoWarper, frame: ResultFrame) -> tuple[Picture, ...]:
