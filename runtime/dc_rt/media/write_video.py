@@ -37,7 +37,7 @@ SQUARE = Fraction(1)
 
 # MP4 counts ticks a second in 32 bits, and players in fewer: clocks of a nanosecond are cut down to a microsecond.
 _SHORTEST_TICK = Fraction(1, 1_000_000)
-_SIDE_BY_SIDE = ":frame-packing=3"  # ITU-T H.264, table D-8
+_SIDE_BY_SIDE = ":frame-packing=3"  # ITU-T H.264, Annex D: side by side
 _LARGEST_FIELD = 65535  # of numbers in H.264's headers
 
 # FFmpeg's names by the suffix. Matroska's files otherwise begin with a number drawn at random; their checksums would
