@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, get_args
 
 import numpy as np
 import pytest
@@ -14,12 +13,11 @@ from bench.accuracy.upsampling import encoded, fitted, near_edges, reduced, upsa
 from dc_rt import DepthCrafter
 from dc_rt.media import read_frames
 from dc_rt.media.upsample import Upsampler
+from dc_rt.options import UPSCALES
 from depthcrafter.nano.scenes import Clip, make_clip
 from media_helpers import moving_gradient, real_clip
 
 Array = NDArray[np.float32]
-Mode = Literal["guided", "bilinear"]
-MODES = get_args(Mode)
 SMALL, LARGE = (64, 128), (120, 240)  # the ratio of 1024x576 to 1920x1080
 EDGE_SEEDS = range(405, 411)
 
@@ -43,13 +41,13 @@ def mean_error(found: Array, truth: Array, where: NDArray[np.bool_]) -> float:
     return float(np.abs(found - truth)[where].mean())
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_the_size_of_the_model_is_the_identity(mode: Mode) -> None:
+@pytest.mark.parametrize("mode", UPSCALES)
+def test_the_size_of_the_model_is_the_identity(mode: str) -> None:
     depth = picture((64, 128)).mean(axis=2).astype(np.float32) / 255
     np.testing.assert_array_equal(Upsampler((64, 128), (64, 128), mode)(depth, picture((64, 128))), depth)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", UPSCALES)
 @pytest.mark.parametrize(
     ("model_size", "size"),
     [
@@ -64,7 +62,7 @@ def test_the_size_of_the_model_is_the_identity(mode: Mode) -> None:
     ],
 )
 def test_every_size_is_exact_and_no_value_lies_outside_those_there_were(
-    mode: Mode, model_size: tuple[int, int], size: tuple[int, int]
+    mode: str, model_size: tuple[int, int], size: tuple[int, int]
 ) -> None:
     depth = np.random.default_rng(1).uniform(0.2, 0.7, model_size).astype(np.float32)
     found = Upsampler(model_size, size, mode)(depth, picture(size))
@@ -83,8 +81,8 @@ def test_bilinear_lays_the_centres_of_pixels_over_one_another() -> None:
     np.testing.assert_allclose(found[inner], (down[:, None] / LARGE[0] + right / LARGE[1])[inner], atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_what_is_finer_than_the_new_pixels_becomes_its_mean(mode: Mode) -> None:
+@pytest.mark.parametrize("mode", UPSCALES)
+def test_what_is_finer_than_the_new_pixels_becomes_its_mean(mode: str) -> None:
     stripes = (np.arange(128) % 2).astype(np.float32)[None].repeat(64, 0)
     found = Upsampler((64, 128), (16, 32), mode)(stripes, picture((16, 32)))
     np.testing.assert_allclose(found[:, 1:-1], 0.5, atol=1e-6)  # at the border half of a sample is missing
@@ -99,8 +97,8 @@ def test_a_result_lies_within_the_depth_around_each_pixel() -> None:
     assert np.all(found <= high + 1e-6)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_stretching_depth_afterwards_is_stretching_it_before(mode: Mode) -> None:
+@pytest.mark.parametrize("mode", UPSCALES)
+def test_stretching_depth_afterwards_is_stretching_it_before(mode: str) -> None:
     depth = step(SMALL, 0.4, 0.1, 0.5)
     upsampler = Upsampler(SMALL, LARGE, mode)
     guide = np.repeat(step(LARGE, 0.41, 30, 220)[..., None], 3, 2).astype(np.uint8)
@@ -124,7 +122,7 @@ def test_near_true_edges_the_error_is_at_most_0_6_of_bilinears(clips: list[Clip]
         truth = clip.disparity
         near = np.stack([near_edges(frame) for frame in truth])
         guides = encoded(clip.frames, 23) if is_compressed else clip.frames
-        for mode in MODES:
+        for mode in UPSCALES:
             errors[mode] += mean_error(upsampled(reduced(truth, SMALL), guides, mode), truth, near)
     assert errors["guided"] <= 0.6 * errors["bilinear"]
 
@@ -137,7 +135,7 @@ def test_the_models_own_depth_is_no_worse_and_flickers_no_more(clips: list[Clip]
         own = fitted(np.stack(list(bundled(encoded(clip.frames, 1, SMALL)))), reduced(truth, SMALL))
         near = np.stack([near_edges(frame) for frame in truth])
         moves = np.diff(truth, axis=0)
-        for mode in MODES:
+        for mode in UPSCALES:
             found = upsampled(own, clip.frames, mode)
             errors[mode] += mean_error(found, truth, near)
             change[mode] += mean_error(np.diff(found, axis=0), moves, np.ones_like(moves, bool))
@@ -170,7 +168,7 @@ def test_a_texture_leaves_no_trace_on_a_plane(texture: str) -> None:
     y, x = np.mgrid[: SMALL[0], : SMALL[1]]
     for plane in (np.full(SMALL, 0.4), 0.2 + 0.5 * y / SMALL[0] + 0.2 * x / SMALL[1]):
         depth = plane.astype(np.float32)
-        guided, bilinear = (Upsampler(SMALL, LARGE, mode)(depth, guide) for mode in MODES)
+        guided, bilinear = (Upsampler(SMALL, LARGE, mode)(depth, guide) for mode in UPSCALES)
         np.testing.assert_array_equal(guided, bilinear)
 
 
@@ -181,7 +179,7 @@ def test_what_the_model_sees_of_a_texture_is_made_no_stronger(texture: str) -> N
     y, _ = np.mgrid[: SMALL[0], : SMALL[1]]
     depth = (0.3 + 0.4 * y / SMALL[0] + 0.04 * trace).astype(np.float32)
     depth += np.random.default_rng(0).normal(0, 0.003, SMALL).astype(np.float32)
-    guided, bilinear = (Upsampler(SMALL, LARGE, mode)(depth, guide) for mode in MODES)
+    guided, bilinear = (Upsampler(SMALL, LARGE, mode)(depth, guide) for mode in UPSCALES)
     plane = np.linspace(bilinear[:4].mean(), bilinear[-4:].mean(), LARGE[0])[:, None]
     assert np.var(guided - plane) <= 1.05 * np.var(bilinear - plane)
 
@@ -202,7 +200,7 @@ def test_the_number_of_threads_does_not_change_the_result() -> None:
 
 def test_without_growth_there_is_nothing_to_guide() -> None:
     depth = step((128, 128), 0.3, 0, 1)
-    guided, bilinear = (Upsampler((128, 128), (100, 128), mode)(depth, picture((100, 128))) for mode in MODES)
+    guided, bilinear = (Upsampler((128, 128), (100, 128), mode)(depth, picture((100, 128))) for mode in UPSCALES)
     np.testing.assert_array_equal(guided, bilinear)
 
 

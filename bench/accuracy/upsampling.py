@@ -67,7 +67,7 @@ def near_edges(disparity: Array, distance: int = NEAR) -> NDArray[np.bool_]:
     return found
 
 
-def upsampled(frames: Array, guides: Images, mode: Any) -> Array:
+def upsampled(frames: Array, guides: Images, mode: str) -> Array:
     """At the guides' size: float32 [T,H,W]."""
     upsampler = Upsampler(frames[0].shape, guides.shape[1:3], mode)
     return np.stack([upsampler(frame, guide) for frame, guide in zip(frames, guides, strict=True)])

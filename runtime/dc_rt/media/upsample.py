@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dc_rt.cores import num_cores
+from dc_rt.options import Outputs
 
 Array = NDArray[np.float32]
 
@@ -45,10 +45,8 @@ class Upsampler:
     Every frame is done in bands of rows by several threads; how many there are does not change the result.
     """
 
-    def __init__(
-        self, model_size: tuple[int, int], size: tuple[int, int], mode: Literal["guided", "bilinear"] = "guided"
-    ) -> None:
-        """`model_size` is height and width of the depth, `size` those that it gets; either may be the larger.
+    def __init__(self, model_size: tuple[int, int], size: tuple[int, int], mode: str = Outputs.upscale) -> None:
+        """`model_size` is height and width of the depth, `size` those that it gets, `mode` of `dc_rt.options.UPSCALES`.
 
         Where neither side grows there are no edges to be found again, and guided is bilinear too.
         """
@@ -59,8 +57,8 @@ class Upsampler:
         self._pool = ThreadPoolExecutor(num_cores(), "upsample")
 
     @property
-    def is_guided(self) -> bool:
-        """Whether it takes a picture."""
+    def takes_guide(self) -> bool:
+        """Whether its results depend on a picture, which need not be read otherwise."""
         return self._is_guided
 
     def __call__(self, depth: Array, guide: NDArray[np.uint8] | None = None) -> Array:
