@@ -62,7 +62,7 @@ class Plan:
         windows = plan_windows(self.num_frames, sampling.window_size, sampling.overlap)
         return sum(sampling.evaluations) * sum(end - start for start, end in windows if start >= after)
 
-    def described(self, sampling: Sampling) -> Planned:
+    def described(self, sampling: Sampling, outputs: Outputs) -> Planned:
         """The plan as an event."""
         return Planned(
             text(self.video.path),
@@ -75,8 +75,18 @@ class Plan:
             self.width,
             float(self.fps),
             self.num_evaluated(sampling),
-            (*self.video.notes, *sampling.notes),
+            (*self.video.notes, *sampling.notes, *self._notes(outputs)),
         )
+
+    def _notes(self, outputs: Outputs) -> tuple[str, ...]:
+        """What is to be said of the results."""
+        height, width = self.result_size(outputs)
+        notes = []
+        if (height, width) != (self.height, self.width):
+            notes.append(f"results of {width}x{height}")
+        if height % 2 or width % 2:
+            notes.append("videos in 4:4:4, as their size is odd, which not every player shows")
+        return tuple(notes)
 
 
 def plan_video(video: str | Path | VideoInfo, source: Source) -> Plan:

@@ -69,7 +69,7 @@ class Mp4Writer:
         *,
         sample_aspect_ratio: Fraction = SQUARE,
     ) -> None:
-        """`height` and `width` must be even, `crf` is 0 (lossless) to 51; `timing` is a frame rate or a timeline.
+        """`crf` is 0 (lossless) to 51; `timing` is a frame rate or a timeline.
 
         Raises `UserError` where PyAV was built without libx264.
         """
@@ -95,7 +95,9 @@ class Mp4Writer:
             "libx264", rate=max(fps.limit_denominator(_LARGEST_FIELD), Fraction(1, _LARGEST_FIELD)), options=options
         )
         self._stream.height, self._stream.width = height, width
-        self._stream.pix_fmt = "yuv420p"
+        # Colour at half the resolution takes even sizes alone.
+        self._pixel_format = "yuv444p" if height % 2 or width % 2 else "yuv420p"
+        self._stream.pix_fmt = self._pixel_format
         self._stream.codec_context.time_base = self._tick
         self._stream.codec_context.sample_aspect_ratio = fitting(sample_aspect_ratio)
         # Players guess the matrix of an untagged file from its size, and guess differently.
@@ -110,7 +112,7 @@ class Mp4Writer:
         rgb = np.ascontiguousarray(np.broadcast_to(frame if frame.ndim == 3 else frame[..., None], self._shape))
         picture = self._reformatter.reformat(
             av.VideoFrame.from_ndarray(rgb, format="rgb24"),
-            format="yuv420p",
+            format=self._pixel_format,
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
         )
