@@ -27,7 +27,7 @@ from dc_rt.job.fingerprint import fingerprint
 from dc_rt.job.forecast import disk_need, disk_too_small
 from dc_rt.job.plan import Plan, plan_video
 from dc_rt.job.record import Clock, as_text, record_of
-from dc_rt.job.results import READ_AHEAD, empty_folder, move_into_place, write_results
+from dc_rt.job.results import empty_folder, move_into_place, write_results
 from dc_rt.job.spool import Spool, SpoolLock, is_resumable
 from dc_rt.job.targets import Targets, check_batch
 from dc_rt.job.threads import Behind, ahead
@@ -41,7 +41,7 @@ from dc_rt.windows import WindowState
 T = TypeVar("T")
 
 # Of frames that wait for the model: 151 at 1024x576.
-READ_AHEAD_BYTES = 1 << 28
+READ_AHEAD, READ_AHEAD_BYTES = 16, 1 << 28
 
 Status = Literal["new", "running", "finished", "cancelled", "failed"]
 

@@ -94,6 +94,8 @@ class Plan:
     def _notes(self, outputs: Outputs) -> Iterator[str]:
         """What is to be said of the files that will be written, before they are."""
         height, width = self.result_size(outputs)
+        if (height, width) != (self.height, self.width):
+            yield f"results of {width}x{height}"
         videos = [row for row in self.rows(outputs) if row.codec]
         for name in dict.fromkeys(row.codec for row in videos):
             codec = VIDEO_CODECS[name]
