@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self, cast
@@ -199,7 +200,10 @@ class VideoWriter:
                     packets[-1].duration = max(end - self._last_time, 1)
                 self._container.mux(packets)
         finally:
-            self._container.close()
+            # x265 may leave a thread's floating-point registers in a state in which FFmpeg 9 writes the duration into a
+            # Matroska file as "nan": another thread has its own.
+            with ThreadPoolExecutor(1) as fresh:
+                fresh.submit(self._container.close).result()
         if kind is None and self._shape_to_set != SQUARE:
             set_display_size(self._path, *self._shape[:2], self._shape_to_set)
 
