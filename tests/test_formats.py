@@ -217,6 +217,7 @@ def test_an_exr_file_is_what_its_preset_says_for_two_readers(tmp_path, preset, k
         compression=compression,
         fps=Fraction(24000, 1001),
         time_codes=TimeCodes.parse("01:02:03:22", Fraction(24000, 1001)),
+        attributes={"focal": 35.5},
         start_number=1001,
     )
     write_frames(writer, depth, (i / Fraction(24000, 1001) for i in itertools.count()))
@@ -231,7 +232,7 @@ def test_an_exr_file_is_what_its_preset_says_for_two_readers(tmp_path, preset, k
             assert channel.pixels.dtype == expected.dtype
             np.testing.assert_array_equal(channel.pixels, frame)
         assert header["compression"] == getattr(OpenEXR, f"{compression.upper()}_COMPRESSION")
-        assert header["pixelAspectRatio"] == 1.5
+        assert (header["pixelAspectRatio"], header["focal"]) == (1.5, 35.5)
         assert header["framesPerSecond"] == Fraction(24000, 1001)
         code = header["timeCode"]
         assert (code.hours, code.minutes, code.seconds, code.frame) == (1, 2, seconds, number)
