@@ -27,7 +27,7 @@ from dc_rt.media.timeline import timeline_of
 from dc_rt.media.write import fitting
 from dc_rt.outputs import all_outputs
 from job_helpers import choose, run_job
-from media_helpers import moving_gradient, write_clip, write_without_edges
+from media_helpers import moving_gradient, spoilt, write_clip, write_without_edges
 
 DATA = Path(__file__).parent / "data"
 MILLISECOND = Fraction(1, 1000)
@@ -94,17 +94,6 @@ def with_matrix(path: Path, a: float, b: float, c: float, d: float) -> Path:
     at = contents.index(b"tkhd") + 4 + 40
     a, b, c, d = (round(number * 65536) for number in (a, b, c, d))
     contents[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(contents)
-    return path
-
-
-def spoilt(source: Path, path: Path, which: slice) -> Path:
-    """A copy whose packets `which` no decoder can read."""
-    contents = bytearray(source.read_bytes())
-    with av.open(str(source)) as container:
-        positions = [packet.pos for packet in container.demux(video=0) if packet.size]
-    for position in positions[which]:
-        contents[position : position + 4] = b"\x7f\xff\xff\xff"
     path.write_bytes(contents)
     return path
 
