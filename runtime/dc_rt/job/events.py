@@ -16,7 +16,8 @@ class Planned:
         video: its path.
         source_frames, source_height, source_width, source_fps: of the video, as a player shows it.
         num_frames, height, width, fps: of the results.
-        num_evaluated: frames that go through the denoiser in all: every window's, at every evaluation of every step.
+        num_evaluated: frames that go through the denoiser in all: every window's, at every evaluation of every step. As
+            of one shot, where the shots are found first (`ShotsFound`).
         notes: what is to be said of the video, and of the options.
     """
 
