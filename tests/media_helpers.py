@@ -134,6 +134,17 @@ def write_without_edges(path: Path, source: Path, hidden: int) -> Path:
     return path
 
 
+def spoilt(source: Path, path: Path, which: slice) -> Path:
+    """A copy whose packets `which` no decoder can read."""
+    contents = bytearray(source.read_bytes())
+    with av.open(str(source)) as container:
+        positions = [packet.pos or 0 for packet in container.demux(video=0) if packet.size]
+    for position in positions[which]:
+        contents[position : position + 4] = b"\x7f\xff\xff\xff"
+    path.write_bytes(contents)
+    return path
+
+
 def write_image(path: Path, image: NDArray[np.uint8] | NDArray[np.uint16], codec: str, pixel_format: str) -> Path:
     """One image file of an array in `pixel_format`."""
     encoder = av.VideoCodecContext.create(codec, "w")

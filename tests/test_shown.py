@@ -24,7 +24,7 @@ from dc_rt.media.timeline import timeline_of
 from dc_rt.media.write_video import fitting
 from dc_rt.outputs import all_outputs
 from job_helpers import choose, run_job
-from media_helpers import moving_gradient, with_matrix, write_clip, write_timed, write_without_edges
+from media_helpers import moving_gradient, spoilt, with_matrix, write_clip, write_timed, write_without_edges
 
 DATA = Path(__file__).parent / "data"
 MILLISECOND = Fraction(1, 1000)
@@ -56,17 +56,6 @@ def without_default_duration(path: Path) -> Path:
     size = 4 + (contents[at + 3] & 0x7F)
     void = b"\xec" + bytes([0x80 | (size - 2)]) + bytes(size - 2)
     path.write_bytes(contents[:at] + void + contents[at + size :])
-    return path
-
-
-def spoilt(source: Path, path: Path, which: slice) -> Path:
-    """A copy whose packets `which` no decoder can read."""
-    contents = bytearray(source.read_bytes())
-    with av.open(str(source)) as container:
-        positions = [packet.pos for packet in container.demux(video=0) if packet.size]
-    for position in positions[which]:
-        contents[position : position + 4] = b"\x7f\xff\xff\xff"
-    path.write_bytes(contents)
     return path
 
 

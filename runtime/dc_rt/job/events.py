@@ -17,7 +17,8 @@ class Planned:
         source_frames, source_height, source_width, source_fps: of the video, as a player shows it.
         num_frames, fps: of the results.
         height, width: that the model runs at; `notes` say it where the results have another size.
-        num_evaluated: frames that go through the denoiser in all: every window's, at every evaluation of every step.
+        num_evaluated: frames that go through the denoiser in all: every window's, at every evaluation of every step. As
+            of one shot, where the shots are found first (`ShotsFound`).
         notes: what is to be said of the video, and of the options.
     """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import threading
 from bisect import bisect_right
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -39,6 +39,7 @@ from dc_rt.media.shots import DETECTION_SIZE, find_cuts
 from dc_rt.model import DepthCrafter
 from dc_rt.noise import Noise
 from dc_rt.options import Outputs, Sampling, Source, record
+from dc_rt.pipeline import Frame
 from dc_rt.windows import WindowState
 
 T = TypeVar("T")
@@ -243,12 +244,11 @@ class Job(Runs):
             closing(read_from),
             ahead(early.watch(clock.timed("read", read_from)), _frames_ahead(plan, sampling)) as read,
         ):
-            # A shot that lost its first frames begins with the next that there is.
-            for nth, (_, shot) in enumerate(groupby(read, lambda numbered: bisect_right(shots, numbered[0]))):
+            for nth, frames in enumerate(_by_shot(read, shots)):
                 if nth > 0:
                     writer.submit(commit, None, True)
                 depths = self.model(
-                    (frame for _, frame in shot),
+                    frames,
                     sampling,
                     noise=Noise(sampling.seed),
                     progress=clock.add,
@@ -276,6 +276,12 @@ class Job(Runs):
     def _check_not_cancelled(self) -> None:
         if self._cancelled.is_set():
             raise JobCancelled
+
+
+def _by_shot(frames: Iterable[tuple[int, Frame]], starts: Sequence[int]) -> Iterator[Iterator[Frame]]:
+    """The frames of each shot, of numbered ones; a shot that lost its first begins with the next that there is."""
+    for _, shot in groupby(frames, lambda numbered: bisect_right(starts, numbered[0])):
+        yield (frame for _, frame in shot)
 
 
 def _frames_done(spool: Spool) -> int:

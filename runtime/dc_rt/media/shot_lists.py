@@ -24,7 +24,8 @@ _START, _PYSCENEDETECT = "start frame", "scene number"
 _TIME_CODE = r"\d{1,2}:\d\d:\d\d[:;.,]\d\d"
 # Number, reel, track, transition and its length; source in and out, record in and out.
 _EVENT = re.compile(
-    rf"\s*\d+\s+\S+\s+(?P<track>\S+)\s+[CDW].*\s{_TIME_CODE}\s+{_TIME_CODE}\s+(?P<record_in>{_TIME_CODE})\s+{_TIME_CODE}\s*"
+    r"\s*\d+\s+\S+\s+(?P<track>\S+)\s+[CDW].*\s"
+    rf"{_TIME_CODE}\s+{_TIME_CODE}\s+(?P<record_in>{_TIME_CODE})\s+{_TIME_CODE}\s*"
 )
 
 
@@ -50,12 +51,9 @@ def read_starts(path: Path, timeline: Timeline) -> tuple[int, ...]:
         if following <= number:
             raise _wrong(path, f"has frame {following} after frame {number}", "sort it, and name no frame twice")
     if starts[-1] >= len(timeline):
-        raise _wrong(
-            path,
-            f"has a shot from frame {starts[-1]} on, and the video's {len(timeline)} frames end with "
-            f"{len(timeline) - 1}",
-            "give the list of this video, counted from 0",
-        )
+        end = f"the video's {len(timeline)} frames end with {len(timeline) - 1}"
+        what = f"has a shot from frame {starts[-1]} on, and {end}"
+        raise _wrong(path, what, "give the list of this video, counted from 0")
     return tuple(starts) if starts[0] == 0 else (0, *starts)
 
 
@@ -76,33 +74,40 @@ def _text_of(path: Path) -> str:
 
 
 def _csv_starts(text: str, path: Path) -> Iterator[int]:
+    rows = _rows_of(text, path)
+    header, column, counts_from = _header_of(rows)
+    rows = rows[header:]
+    if not header and len(rows) == 1:  # all in a line
+        rows = [(rows[0][0], [cell]) for cell in rows[0][1] if cell]
+    elif not header and any(len(row) > 1 for _, row in rows):
+        raise _wrong(path, "has several columns, of which none is called frame", "name the one that has the starts")
+    for line, row in rows:
+        cell = row[column] if column < len(row) else ""
+        if not re.fullmatch(r"[0-9]{1,18}", cell) or int(cell) < counts_from:
+            mend = f"give whole numbers from {counts_from} on"
+            raise _wrong(path, f"has no frame number in line {line} ({cell!r})", mend)
+        yield int(cell) - counts_from
+
+
+def _rows_of(text: str, path: Path) -> list[tuple[int, list[str]]]:
+    """The number and the cells of every line that has something in it."""
     delimiter = next((each for each in "\t;," if each in text), ",")
     lines = csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
     try:
         rows = [(lines.line_num, [cell.strip() for cell in row]) for row in lines]
     except csv.Error as error:
         raise _something_else(path) from error
-    rows = [(line, row) for line, row in rows if any(row)]
-    column, least = 0, 0
-    for index, (_, row) in enumerate(rows[:2]):  # PySceneDetect's own header is the second row
+    return [(line, row) for line, row in rows if any(row)]
+
+
+def _header_of(rows: list[tuple[int, list[str]]]) -> tuple[int, int, int]:
+    """How many rows the header takes, which column has the frames, and what these are counted from."""
+    for index, (_, row) in enumerate(rows[:2]):  # PySceneDetect's is the second row
         names = [cell.lower() for cell in row]
-        known = next((name for name in _COLUMNS if name in names), None)
-        if known:
-            column, least = names.index(known), int(known == _START and _PYSCENEDETECT in names)
-            rows = rows[index + 1 :]
-            break
-    else:
-        if len(rows) == 1:
-            rows = [(rows[0][0], [cell]) for cell in rows[0][1] if cell]
-        elif any(len(row) > 1 for _, row in rows):
-            raise _wrong(path, "has several columns, of which none is called frame", "name the one that has the starts")
-        elif rows and not re.search(r"\d", rows[0][1][0]):  # a header in other words
-            rows = rows[1:]
-    for line, row in rows:
-        cell = row[column] if column < len(row) else ""
-        if not re.fullmatch(r"[0-9]{1,18}", cell) or int(cell) < least:
-            raise _wrong(path, f"has no frame number in line {line} ({cell!r})", f"give whole numbers from {least} on")
-        yield int(cell) - least
+        if known := next((name for name in _COLUMNS if name in names), None):
+            return index + 1, names.index(known), int(known == _START and _PYSCENEDETECT in names)
+    in_other_words = len(rows) > 1 and len(rows[0][1]) == 1 and not re.search(r"\d", rows[0][1][0])
+    return int(in_other_words), 0, 0
 
 
 def _edl_starts(text: str, path: Path, timeline: Timeline) -> Iterator[int]:
@@ -115,13 +120,9 @@ def _edl_starts(text: str, path: Path, timeline: Timeline) -> Iterator[int]:
     for line, record_in, drops in _events(text):
         frames = _frames_of(record_in, nominal, drops)
         if frames is None or (drops and timeline.fps.denominator == 1):
+            what = f"has a time code{' of drop frame' if drops else ''} in line {line} ({record_in})"
             rate = f"{float(timeline.fps):.4g} frames/s"
-            kind = " of drop frame" if drops else ""
-            raise _wrong(
-                path,
-                f"has a time code{kind} in line {line} ({record_in}) that there is none of at {rate}",
-                "export it at the video's rate",
-            )
+            raise _wrong(path, f"{what} that there is none of at {rate}", "export it at the video's rate")
         first = frames if first is None else first
         if frames != last:  # the two lines of a dissolve begin at one time
             ticks = Fraction(frames - first) / timeline.fps / timeline.tick
