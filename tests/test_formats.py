@@ -217,6 +217,7 @@ def test_an_exr_file_is_what_its_preset_says_for_two_readers(tmp_path, preset, k
         compression=compression,
         fps=Fraction(24000, 1001),
         time_codes=TimeCodes.parse("01:02:03:22", Fraction(24000, 1001)),
+        attributes={"focal": 35.5},
         start_number=1001,
     )
     write_frames(writer, depth, (i / Fraction(24000, 1001) for i in itertools.count()))
@@ -231,7 +232,7 @@ def test_an_exr_file_is_what_its_preset_says_for_two_readers(tmp_path, preset, k
             assert channel.pixels.dtype == expected.dtype
             np.testing.assert_array_equal(channel.pixels, frame)
         assert header["compression"] == getattr(OpenEXR, f"{compression.upper()}_COMPRESSION")
-        assert header["pixelAspectRatio"] == 1.5
+        assert (header["pixelAspectRatio"], header["focal"]) == (1.5, 35.5)
         assert header["framesPerSecond"] == Fraction(24000, 1001)
         code = header["timeCode"]
         assert (code.hours, code.minutes, code.seconds, code.frame) == (1, 2, seconds, number)
@@ -382,8 +383,8 @@ CONTAINERS = {
 """For H.264, FFV1 and ProRes."""
 
 
-def sounding(path: Path, codec: str, seconds: float = 2.5, start: float = 0.0) -> Path:
-    """Two seconds of pictures at 24 a second, with a chord of another length that starts at another time."""
+def sounding(path: Path, codec: str, seconds: float = 2.5, start: float = 0.0, first_picture: int = 0) -> Path:
+    """Two seconds of pictures at 24 a second from that number on, with a chord of another length and start."""
     with av.open(str(path), "w") as container:
         # Not H.264, whose frames that are stored out of order AVI has no times for.
         video = container.add_stream("mpeg4" if path.suffix == ".avi" else "libx264", rate=24)
@@ -391,8 +392,10 @@ def sounding(path: Path, codec: str, seconds: float = 2.5, start: float = 0.0) -
         sound: Any = container.add_stream(codec, rate=48000)
         sound.layout = "stereo"
         sound.codec_context.options = {"strict": "-2"}
-        for frame in moving_gradient(48, 64, 96):
-            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        for number, image in enumerate(moving_gradient(48, 64, 96), first_picture):
+            picture = av.VideoFrame.from_ndarray(image, format="rgb24")
+            picture.pts, picture.time_base = number, Fraction(1, 24)
+            container.mux(video.encode(picture))
         container.mux(video.encode(None))
         t = np.arange(int(seconds * 48000))
         samples = np.stack([np.sin(0.06 * t), np.sin(0.05 * t)]).astype(np.float32)
@@ -461,6 +464,18 @@ def test_sound_that_starts_later_does_so_in_the_copy(tmp_path, name):
     path = copy_with_sound(source, tmp_path / "copy")
     assert abs(start_of_sound(source) - 0.75) < 0.03
     assert abs(start_of_sound(path) - start_of_sound(source)) < 0.002
+
+
+@pytest.mark.parametrize("codec", ["h264", "ffv1"])
+@pytest.mark.parametrize("name", ["clip.ts", "opus.mkv"])
+def test_sound_that_starts_before_the_pictures_stays_in_step(tmp_path, name, codec):
+    source = sounding(tmp_path / name, SOURCES[name], first_picture=12)
+    path = copy_with_sound(source, tmp_path / "copy", codec)
+    assert abs(start_of_sound(source) + 0.5) < 0.03
+    assert abs(start_of_sound(path) - start_of_sound(source)) < 0.002
+    packets = packets_of(source, "aac_adtstoasc" if name == "clip.ts" else None)
+    assert packets_of(path) == packets[: len(packets_of(path))]
+    assert probe(path).num_frames == 48
 
 
 def test_sound_is_cut_where_a_shorter_video_ends(tmp_path):

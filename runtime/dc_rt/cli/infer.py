@@ -75,7 +75,7 @@ def infer_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: So
             )
             _run(job)
         if heard.seconds:
-            remember(model.engines.manifest, offload, plan, sampling, heard.seconds)
+            remember(model.engines.manifest, offload, job.plan, sampling, heard.seconds)
 
     done = [targets for targets in able if _succeeds(targets.video, partial(run_video, targets.video))]
     models.close()

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Self
 
 from dc_rt.cli.terminal import can_redraw, say
-from dc_rt.job.events import Event, Finished, Planned, Progressed, Resumed, Warned
+from dc_rt.job.events import Event, Finished, Planned, Progressed, Resumed, ShotsFound, Warned
 
 PLAIN_SECONDS = 5.0  # between progress lines where there is no terminal
 
@@ -23,7 +23,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     def __init__(self) -> None:
         self._frames = self._total = self._done = 0
-        self._finished_frames = self._resumed = 0
+        self._finished_frames = self._resumed = self._looked_at = 0
         self._began = time.perf_counter()
 
     def hear(self, event: Event) -> None:
@@ -35,6 +35,12 @@ class Progress(AbstractContextManager["Progress"]):
                 say(f"  resumed after frame {num_frames} of an unfinished run")
                 self._total = num_evaluated + 2 * (self._frames - num_frames)
                 self._finished_frames = self._resumed = num_frames
+            case ShotsFound(num_shots, num_evaluated):
+                say("  1 shot" if num_shots == 1 else f"  {num_shots} shots, each estimated by itself")
+                self._total = num_evaluated + 2 * self._frames
+                self._looked_at, self._began = 0, time.perf_counter()
+            case Progressed("detect", num_frames):
+                self._looked_at += num_frames
             case Progressed(stage, num_frames):
                 self._done += num_frames * (stage in ("denoiser", "vae_encoder", "vae_decoder"))
                 self._finished_frames += num_frames * (stage == "vae_decoder")
@@ -65,6 +71,8 @@ class Progress(AbstractContextManager["Progress"]):
 
     def _status(self) -> tuple[float, str]:
         """Share of the work done, and frames, frames per second and time left in words."""
+        if self._looked_at:
+            return 0.0, f"{self._looked_at}/{self._frames} frames looked through for cuts"
         elapsed = time.perf_counter() - self._began
         share = min(self._done / self._total, 1.0) if self._total else 1.0
         left = f"{_minutes(elapsed / share - elapsed)} left" if share > 0 else "starting"

@@ -10,6 +10,7 @@ from dc_rt.job.events import (
     Planned,
     Progressed,
     Resumed,
+    ShotsFound,
     Warned,
     WindowDone,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "Planned",
     "Progressed",
     "Resumed",
+    "ShotsFound",
     "Warned",
     "WindowDone",
     "plan_video",

@@ -51,12 +51,13 @@ class EarlyOutputs:
             self._hand = open_writers(stack, rows, self._folder, plan, outputs or Outputs(), plan.num_frames)
             self._stack = stack.pop_all()
 
-    def watch(self, frames: Iterable[tuple[int, list[NDArray[np.uint8]]]]) -> Iterator[NDArray[np.uint8]]:
-        """The frames of `read_at_sizes`, the first size of each, once the last was handed to the writers too."""
+    def watch(self, frames: Iterable[tuple[int, list[NDArray[np.uint8]]]]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """The frames of `read_at_sizes`, with their numbers, the first size of each, once the last was handed to the
+        writers too."""
         for index, (number, images) in enumerate(frames):
             time = self._timeline.time(number)
             self._hand(ResultFrame(index, number, time, NO_DEPTH, NO_DEPTH, NO_DEPTH, images[-1]))
-            yield images[0]
+            yield number, images[0]
 
     def __enter__(self) -> EarlyOutputs:
         return self

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Generator
+from bisect import bisect_right
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -26,22 +28,24 @@ from dc_rt.job.events import Event, Listener, Progressed
 from dc_rt.job.fingerprint import fingerprint
 from dc_rt.job.forecast import disk_need, disk_too_small
 from dc_rt.job.plan import Plan, plan_video
-from dc_rt.job.record import Clock, as_text, record_of
-from dc_rt.job.results import READ_AHEAD, empty_folder, move_into_place, write_results
+from dc_rt.job.record import Clock, as_text, record_of, shots_of
+from dc_rt.job.results import empty_folder, move_into_place, write_results
 from dc_rt.job.spool import Spool, SpoolLock, is_resumable
 from dc_rt.job.targets import Targets, check_batch
 from dc_rt.job.threads import Behind, ahead
 from dc_rt.job.writers import WRITE_BEHIND, check_writers
 from dc_rt.media import Damage, VideoInfo, read_at_sizes
+from dc_rt.media.shots import DETECTION_SIZE, find_cuts
 from dc_rt.model import DepthCrafter
 from dc_rt.noise import Noise
 from dc_rt.options import Outputs, Sampling, Source, record
+from dc_rt.pipeline import Frame
 from dc_rt.windows import WindowState
 
 T = TypeVar("T")
 
 # Of frames that wait for the model: 151 at 1024x576.
-READ_AHEAD_BYTES = 1 << 28
+READ_AHEAD, READ_AHEAD_BYTES = 16, 1 << 28
 
 Status = Literal["new", "running", "finished", "cancelled", "failed"]
 
@@ -166,12 +170,14 @@ class Job(Runs):
         with Spool(targets.spool, identity, plan.height, plan.width, self._restart) as spool:
             targets.remember_moves()
             clock.take_up(spool.progress.notes)
-            if spool.state or spool.progress.complete:
-                done = spool.state.start if spool.state else spool.num_frames
-                left = plan.num_evaluated(self.sampling, done) if spool.state else 0
-                self._tell(events.Resumed(done, left))
             if not spool.progress.complete:
                 _check_space(targets.save_folder, plan, self.outputs, spool.num_frames)
+            plan = self._settle_shots(spool, clock)
+            if spool.state or spool.num_frames:
+                done = _frames_done(spool)
+                left = 0 if spool.progress.complete else plan.num_evaluated(self.sampling, done)
+                self._tell(events.Resumed(done, left))
+            if not spool.progress.complete:
                 self._run_model(spool, clock)
             damage = Damage(**(spool.progress.notes or {}).get("damage", {}))
             for sentence in damage.describe():
@@ -182,33 +188,55 @@ class Job(Runs):
             options = record(self.sampling, self.source, self.outputs)
             found = record_of(self.model.engines, plan, self.outputs, options, spool, damage, clock)
             contents = found | {"files": targets.list_files(staging)}
-            (staging / targets.record.name).write_text(as_text(contents, times=plan.timeline.seconds(numbers)))
+            shots, times = shots_of(plan, spool.shots, numbers), plan.timeline.seconds(numbers)
+            (staging / targets.record.name).write_text(as_text(contents, shots=shots, times=times))
             targets.check(self.outputs.overwrite, at_the_end=True)  # something may have appeared meanwhile
             results = move_into_place(staging, targets)
             spool.delete()
             self._tell_end(events.Finished(tuple(map(str, results)), spool.num_frames, clock.seconds_of_this_run))
             return results
 
+    def _settle_shots(self, spool: Spool, clock: Clock) -> Plan:
+        """The plan with its shots. Where it left them open, all frames are looked through, unless a run before did."""
+        plan, notes = self.plan, spool.progress.notes or {}
+        if plan.shots is not None:
+            return plan
+        if "shots" in notes:
+            shots = notes["shots"]
+        else:
+            damage = Damage()
+            frames = read_at_sizes(plan.video, [DETECTION_SIZE], plan.stride, plan.num_frames, damage=damage)
+            with closing(_refuse_hopeless(frames, self.sampling.window_size, damage, plan)) as frames:
+                looked_at = ((number, image) for number, (image,) in clock.timed("detect", frames))
+                shots = [0, *find_cuts(looked_at)]
+            spool.commit(None, clock.notes() | {"shots": shots}, between_shots=True)
+        self.plan = plan = replace(plan, shots=tuple(shots))
+        self._tell(events.ShotsFound(len(shots), plan.num_evaluated(self.sampling)))
+        return plan
+
     def _run_model(self, spool: Spool, clock: Clock) -> None:
-        """The first pass: depth into the spool, committed after every window."""
-        plan, sampling = self.plan, self.sampling
-        start = spool.state.next_frame if spool.state else 0
+        """The first pass: depth into the spool, shot by shot, committed after every window."""
+        plan, sampling, state = self.plan, self.sampling, spool.state
+        shots = plan.shots or (0,)
+        is_resumed = state is not None or spool.num_frames > 0
+        start = spool.shot_start + (state.next_frame if state else 0)
         damage = Damage()
         # A run that is resumed does not see all frames.
-        early = EarlyOutputs(spool.folder, plan, self.outputs if spool.state is None else None)
+        early = EarlyOutputs(spool.folder, plan, None if is_resumed else self.outputs)
         sizes = list(dict.fromkeys([(plan.height, plan.width), *early.sizes]))
         read_from = read_at_sizes(plan.video, sizes, plan.stride, plan.num_frames, start, damage)
-        if spool.state is None:
+        if not is_resumed:
             read_from = _refuse_hopeless(read_from, sampling.window_size, damage, plan)
 
         def append(depth: NDArray[np.float32]) -> None:
             with clock.measure("write", frames=0):
                 spool.append(depth)
 
-        def commit(state: WindowState | None, **notes: Any) -> None:
+        def commit(state: WindowState | None, between_shots: bool = False, **notes: Any) -> None:
+            kept = clock.notes() | {"damage": vars(damage), "shots": shots} | notes
             with clock.measure("write", frames=0):
-                spool.commit(state, clock.notes() | {"damage": vars(damage)} | notes)
-            self._tell(events.WindowDone(state.start if state else spool.num_frames))
+                spool.commit(state, kept, between_shots=between_shots)
+            self._tell(events.WindowDone(_frames_done(spool)))
 
         with (
             Behind(WRITE_BEHIND) as writer,
@@ -216,16 +244,19 @@ class Job(Runs):
             closing(read_from),
             ahead(early.watch(clock.timed("read", read_from)), _frames_ahead(plan, sampling)) as read,
         ):
-            depths = self.model(
-                read,
-                sampling,
-                noise=Noise(sampling.seed),
-                progress=clock.add,
-                resume_from=spool.state,
-                on_window=lambda state: writer.submit(commit, state),
-            )
-            for depth in depths:
-                writer.submit(append, depth)
+            for nth, frames in enumerate(_by_shot(read, shots)):
+                if nth > 0:
+                    writer.submit(commit, None, True)
+                depths = self.model(
+                    frames,
+                    sampling,
+                    noise=Noise(sampling.seed),
+                    progress=clock.add,
+                    resume_from=None if nth > 0 else state,
+                    on_window=lambda state: writer.submit(commit, state),
+                )
+                for depth in depths:
+                    writer.submit(append, depth)
             writer.submit(partial(commit, early=early.finish()), None)
         # Decoding has the last word on the number of frames: a stream may hold a few that cannot be shown.
         if spool.num_frames == 0:
@@ -245,6 +276,17 @@ class Job(Runs):
     def _check_not_cancelled(self) -> None:
         if self._cancelled.is_set():
             raise JobCancelled
+
+
+def _by_shot(frames: Iterable[tuple[int, Frame]], starts: Sequence[int]) -> Iterator[Iterator[Frame]]:
+    """The frames of each shot, of numbered ones; a shot that lost its first begins with the next that there is."""
+    for _, shot in groupby(frames, lambda numbered: bisect_right(starts, numbered[0])):
+        yield (frame for _, frame in shot)
+
+
+def _frames_done(spool: Spool) -> int:
+    """Frames up to where a run would be resumed: those before the next window."""
+    return spool.shot_start + (spool.state.start if spool.state else 0)
 
 
 def _frames_ahead(plan: Plan, sampling: Sampling) -> int:

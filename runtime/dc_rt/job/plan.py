@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 from dc_rt.engine import Profile
@@ -15,6 +16,7 @@ from dc_rt.job.events import Planned
 from dc_rt.job.targets import result_name, text
 from dc_rt.media import Timeline, VideoInfo, frame_stride, output_size, probe
 from dc_rt.media.audio import audio_codec
+from dc_rt.media.shot_lists import read_starts, taken_starts
 from dc_rt.options import Outputs, Sampling, Source
 from dc_rt.outputs import Output
 from dc_rt.parsing import parse_size
@@ -23,13 +25,21 @@ from dc_rt.windows import plan_windows
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do: the video, the frames taken from it, and the size that they are processed at."""
+    """What a run will do: the video, the frames taken from it, and the size that they are processed at.
+
+    Attributes:
+        video: what `dc_rt.probe` found out about it.
+        stride, num_frames: every `stride`th frame is taken, so many in all.
+        height, width: of the frames as they are processed.
+        shots: the first of these frames of every shot, from 0 on; None where they are found before the model runs.
+    """
 
     video: VideoInfo
     stride: int
     num_frames: int
     height: int
     width: int
+    shots: tuple[int, ...] | None = (0,)
 
     @property
     def name(self) -> str:
@@ -70,10 +80,16 @@ class Plan:
         profile.check_size(self.height, self.width)
         profile.check_window(sampling.window_size)
 
+    def windows(self, sampling: Sampling) -> Iterator[tuple[int, int]]:
+        """First frame and end of every window of every shot; of one shot where these are still to be found."""
+        for first, following in pairwise([*(self.shots or (0,)), self.num_frames]):
+            for start, end in plan_windows(following - first, sampling.window_size, sampling.overlap):
+                yield first + start, first + end
+
     def num_evaluated(self, sampling: Sampling, after: int = 0) -> int:
         """Frames that go through the denoiser in the windows from frame `after` on, counted at every evaluation."""
-        windows = plan_windows(self.num_frames, sampling.window_size, sampling.overlap)
-        return sum(sampling.evaluations) * sum(end - start for start, end in windows if start >= after)
+        frames = sum(end - start for start, end in self.windows(sampling) if start >= after)
+        return sum(sampling.evaluations) * frames
 
     def described(self, sampling: Sampling, outputs: Outputs) -> Planned:
         """The plan as an event."""
@@ -92,8 +108,14 @@ class Plan:
         )
 
     def _notes(self, outputs: Outputs) -> Iterator[str]:
-        """What is to be said of the files that will be written, before they are."""
+        """What is to be said of the shots, and of the files that will be written, before they are."""
+        if self.shots is None:
+            yield "its shots are found first, in a pass over all frames"
+        elif len(self.shots) > 1:
+            yield f"{len(self.shots)} shots, each estimated by itself"
         height, width = self.result_size(outputs)
+        if (height, width) != (self.height, self.width):
+            yield f"results of {width}x{height}"
         videos = [row for row in self.rows(outputs) if row.codec]
         for name in dict.fromkeys(row.codec for row in videos):
             codec = VIDEO_CODECS[name]
@@ -113,7 +135,7 @@ def plan_video(video: str | Path | VideoInfo, source: Source) -> Plan:
     """Look at the video and settle what is to be done, whatever engines will do it; nothing is written.
 
     Raises:
-        UserError: the video cannot be read, or no frame is left of it.
+        UserError: the video cannot be read, or no frame is left of it; or the list of its shots is none of it.
     """
     info = video if isinstance(video, VideoInfo) else probe(video)
     stride = frame_stride(float(info.fps), source.target_fps)
@@ -126,4 +148,11 @@ def plan_video(video: str | Path | VideoInfo, source: Source) -> Plan:
             f"try {option('process_length', -1)}."
         )
     height, width = output_size(info.height, info.width, source.max_res, source.dataset)
-    return Plan(info, stride, num_frames, height, width)
+    return Plan(info, stride, num_frames, height, width, _shots(info, source.shots, stride, num_frames))
+
+
+def _shots(video: VideoInfo, shots: str, stride: int, num_frames: int) -> tuple[int, ...] | None:
+    if shots == "auto":
+        return None
+    starts = (0,) if shots == "none" else read_starts(Path(shots).expanduser(), video.timeline)
+    return taken_starts(starts, stride, num_frames)

@@ -9,11 +9,12 @@ import platform
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
+from dc_rt.depth import ShotDepth
 from dc_rt.engine import EngineSet
 from dc_rt.engine.demonstration import what_it_demonstrates
 from dc_rt.job.events import Listener, Progressed
@@ -88,7 +89,29 @@ def record_of(
     }
 
 
-def as_text(record: Mapping[str, Any], **long: list[float]) -> str:
+def shots_of(plan: Plan, shots: Sequence[ShotDepth], numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """What `NAME.json` says of every shot.
+
+    Args:
+        plan: of the run.
+        shots: all of them.
+        numbers: of all frames, as `ResultFrame.number`.
+    """
+    ends = [*(shot.start for shot in shots[1:]), len(numbers)]
+    return [
+        {
+            "start_frame": shot.start,
+            "end_frame": end,
+            "source_frame": numbers[shot.start] * plan.stride,
+            "seconds": float(plan.timeline.time(numbers[shot.start])),
+            "depth_min": shot.low,
+            "depth_max": shot.high,
+        }
+        for shot, end in zip(shots, ends, strict=True)
+    ]
+
+
+def as_text(record: Mapping[str, Any], **long: list[Any]) -> str:
     """JSON to be read by people too: `long` values take a line each, not one a number."""
     lines = [f"  {json.dumps(key)}: {json.dumps(values)}" for key, values in long.items()]
     return ",\n".join([json.dumps(record, indent=2).removesuffix("\n}"), *lines]) + "\n}\n"

@@ -19,16 +19,13 @@ from dc_rt.job.plan import Plan
 from dc_rt.job.record import Clock
 from dc_rt.job.targets import Targets, laid_out
 from dc_rt.job.threads import ahead
-from dc_rt.job.writers import open_writers
+from dc_rt.job.writers import frames_between, open_writers
 from dc_rt.media import read_at_sizes
 from dc_rt.media.audio import AudioPackets
 from dc_rt.media.results import NO_DEPTH, NO_IMAGE, ResultFrame
 from dc_rt.media.upsample import Upsampler
 from dc_rt.options import Outputs
 from dc_rt.outputs import is_frame_name
-
-# Frames between the reader and what it reads for: enough to even out, little beside a window.
-READ_AHEAD = 16
 
 
 def write_results(
@@ -109,7 +106,7 @@ def _pictures(
     """Every frame with all that belongs to it but its depth."""
     sizes = [size, *([(plan.video.height, plan.video.width)] if with_source else [])]
     frames = read_at_sizes(plan.video, sizes, plan.stride, plan.num_frames)
-    read = stack.enter_context(ahead(frames, READ_AHEAD))
+    read = stack.enter_context(ahead(frames, frames_between(*size)))
     index = -1
     for index, (number, images) in zip(range(num_frames), read, strict=False):
         last = index + 1 == num_frames

@@ -18,6 +18,7 @@ from dc_rt.outputs import Output
 
 # Frames between what makes them and a writer: enough to even out, little beside a window.
 WRITE_BEHIND = 16
+_FEWEST, _PIXELS = 2, WRITE_BEHIND * 1024 * 576
 
 
 def check_writers(plan: Plan, outputs: Outputs) -> None:
@@ -56,10 +57,16 @@ def open_writers(
     for row in rows:
         path = folder / plan.name if row.is_frames else folder / f"{plan.name}{row.suffix}"
         writer = stack.enter_context(row.open_writer()(path, result))
-        writers.append((stack.enter_context(Behind(WRITE_BEHIND)).submit, writer.write))
+        behind = stack.enter_context(Behind(frames_between(height, width)))
+        writers.append((behind.submit, writer.write))
 
     def hand(frame: ResultFrame) -> None:
         for submit, write in writers:
             submit(write, frame)
 
     return hand
+
+
+def frames_between(height: int, width: int) -> int:
+    """How many frames of results may wait for a reader's or a writer's other side: fewer the larger they are."""
+    return min(max(_PIXELS // (height * width), _FEWEST), WRITE_BEHIND)

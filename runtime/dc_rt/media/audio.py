@@ -27,11 +27,11 @@ def codec_name(stream: AudioStream) -> str:
 
 
 def audio_codec(path: Path) -> str | None:
-    """FFmpeg's name of the codec of a video's sound, by the file's header; None where it has none.
+    """FFmpeg's name of the codec of a video's sound, by the file's header; None where it has none, or is no file.
 
-    Raises `UserError` for what is no video.
+    Raises `UserError` for a file that is no video.
     """
-    if path.is_dir():
+    if not path.is_file():
         return None
     with open_video(path) as container:
         return codec_name(container.streams.audio[0]) if container.streams.audio else None
@@ -41,9 +41,9 @@ class AudioPackets:
     """Gives the packets of a video's sound in order, up to a time; a context manager."""
 
     def __init__(self, video: VideoInfo) -> None:
-        """Opens the file; a folder of images has no sound."""
+        """Opens the file; what is none, such as a folder of images, has no sound."""
         self.stream: AudioStream | None = None
-        self._container = None if video.path.is_dir() else open_video(video.path)
+        self._container = open_video(video.path) if video.path.is_file() else None
         if self._container and self._container.streams.audio:
             self.stream = self._container.streams.audio[0]
             shown = video_streams(self._container)[0]

@@ -15,8 +15,7 @@ from av.video.stream import VideoStream
 from dc_rt.errors import UserError
 from dc_rt.media.pyav import open_input, to_fraction
 from dc_rt.media.structure import ENCRYPTED_ENTRIES
-
-MAX_PIXELS = 16384 * 8192
+from dc_rt.parsing import MAX_PIXELS as MAX_PIXELS
 
 _HOPELESS = 20  # unreadable packets in a row after which the rest of a file is given up
 

@@ -86,7 +86,7 @@ def _left_out(rate: int) -> int:
 
 def _stated(video: VideoInfo) -> str:
     """The time code in the file's header, which its container, its video or a track for it has; "" without one."""
-    if video.path.is_dir():
+    if not video.path.is_file():
         return ""
     with open_video(video.path) as container:
         tagged = (container.metadata, *(stream.metadata for stream in container.streams))

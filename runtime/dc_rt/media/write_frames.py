@@ -90,6 +90,7 @@ class ExrWriter(FramesWriter):
         compression: str = "zip",
         fps: Fraction | None = None,
         time_codes: TimeCodes | None = None,
+        attributes: Mapping[str, float] | None = None,
         start_number: int = 0,
         padding: int = FEWEST_DIGITS,
     ) -> None:
@@ -103,6 +104,7 @@ class ExrWriter(FramesWriter):
             compression: "zip" (16 lines together), "zips" (one by one) or "piz" (wavelets), all of them lossless.
             fps: frames a second, for the header.
             time_codes: those of the frames, likewise; none unless given.
+            attributes: more numbers for the header, by name.
             start_number, padding: see `FramesWriter`.
         """
         super().__init__(folder, ".exr", start_number, padding)
@@ -112,6 +114,7 @@ class ExrWriter(FramesWriter):
         self._compression = compression
         self._fps = fps
         self._time_codes = time_codes
+        self._attributes = {**self._preset.attributes, **(attributes or {})}
 
     def _write(self, path: Path, depth: NDArray[Any], time: Fraction | None) -> None:
         import OpenEXR  # a large library that few runs need
@@ -129,7 +132,7 @@ class ExrWriter(FramesWriter):
             "compression": getattr(OpenEXR, f"{self._compression.upper()}_COMPRESSION"),
             "type": OpenEXR.scanlineimage,
             "pixelAspectRatio": float(self._sample_aspect_ratio),
-            **self._preset.attributes,
+            **self._attributes,
         }
         if self._fps is not None:
             header["framesPerSecond"] = self._fps.limit_denominator(_LARGEST_INT // max(int(self._fps) + 1, 1))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self, cast
@@ -66,7 +67,7 @@ def check_video(name: str, height: int, width: int, sound_of: Path | None = None
         sound_of: a video whose sound is to be copied into it.
     """
     _check_encoder(name, height, width)
-    if sound_of is None or sound_of.is_dir():
+    if sound_of is None or not sound_of.is_file():
         return
     with open_video(sound_of) as source:
         if source.streams.audio:
@@ -148,8 +149,9 @@ class VideoWriter:
         self._reformatter = VideoReformatter()
         suffix = container_for(codec, codec_name(audio) if audio else None)
         self._path = Path(path)
-        # H.264, HEVC and AV1 say it themselves.
-        self._shape_to_set = sample_aspect_ratio if suffix == "mkv" and codec in ("ffv1", "prores") else SQUARE
+        self._sample_aspect_ratio = fitting(sample_aspect_ratio)
+        # In Matroska; streams of H.264, HEVC and AV1 say it themselves.
+        self._must_set_aspect = suffix == "mkv" and codec in ("ffv1", "prores") and sample_aspect_ratio != SQUARE
         # The name may end in anything, and "file:" keeps FFmpeg from taking a part of it for a protocol.
         self._container = av.open(f"file:{path}", "w", format=_FORMATS[suffix], options=_FORMAT_OPTIONS[suffix])
         options = {**self._codec.options, **({} if crf is None else {"crf": str(crf)})}
@@ -165,7 +167,7 @@ class VideoWriter:
         if self._codec.tag and suffix in ("mp4", "mov"):
             self._stream.codec_context.codec_tag = self._codec.tag
         self._stream.codec_context.time_base = self._tick
-        self._stream.codec_context.sample_aspect_ratio = fitting(sample_aspect_ratio)
+        self._stream.codec_context.sample_aspect_ratio = self._sample_aspect_ratio
         # Players guess the matrix of an untagged file from its size, and guess differently.
         self._stream.colorspace = Colorspace.ITU709
         self._stream.color_range = ColorRange.JPEG if self._is_grey else ColorRange.MPEG
@@ -206,9 +208,12 @@ class VideoWriter:
                     packets[-1].duration = max(end - self._last_time, 1)
                 self._container.mux(packets)
         finally:
-            self._container.close()
-        if kind is None and self._shape_to_set != SQUARE:
-            set_display_size(self._path, *self._shape[:2], self._shape_to_set)
+            # x265 may leave a thread's floating-point registers in a state in which FFmpeg 9 writes the duration into a
+            # Matroska file as "nan": another thread has its own.
+            with ThreadPoolExecutor(1) as fresh:
+                fresh.submit(self._container.close).result()
+        if kind is None and self._must_set_aspect:
+            set_display_size(self._path, *self._shape[:2], self._sample_aspect_ratio)
 
     @property
     def _is_grey(self) -> bool:
