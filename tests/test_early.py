@@ -13,7 +13,7 @@ import pytest
 
 from dc_rt import DepthCrafter
 from dc_rt.job import results
-from dc_rt.job.early import take_early
+from dc_rt.job.early import Early
 from dc_rt.job.spool import EARLY
 from dc_rt.options import Outputs
 from dc_rt.outputs import all_outputs
@@ -113,7 +113,7 @@ def test_what_is_not_asked_for_any_more_is_not_among_the_results(bundled: DepthC
 def test_only_a_file_of_what_is_there_by_then_is_written_early() -> None:
     row = all_outputs()["input.mp4"]
     assert row.is_early
-    assert not replace(row, is_frames=True).is_early
+    assert not replace(row, kind="frames").is_early
     assert not replace(row, needs=frozenset({"audio"})).is_early
     assert not any(other.is_early for other in all_outputs().values() if other is not row)
 
@@ -122,10 +122,12 @@ def test_nothing_is_taken_that_is_not_what_it_was(tmp_path: Path) -> None:
     plan: Any = SimpleNamespace(name="a")
     outputs = Outputs(("input.mp4",))
     (tmp_path / EARLY).mkdir()
-    assert take_early(tmp_path, {"a_input.mp4": "0" * 64}, plan, outputs, tmp_path) == frozenset()
+    other = Early(tmp_path / EARLY, outputs.manner, {"a_input.mp4": "0" * 64})
+    assert other.take(plan, outputs, tmp_path) == frozenset()
     (tmp_path / EARLY / "a_input.mp4").write_bytes(b"a")
-    assert take_early(tmp_path, {"a_input.mp4": "0" * 64}, plan, outputs, tmp_path) == frozenset()
+    assert other.take(plan, outputs, tmp_path) == frozenset()
     assert not (tmp_path / "a_input.mp4").exists()
-    digest = hashlib.sha256(b"a").hexdigest()
-    assert take_early(tmp_path, {"a_input.mp4": digest}, plan, outputs, tmp_path) == frozenset(outputs.rows)
+    early = replace(other, files={"a_input.mp4": hashlib.sha256(b"a").hexdigest()})
+    assert early.take(plan, replace(outputs, size="source"), tmp_path) == frozenset()
+    assert early.take(plan, outputs, tmp_path) == frozenset(outputs.rows)
     assert (tmp_path / "a_input.mp4").read_bytes() == b"a"

@@ -12,7 +12,6 @@ from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from dc_rt import DepthCrafter, UserError
@@ -143,15 +142,6 @@ def test_what_is_written_may_change_when_a_run_goes_on(bundled, clip):
     fewer = choose(window_size=10, overlap=3, steps=1)
     run_job(bundled, clip, Path("out"), fewer)
     assert sorted(path.suffix for path in Path("out").iterdir()) == [".json", ".mp4", ".mp4", ".mp4"]
-
-
-def test_a_kept_spool_has_the_depth_before_normalisation(bundled, clip):
-    run_job(bundled, clip, Path("out"), OPTIONS, keep_spool=True)
-    raw = np.fromfile("out/.clip.spool/depth.f32", np.float32).reshape(40, 64, 128)
-    record = json.loads(Path("out/clip.json").read_text())["result"]
-    assert (raw.min(), raw.max()) == pytest.approx((record["depth_min"], record["depth_max"]))
-    normalised = (raw - raw.min()) / (raw.max() - raw.min())
-    np.testing.assert_array_equal(normalised, np.load("out/clip.npz")["depth"])
 
 
 def dc_rt(clip, *arguments, **options):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from command_helpers import dc_rt
+from dc_rt.depth import range_of
 from dc_rt.media import read_frames
 from dc_rt.outputs import Output, all_outputs
 from job_helpers import choose, run_job
@@ -102,7 +103,7 @@ def test_a_writer_is_handed_the_frame_its_depth_the_source_and_the_sound(bundled
     packets = []
     for index, (result, frame) in enumerate(HANDED):
         assert (frame.index, frame.number, frame.time, frame.shot) == (index, index, Fraction(index, 12), 0)
-        low, high = result.depth_range
+        low, high = range_of(result.shots)
         np.testing.assert_array_equal(frame.depth, depths[index])
         np.testing.assert_allclose((frame.raw - low) / (high - low), frame.depth, atol=1e-6)
         np.testing.assert_array_equal(frame.image, small[index])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dc_rt import UserError
+from dc_rt.depth import normalised
 from dc_rt.job.spool import Spool
 from dc_rt.pipeline import WindowState
 
@@ -40,14 +41,14 @@ def test_depth_comes_back_normalised_over_all_frames(tmp_path):
         for frame in depth:
             spool.append(frame)
         for _ in range(2):  # it can be read again
-            np.testing.assert_array_equal(np.stack([depth for _, depth in spool.frames()]), expected)
+            np.testing.assert_array_equal(normalised(np.stack([*spool.frames()]), spool.range), expected)
         assert spool.range == (depth.min(), depth.max())
 
 
 def test_depth_that_is_the_same_everywhere_becomes_zero(tmp_path):
     with open_spool(tmp_path / "spool") as spool:
         spool.append(np.full((3, 4), 0.7, np.float32))
-        assert not np.stack([depth for _, depth in spool.frames()]).any()
+        assert not normalised(np.stack([*spool.frames()]), spool.range).any()
 
 
 def test_a_spool_is_taken_up_where_it_was_committed(tmp_path):
@@ -70,7 +71,7 @@ def test_a_spool_is_taken_up_where_it_was_committed(tmp_path):
         assert spool.progress.complete
         assert spool.state is None
         expected = (depth - depth.min()) / (depth.max() - depth.min())
-        np.testing.assert_array_equal(np.stack([depth for _, depth in spool.frames()]), expected)
+        np.testing.assert_array_equal(normalised(np.stack([*spool.frames()]), spool.range), expected)
 
 
 def test_a_spool_without_a_commit_is_removed(tmp_path):

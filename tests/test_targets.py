@@ -14,6 +14,7 @@ import pytest
 
 from command_helpers import assert_refused, contents, dc_rt, without_override
 from dc_rt import UserError
+from dc_rt.job.spool import Spool
 from dc_rt.job.targets import Targets, check_batch
 from dc_rt.outputs import all_outputs
 from job_helpers import choose, run_job
@@ -301,10 +302,16 @@ class Fault(Exception):
     """Raised by a test amid a run."""
 
 
+def run_without_deleting_the_spool(job, monkeypatch, *arguments):
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "delete", lambda spool: None)
+        job(*arguments)
+
+
 @pytest.mark.parametrize("release", ["this", "first"])
-def test_a_run_killed_while_its_results_were_moved_goes_on(job, release):
+def test_a_run_killed_while_its_results_were_moved_goes_on(job, release, monkeypatch):
     """On disk as a kill leaves it then: some results in place, the rest and the record still in the spool."""
-    job(EVERYTHING, keep_spool=True)
+    run_without_deleting_the_spool(job, monkeypatch, EVERYTHING)
     expected = contents(Path("out"), without=".json", below=".p.spool")
     staging = Path("out/.p.spool/results")
     for name in ("p_vis.mp4", "p/frame_0002.png", "p.json"):
@@ -327,8 +334,8 @@ def test_a_run_killed_while_its_results_were_moved_goes_on(job, release):
     assert contents(Path("out"), without=".json") == expected
 
 
-def test_a_result_next_to_an_unfinished_run_is_still_the_users_if_it_is(job):
-    job(keep_spool=True)
+def test_a_result_next_to_an_unfinished_run_is_still_the_users_if_it_is(job, monkeypatch):
+    run_without_deleting_the_spool(job, monkeypatch)
     Path("out/p.json").replace("out/.p.spool/results/p.json")
     Path("out/p_depth.mp4").write_bytes(b"mine")
     with pytest.raises(UserError, match=r"out/p_depth\.mp4 was not written by dc-rt"):

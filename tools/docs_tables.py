@@ -47,7 +47,7 @@ def outputs_table() -> str:
     lines = (
         (
             f"`{row.name}`",
-            f"`NAME/frame_0000{row.suffix}`" if row.is_frames else f"`NAME{row.suffix}`",
+            f"`{row.path}`",
             row.help,
             "by default" if row.is_default else f"`{row.flag}`" if row.flag else "",
         )
@@ -114,6 +114,8 @@ def allowed(rule: Rule) -> str:
     """The values that an option may have, in words."""
     if rule.choices:
         return ", ".join(f"`{choice}`" for choice in rule.choices)
+    if rule.metavar:
+        return ", ".join(f"`{value}`" for value in rule.metavar.split("|"))
     bounds = []
     if rule.least > -math.inf:
         bounds.append(f"at least {rule.least}")

@@ -31,6 +31,7 @@ from bench.speed.machine import describe, in_words
 from bench.speed.readme_table import replaced
 from dc_rt import DepthCrafter
 from dc_rt.cores import num_cores
+from dc_rt.depth import ShotDepth
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.job.threads import Behind, ahead
 from dc_rt.media import Timeline, probe, read_frames
@@ -38,7 +39,7 @@ from dc_rt.media.results import Result, ResultFrame
 from dc_rt.media.write import Mp4Writer
 from dc_rt.noise import Noise
 from dc_rt.noise_ahead import NoiseAhead
-from dc_rt.options import Sampling
+from dc_rt.options import Outputs, Sampling
 from dc_rt.outputs import all_outputs
 from dc_rt.pipeline import CHUNK, NOISE_AUGMENTATION
 from dc_rt.windows import Float
@@ -137,13 +138,16 @@ def _write(what: str, size: tuple[int, int], frames: list[Float], folder: Path) 
     row = all_outputs()[what]
     images: list[NDArray[np.uint8]] = list(clip_frames(DEMO, *size, len(frames)))
     timeline = Timeline.even(len(frames), Fraction(RATE))
-    result = Result(len(frames), *size, timeline, Fraction(1), (0.0, 1.0), probe(DEMO))
+    result = Result(
+        len(frames), *size, *size, timeline, Fraction(1), (ShotDepth(0, 0.0, 1.0),), probe(DEMO), Outputs((what,))
+    )
     path = folder / (f"clip{row.suffix}" if not row.is_frames else "clip")
 
     def work() -> None:
         with row.open_writer()(path, result) as writer, Behind(16) as behind:
             for index, (depth, image) in enumerate(zip(frames, images, strict=True)):
-                behind.submit(writer.write, ResultFrame(index, index, Fraction(index, RATE), depth, depth, image))
+                time = Fraction(index, RATE)
+                behind.submit(writer.write, ResultFrame(index, index, time, depth, depth, depth, image))
 
     return work
 

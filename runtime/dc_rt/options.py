@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dc_rt.errors import UserError, option
 from dc_rt.outputs import Output, all_outputs
+from dc_rt.parsing import parse_range, parse_raw_size, parse_size
 from dc_rt.sampler import SAMPLERS
 
 # The denoiser's last level has 1/8 of the latents' sides, which are 1/8 of the pixels'.
@@ -30,6 +31,16 @@ DATASET_SIZES: dict[str, tuple[int, int]] = {
 
 _ANY_SIZE = "open"
 
+UPSCALES = ("guided", "bilinear")
+VALUES = ("normalised", "raw")
+POLARITIES = ("preset", "near-white", "far-white")
+COLORMAPS = ("inferno", "turbo", "spectral", "grey")
+DEPTH_CODECS = ("h264", "hevc", "ffv1", "prores", "av1")
+EXR_PRESETS = ("z", "nuke", "blender", "fusion", "rgb")
+STEREO_MODES = ("sbs", "half-sbs", "anaglyph", "rgbd", "left+right")
+PIPE_FORMATS = ("yuv4mpeg", "gray16le", "float32")
+VIEWS = ("srgb", "none")
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -43,6 +54,8 @@ class Rule:
         most: the largest value.
         instead: a value that stands for "no limit", whatever the range.
         choices: all values that there are.
+        parse: reads text of more than a few values; raises `ValueError` with what it must be.
+        metavar: how the values of `parse` are shown.
     """
 
     help: str
@@ -52,6 +65,8 @@ class Rule:
     most: float = math.inf
     instead: float | None = None
     choices: tuple[str, ...] = ()
+    parse: Callable[[str], object] | None = None
+    metavar: str = ""
 
     def check(self, name: str, value: Any, default: Any) -> None:
         """Raise `UserError` unless `value` is one that the option may have."""
@@ -59,6 +74,12 @@ class Rule:
         if self.choices:
             if value not in self.choices:
                 raise UserError(f"There is no {option(name, value)}; choose one of {', '.join(self.choices)}.")
+            return
+        if self.parse:
+            try:
+                self.parse(str(value))
+            except ValueError as error:
+                raise UserError(f"{option(name)} must be {error}, not {value!r}; try {instead}.") from None
             return
         if isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, int | type(default)):
             kind = "a whole number" if type(default) is int else "a number" if type(default) is float else "yes or no"
@@ -167,21 +188,70 @@ class Source(_Checked):
     )
     max_res: int = _option(1024, "Largest height or width to process at, in pixels.", least=SIZE_MULTIPLE)
     dataset: str = _option(_ANY_SIZE, "Size preset; open follows the video.", choices=(_ANY_SIZE, *DATASET_SIZES))
+    shots: str = _option(
+        "none",
+        "Where shots begin, each of which is estimated as if it were alone: auto finds the cuts, FILE (CSV of frame "
+        "numbers, or EDL) names them.",
+        parse=str,
+        metavar="none|auto|FILE",
+    )
+    fps: float = _option(-1.0, "Frame rate of images, which carry none, or of a raw pipe.", above=0, instead=-1)
+    view: str = _option(
+        "srgb", "How linear EXR frames are shown to the model: srgb, or none for values as they are.", choices=VIEWS
+    )
+    exposure: float = _option(0.0, "Stops by which linear EXR frames are made brighter.")
+    raw_size: str = _option("", "Size of the frames that come raw through a pipe.", parse=parse_raw_size, metavar="WxH")
+    raw_format: str = _option("rgb24", "Pixel format of these frames, as FFmpeg calls it.", parse=str, metavar="FORMAT")
 
 
 @dataclass(frozen=True)
 class Outputs(_Checked):
-    """What is written.
+    """What is written, and how.
 
     Attributes:
         names: of the rows of `dc_rt.outputs`, in the table's order.
 
     Raises:
-        UserError: there is no such output, or none is named.
+        UserError: there is no such output, or none is named, or a value is out of its range.
     """
 
     names: tuple[str, ...] = ()
-    keep_spool: bool = _option(False, "Leave the raw depth beside the results.")
+    size: str = _option(
+        "model",
+        "Size of the results: as the model gives it, the source's, or another.",
+        parse=parse_size,
+        metavar="model|source|WxH",
+    )
+    upscale: str = _option(
+        "guided", "How depth is brought to that size: along the picture's edges, or without it.", choices=UPSCALES
+    )
+    range: str = _option(
+        "clip",
+        "Depth that becomes 0 and 1: the smallest and largest of the clip, of each shot, or these.",
+        parse=parse_range,
+        metavar="clip|shot|LOW,HIGH",
+    )
+    values: str = _option("normalised", "Depth in that range, or as the model gives it.", choices=VALUES)
+    polarity: str = _option(
+        "preset", "Whether large is near or far; preset is as --exr has it, else near-white.", choices=POLARITIES
+    )
+    gamma: float = _option(1.0, "Values are raised to 1/gamma: above 1, what is far gets lighter.", above=0)
+    colormap: str = _option("inferno", "Colours of NAME_vis.mp4.", choices=COLORMAPS)
+    dither: bool = _option(False, "Break the steps of 8-bit videos up, so that slopes show no bands.")
+    depth_codec: str = _option("h264", "Codec of NAME_depth, of 8, 10, 16, 12 and 10 bits.", choices=DEPTH_CODECS)
+    exr: str = _option("z", "Whose conventions EXR files follow: channels and polarity.", choices=EXR_PRESETS)
+    exr_type: str = _option("float", "Numbers in EXR files.", choices=("float", "half"))
+    exr_compression: str = _option("zip", "Of EXR files.", choices=("zip", "zips", "piz"))
+    start_number: int = _option(0, "Number of the first file of frames.", least=0)
+    padding: int = _option(0, "Digits of these numbers; 0 for what the last one needs, 4 at least.", least=0, most=12)
+    audio: bool = _option(False, "Copy the source's sound into the videos.")
+    stereo: str = _option("sbs", "How the two views of `stereo` are laid out.", choices=STEREO_MODES)
+    disparity: float = _option(2.0, "Largest shift between the two views, in percent of the width.", above=0, most=20)
+    convergence: float = _option(0.5, "Depth that lies on the screen: 0 the farthest, 1 the nearest.", least=0, most=1)
+    pipe_format: str = _option("yuv4mpeg", "What the output - is.", choices=PIPE_FORMATS)
+    keep: str = _option(
+        "none", "Leave the raw depth, for dc-rt deliver to write outputs from.", choices=("none", "raw")
+    )
     overwrite: bool = _option(False, "Replace files that dc-rt did not write.")
 
     def __post_init__(self) -> None:
@@ -195,8 +265,18 @@ class Outputs(_Checked):
 
     @property
     def rows(self) -> tuple[Output, ...]:
-        """Those of the table."""
-        return tuple(all_outputs()[name] for name in self.names)
+        """Those of the table, with the suffixes that the options ask for."""
+        return tuple(row.chosen(vars(self)) for row in map(all_outputs().__getitem__, self.names))
+
+    @property
+    def manner(self) -> dict[str, Any]:
+        """All that decides what is in the files, by name, whichever of them are written."""
+        return {name: getattr(self, name) for name, _, _ in rules(Outputs) if name not in ("keep", "overwrite")}
+
+    @property
+    def fixed_range(self) -> tuple[float, float] | None:
+        """The range that is given in numbers; None where it is found."""
+        return parse_range(self.range)
 
 
 def default_overlap(window_size: int) -> int:
@@ -234,5 +314,7 @@ def record(*options: Sampling | Source | Outputs) -> dict[str, Any]:
     """All of these that decides the results, by name, as JSON can hold it."""
     values: dict[str, Any] = {}
     for each in options:
-        values |= {"outputs": list(each.names)} if isinstance(each, Outputs) else vars(each)
+        values |= vars(each)
+        if isinstance(each, Outputs):
+            values["outputs"] = list(values.pop("names"))
     return values

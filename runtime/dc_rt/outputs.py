@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from dc_rt.errors import UserError
 
@@ -35,8 +35,10 @@ class Output:
             that listing outputs waits for no library.
         flag: an option of the command line's that adds it to the default ones, if there is one.
         is_default: whether it is written unless other outputs are asked for.
-        is_frames: whether it is a file a frame, in a folder that is called as the video is. They are named by
-            `frame_name`: by that a later run knows them.
+        kind: "file"; "frames", a file a frame in a folder that is called as the video is, named by `frame_name`: by
+            that a later run knows them; "folder", a folder of a layout of its own, `NAME` and the suffix.
+        by: the option that chooses another suffix, if there is one.
+        suffixes: those that its values choose, several where several files are written.
         takes_only_text: whether its library takes no names that are no text, as file systems do.
         needs: what of a frame is only read where it is asked for: "source", "audio".
         takes_depth: whether it takes depth of a frame, or its range; if not, it may be written while the model runs.
@@ -50,16 +52,43 @@ class Output:
     writer: str
     flag: str | None = None
     is_default: bool = False
-    is_frames: bool = False
+    kind: Literal["file", "frames", "folder"] = "file"
+    by: str = ""
+    suffixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     takes_only_text: bool = False
     needs: frozenset[str] = frozenset()
     takes_depth: bool = True
     takes_image: bool = True
 
     @property
+    def is_frames(self) -> bool:
+        """Whether it is a file a frame."""
+        return self.kind == "frames"
+
+    @property
+    def path(self) -> str:
+        """Where it is written, as it is shown to people."""
+        return f"NAME/{frame_name(0, self.suffix)}" if self.is_frames else f"NAME{self.suffix}"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Suffixes of all files, or of the folder, that it is written to: the chosen one's, if `chosen` chose."""
+        return next((each for each in self.suffixes.values() if each[0] == self.suffix), (self.suffix,))
+
+    @property
+    def ever(self) -> frozenset[str]:
+        """Suffixes of all files that it is ever written to, whatever is chosen."""
+        return frozenset((self.suffix, *(suffix for each in self.suffixes.values() for suffix in each)))
+
+    def chosen(self, options: Mapping[str, Any]) -> Output:
+        """The same with the suffix that these options ask for."""
+        suffixes = self.suffixes.get(str(options.get(self.by)))
+        return replace(self, suffix=suffixes[0]) if suffixes else self
+
+    @property
     def is_early(self) -> bool:
         """Whether it can be written while the model runs: it is a file of what is there by then."""
-        return not (self.takes_depth or self.needs or self.is_frames)
+        return self.kind == "file" and not (self.takes_depth or self.needs)
 
     def open_writer(self) -> OpenWriter:
         """What opens its writer."""
@@ -112,7 +141,7 @@ _BUILT_IN = (
         4,
         "dc_rt.media.results:exr",
         flag="--save-exr",
-        is_frames=True,
+        kind="frames",
         takes_only_text=True,
         takes_image=False,
     ),
@@ -123,7 +152,7 @@ _BUILT_IN = (
         2,
         "dc_rt.media.results:png",
         flag="--save-png",
-        is_frames=True,
+        kind="frames",
         takes_image=False,
     ),
 )

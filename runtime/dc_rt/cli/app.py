@@ -11,7 +11,7 @@ from dc_rt.attention import ATTENTIONS
 from dc_rt.cli.command import Command
 from dc_rt.cli.options import Values, options_from, with_options
 from dc_rt.errors import worded
-from dc_rt.options import as_flag
+from dc_rt.options import Outputs, Sampling, Source, as_flag
 from dc_rt.torch_steps import TORCH_STEPS, split_names
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the li
 
 
 @app.command(cls=Command)
-@with_options
+@with_options(Source, Sampling, Outputs)
 def infer(
     # That a video or folder cannot be read is not for the parser to say, which would end the batch.
     videos: Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -14,54 +14,67 @@ from dc_rt.outputs import all_outputs
 Values = dict[str, Any]
 
 
-def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `Sampling`, `Source` and `Outputs`, which it takes as `values`, by name."""
+def with_options(*classes: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `classes`, of those in `dc_rt.options`: it takes them as `values`, by name."""
 
-    def run(**given: Any) -> None:
-        command(values={name: given.pop(name) for name in options}, **given)
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(**given: Any) -> None:
+            command(values={name: given.pop(name) for name in options}, **given)
 
-    options = {parameter.name: parameter for parameter in _parameters()}
-    own = [
-        parameter
-        for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
-        if name != "values"
-    ]
-    at = next((i for i, parameter in enumerate(own) if parameter.name == "save_folder"), len(own) - 1) + 1
-    signature = inspect.Signature([*own[:at], *options.values(), *own[at:]])
-    run.__signature__ = signature  # type: ignore[attr-defined]  # what typer reads
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in signature.parameters.values()}
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    return run
+        options = {parameter.name: parameter for parameter in _parameters(classes)}
+        own = [
+            parameter
+            for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
+            if name != "values"
+        ]
+        at = next((i for i, parameter in enumerate(own) if parameter.name == "save_folder"), len(own) - 1) + 1
+        signature = inspect.Signature([*own[:at], *options.values(), *own[at:]])
+        run.__signature__ = signature  # type: ignore[attr-defined]  # what typer reads
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in signature.parameters.values()}
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return decorate
 
 
 def options_from(values: Values) -> tuple[Sampling, Source, Outputs]:
-    """The options that were typed."""
+    """The options that were typed, of a command that has all three."""
+    return Sampling(**_of(Sampling, values)), Source(**_of(Source, values)), outputs_from(values)
+
+
+def outputs_from(values: Values) -> Outputs:
+    """Those of what is written."""
     asked = [name.strip() for name in (values["outputs"] or "").split(",") if name.strip()]
     flagged = [name for name, row in all_outputs().items() if row.flag and values[_variable(row.flag)]]
     names = tuple(asked or [name for name, row in all_outputs().items() if row.is_default]) + tuple(flagged)
-    return Sampling(**_of(Sampling, values)), Source(**_of(Source, values)), Outputs(names, **_of(Outputs, values))
+    return Outputs(names, **_of(Outputs, values))
 
 
 def _of(options: type, values: Values) -> Values:
     return {name: values[name] for name, _, _ in rules(options)}
 
 
-def _parameters() -> list[inspect.Parameter]:
-    """One for each option; one for all outputs, and one for each that has a flag of its own."""
+def _parameters(classes: Sequence[type]) -> list[inspect.Parameter]:
+    """One for each option; with those of `Outputs` one for all outputs, and one for each that has a flag of its own."""
+    found: list[inspect.Parameter] = []
+    for options in classes:
+        if options is Outputs:
+            found += _output_parameters()
+        found += [_parameter(name, rule, default) for name, rule, default in rules(options)]
+    return found
+
+
+def _output_parameters() -> Iterator[inspect.Parameter]:
     table = ", ".join(all_outputs())
-    found = [
-        _parameter(name, rule, default) for options in (Source, Sampling) for name, rule, default in rules(options)
-    ]
-    found.append(_make("outputs", str, None, typer.Option(help=f"What to write, of {table}.", metavar="NAME,...")))
+    yield _make("outputs", str, None, typer.Option(help=f"What to write, of {table}.", metavar="NAME,..."))
     for row in all_outputs().values():
         if row.flag:
-            help = f"Also write {'NAME/frame_0000' if row.is_frames else 'NAME'}{row.suffix}: {row.help}."
-            found.append(_make(_variable(row.flag), bool, False, typer.Option(row.flag, help=help)))
-    return [*found, *(_parameter(name, rule, default) for name, rule, default in rules(Outputs))]
+            help = f"Also write {row.path}: {row.help}."
+            yield _make(_variable(row.flag), bool, False, typer.Option(row.flag, help=help))
 
 
 def _parameter(name: str, rule: Any, default: Any) -> inspect.Parameter:
-    metavar = "|".join(rule.choices) or None
+    metavar = "|".join(rule.choices) or rule.metavar or None
     return _make(name, type(default), default, typer.Option(*flags_of(name), help=rule.help, metavar=metavar))
 
 

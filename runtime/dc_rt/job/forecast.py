@@ -189,10 +189,10 @@ def foretell(setup: Setup, sampling: Sampling, outputs: Outputs, save_folder: Pa
 
 def disk_need(plan: Plan, outputs: Outputs, spooled_frames: int = 0) -> int:
     """Bytes that a run will write at most: the depth that is spooled, and the results."""
-    per_pixel = (
-        4 * (plan.num_frames - spooled_frames) + sum(row.bytes_per_pixel for row in outputs.rows) * plan.num_frames
-    )
-    return int(plan.height * plan.width * per_pixel)
+    spooled = 4 * plan.height * plan.width * (plan.num_frames - spooled_frames)
+    height, width = plan.result_size(outputs)
+    written = height * width * plan.num_frames * sum(row.bytes_per_pixel for row in outputs.rows)
+    return int(spooled + written)
 
 
 def _problem(

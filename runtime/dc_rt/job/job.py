@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from dc_rt.engine import Interrupted
 from dc_rt.errors import UserError
 from dc_rt.job import events
-from dc_rt.job.early import EarlyOutputs
+from dc_rt.job.early import Early, EarlyOutputs
 from dc_rt.job.events import Event, Listener, Progressed
 from dc_rt.job.fingerprint import fingerprint
 from dc_rt.job.forecast import disk_need, disk_too_small
@@ -175,15 +175,15 @@ class Job(Runs):
             for sentence in damage.describe():
                 self._tell(events.Warned(sentence))
             staging = empty_folder(targets.spool / "results")
-            numbers = write_results(staging, plan, self.outputs, spool, clock)
+            early = Early.of(spool.folder, spool.progress.notes or {})
+            numbers = write_results(staging, plan, self.outputs, spool, early, clock)
             options = record(self.sampling, self.source, self.outputs)
-            found = record_of(self.model.engines, plan, options, spool, damage, clock)
+            found = record_of(self.model.engines, plan, self.outputs, options, spool, damage, clock)
             contents = found | {"files": targets.list_files(staging)}
             (staging / targets.record.name).write_text(as_text(contents, times=plan.timeline.seconds(numbers)))
             targets.check(self.outputs.overwrite, at_the_end=True)  # something may have appeared meanwhile
             results = move_into_place(staging, targets.save_folder)
-            if not self.outputs.keep_spool:
-                spool.delete()
+            spool.delete()
             self._tell_end(events.Finished(tuple(map(str, results)), spool.num_frames, clock.seconds_of_this_run))
             return results
 
@@ -192,8 +192,10 @@ class Job(Runs):
         plan, sampling = self.plan, self.sampling
         start = spool.state.next_frame if spool.state else 0
         damage = Damage()
-        size = (plan.height, plan.width)
-        read_from = read_at_sizes(plan.video, [size], plan.stride, plan.num_frames, start, damage)
+        # A run that is resumed does not see all frames.
+        early = EarlyOutputs(spool.folder, plan, self.outputs if spool.state is None else None)
+        sizes = list(dict.fromkeys([(plan.height, plan.width), *early.sizes]))
+        read_from = read_at_sizes(plan.video, sizes, plan.stride, plan.num_frames, start, damage)
         if spool.state is None:
             read_from = _refuse_hopeless(read_from, sampling.window_size, damage, plan)
 
@@ -206,8 +208,6 @@ class Job(Runs):
                 spool.commit(state, clock.notes() | {"damage": vars(damage)} | notes)
             self._tell(events.WindowDone(state.start if state else spool.num_frames))
 
-        # A run that is resumed does not see all frames.
-        early = EarlyOutputs(spool.folder, plan, self.outputs if spool.state is None else None)
         with (
             Behind(WRITE_BEHIND) as writer,
             early,

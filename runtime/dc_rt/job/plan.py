@@ -12,7 +12,8 @@ from dc_rt.errors import UserError, option
 from dc_rt.job.events import Planned
 from dc_rt.job.targets import result_name, text
 from dc_rt.media import Timeline, VideoInfo, frame_stride, output_size, probe
-from dc_rt.options import Sampling, Source
+from dc_rt.options import Outputs, Sampling, Source
+from dc_rt.parsing import parse_size
 from dc_rt.windows import plan_windows
 
 
@@ -41,10 +42,15 @@ class Plan:
         """When the frames of the results are shown: when those of the video are, whatever the stride."""
         return self.video.timeline.every(self.stride, self.num_frames)
 
-    @property
-    def sample_aspect_ratio(self) -> Fraction:
-        """How wide a pixel of the results is to its height, so that they lie exactly over the video."""
-        return self.video.aspect * self.height / self.width
+    def result_size(self, outputs: Outputs) -> tuple[int, int]:
+        """Height and width of the results."""
+        if outputs.size == "model":
+            return self.height, self.width
+        return parse_size(outputs.size) or self.video.stored_size
+
+    def sample_aspect_ratio(self, height: int, width: int) -> Fraction:
+        """How wide a pixel of results of this size is to its height, so that they lie exactly over the video."""
+        return self.video.aspect * height / width
 
     def check_engines(self, profile: Profile, sampling: Sampling) -> None:
         """Raise `UserError` where engines of that profile cannot run the plan's size or the window."""

@@ -21,14 +21,23 @@ from dc_rt.job.plan import Plan
 from dc_rt.job.spool import Spool
 from dc_rt.job.targets import text
 from dc_rt.media import Damage
+from dc_rt.options import Outputs
 
 T = TypeVar("T")
 
 
 def record_of(
-    engines: EngineSet, plan: Plan, options: Mapping[str, Any], spool: Spool, damage: Damage, clock: Clock
+    engines: EngineSet,
+    plan: Plan,
+    outputs: Outputs,
+    options: Mapping[str, Any],
+    spool: Spool,
+    damage: Damage,
+    clock: Clock,
 ) -> dict[str, Any]:
     """What `NAME.json` says: enough to tell how a result came about, and to make it again."""
+    height, width = plan.result_size(outputs)
+    aspect = plan.sample_aspect_ratio(height, width)
     return {
         "model": dataclasses.asdict(engines.manifest.model),
         "demonstration": bool(what_it_demonstrates(engines.manifest)),
@@ -54,12 +63,14 @@ def record_of(
         },
         "result": {
             "num_frames": spool.num_frames,
-            "height": plan.height,
-            "width": plan.width,
+            "height": height,
+            "width": width,
+            "model_height": plan.height,
+            "model_width": plan.width,
             "fps": float(plan.fps),
             "variable_frame_rate": not plan.timeline.is_constant,
             "seconds": float(plan.timeline.duration),
-            "sample_aspect_ratio": f"{plan.sample_aspect_ratio.numerator}:{plan.sample_aspect_ratio.denominator}",
+            "sample_aspect_ratio": f"{aspect.numerator}:{aspect.denominator}",
             "stride": plan.stride,
             "depth_min": spool.range[0],
             "depth_max": spool.range[1],

@@ -30,6 +30,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from dc_rt.depth import ShotDepth
 from dc_rt.errors import UserError, option
 from dc_rt.job.fingerprint import Fingerprint, differences
 from dc_rt.lock import Held, take_lock
@@ -181,16 +182,16 @@ class Spool:
         write_whole(self.folder / "state", contents)
         self.state, self.progress = state, progress
 
-    def frames(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """All frames, float32 [H,W]: as they were given, and normalised over the video to [0,1].
+    @property
+    def shots(self) -> tuple[ShotDepth, ...]:
+        """All shots so far."""
+        return (ShotDepth(0, *self.range),)
 
-        Normalised is (depth - min) / (max - min), or zeros where all depth is the same.
-        """
-        low, span = self._min, self._max - self._min
+    def frames(self) -> Iterator[NDArray[np.float32]]:
+        """All frames as they were given: float32 [H,W]."""
         self._depth.seek(0)
         for _ in range(self._num_frames):
-            depth = self._read_frame()
-            yield depth, (depth - low) / span if span > 0 else np.zeros_like(depth)
+            yield self._read_frame()
 
     def delete(self) -> None:
         """Remove the folder with all that is in it, once the results are in place."""

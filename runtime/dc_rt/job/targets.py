@@ -335,7 +335,7 @@ def _unwritable(folder: Path, error: OSError) -> UserError:
 def _names(name: str, outputs: Iterable[Output]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the files, and suffixes of the frames, of these outputs; the record comes last."""
     rows = tuple(outputs)
-    files = [f"{name}{row.suffix}" for row in rows if not row.is_frames]
+    files = [f"{name}{suffix}" for row in rows if not row.is_frames for suffix in row.files]
     return (*files, f"{name}{_RECORD}"), tuple(row.suffix for row in rows if row.is_frames)
 
 

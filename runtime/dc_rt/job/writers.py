@@ -8,9 +8,11 @@ from pathlib import Path
 
 from av.audio.stream import AudioStream
 
+from dc_rt.depth import ShotDepth
 from dc_rt.job.plan import Plan
 from dc_rt.job.threads import Behind
 from dc_rt.media.results import Result, ResultFrame
+from dc_rt.options import Outputs
 from dc_rt.outputs import Output
 
 # Frames between what makes them and a writer: enough to even out, little beside a window.
@@ -22,19 +24,24 @@ def open_writers(
     rows: Iterable[Output],
     folder: Path,
     plan: Plan,
+    outputs: Outputs,
     num_frames: int,
-    depth_range: tuple[float, float],
+    shots: tuple[ShotDepth, ...] = (),
     audio: AudioStream | None = None,
 ) -> Callable[[ResultFrame], None]:
     """Open the writers of `rows` in a folder; gives what hands a frame to all of them. `stack` closes them."""
+    height, width = plan.result_size(outputs)
     result = Result(
         num_frames=num_frames,
-        height=plan.height,
-        width=plan.width,
+        height=height,
+        width=width,
+        model_height=plan.height,
+        model_width=plan.width,
         timeline=plan.timeline,
-        sample_aspect_ratio=plan.sample_aspect_ratio,
-        depth_range=depth_range,
+        sample_aspect_ratio=plan.sample_aspect_ratio(height, width),
+        shots=shots,
         video=plan.video,
+        outputs=outputs,
         audio=audio,
     )
     writers = []

@@ -61,6 +61,7 @@ class VideoInfo:
         timeline: when the frames are shown that should be there.
         stamps: what `numbered_frames` tells frames by.
         notes: what is to be said of it.
+        stored: height and width in pixels as they are stored, turned as it is shown; None where these are square.
     """
 
     path: Path
@@ -70,6 +71,12 @@ class VideoInfo:
     timeline: Timeline
     stamps: NDArray[np.int64] | None = None
     notes: tuple[str, ...] = ()
+    stored: tuple[int, int] | None = None
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Height and width in pixels as they are stored, turned as it is shown."""
+        return self.stored or (self.height, self.width)
 
     @property
     def num_frames(self) -> int:
@@ -207,7 +214,10 @@ def _probe_file(path: Path) -> VideoInfo:
     aspect = Fraction(first.width, first.height) * packets.pixel_aspect
     height, width = orientation.shown_size(first.height, max(round(first.height * aspect), 1))
     notes = (*packets.notes, *_notes(first, orientation, packets.pixel_aspect), *_timing(timeline))
-    return VideoInfo(path, height, width, 1 / aspect if orientation.transposed else aspect, timeline, stamps, notes)
+    stored = orientation.shown_size(first.height, first.width)
+    return VideoInfo(
+        path, height, width, 1 / aspect if orientation.transposed else aspect, timeline, stamps, notes, stored
+    )
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ from av.audio.stream import AudioStream
 from av.packet import Packet
 from numpy.typing import NDArray
 
+from dc_rt.depth import ShotDepth
 from dc_rt.media.colormap import inferno, to_uint8
 from dc_rt.media.read import VideoInfo
 from dc_rt.media.timeline import Timeline
 from dc_rt.media.write import ExrWriter, Mp4Writer, NpzWriter, PngWriter
+from dc_rt.options import Outputs
 
-NO_RANGE = (float("nan"), float("nan"))
-"""In the place of the range, for outputs that are written before it is known."""
 NO_DEPTH = np.empty((0, 0), np.float32)
-"""In the place of depth, likewise."""
+"""In the place of depth, for outputs that are written before there is any."""
 NO_IMAGE = np.empty((0, 0, 3), np.uint8)
 
 
@@ -31,21 +31,27 @@ class Result:
     """What is known of all frames when the first is written.
 
     Attributes:
-        num_frames, height, width: of every output at the size that the model ran at.
+        num_frames: of all outputs.
+        height, width: of the results.
+        model_height, model_width: that the model ran at.
         timeline: when frames are shown, by their `ResultFrame.number`.
-        sample_aspect_ratio: how wide a pixel is to its height, so that results lie exactly over the source.
-        depth_range: smallest and largest depth of the video.
+        sample_aspect_ratio: how wide a pixel of the results is to its height, so that they lie exactly over the source.
+        shots: with their ranges of depth; none for outputs that are written before these are known.
         video: the source.
+        outputs: the options.
         audio: its sound, as a template of a stream; None where it has none, or no output needs "audio".
     """
 
     num_frames: int
     height: int
     width: int
+    model_height: int
+    model_width: int
     timeline: Timeline
     sample_aspect_ratio: Fraction
-    depth_range: tuple[float, float]
+    shots: tuple[ShotDepth, ...]
     video: VideoInfo
+    outputs: Outputs
     audio: AudioStream | None = None
 
 
@@ -57,17 +63,20 @@ class ResultFrame:
         index: counted from 0, without a gap.
         number: which of the timeline's it is: a frame that could not be decoded leaves a gap.
         time: seconds from the first frame's.
-        raw: depth as the model gave it: float32 [H,W]; empty, as `depth` is, for outputs that take none.
-        depth: the same normalised over the video: float32 [H,W] in [0,1].
-        image: the source's frame at the size of the depth: uint8 [H,W,3]; empty where no output takes it.
-        source_image: at its own size, as it is shown, for outputs that need "source": uint8 [H',W',3].
+        model_raw: depth as the model gave it, at its size: float32 [h,w]; empty, as `raw` and `depth` are, for outputs
+            that take none.
+        raw: the same at the size of the results: float32 [H,W].
+        depth: that normalised over the video, the shot or a given range: float32 [H,W] in [0,1], larger is nearer.
+        image: the source's frame at the size of the results: uint8 [H,W,3]; empty where no output takes it.
+        source_image: in square pixels, as it is shown, for outputs that need "source": uint8 [H',W',3].
         audio: packets of its sound until the next frame, for outputs that need "audio".
-        shot: which of the video's shots it is of, counted from 0. All of a video are one so far.
+        shot: which of the shots it is of, counted from 0.
     """
 
     index: int
     number: int
     time: Fraction
+    model_raw: NDArray[np.float32]
     raw: NDArray[np.float32]
     depth: NDArray[np.float32]
     image: NDArray[np.uint8]

@@ -1,0 +1,50 @@
+"""Options that are more than a number or one of a few words, read from text."""
+
+from __future__ import annotations
+
+import math
+import re
+
+LARGEST_SIDE = 16384
+
+
+def parse_size(text: str) -> tuple[int, int] | None:
+    """Height and width of "WxH"; None for "model" and "source", which depend on the video.
+
+    Raises:
+        ValueError: with what it must be.
+    """
+    if text in ("model", "source"):
+        return None
+    return _size(text, "model, source or WxH")
+
+
+def parse_raw_size(text: str) -> tuple[int, int] | None:
+    """Height and width of "WxH"; None for "". Raises `ValueError` with what it must be."""
+    return _size(text, "WxH") if text else None
+
+
+def parse_range(text: str) -> tuple[float, float] | None:
+    """The two numbers of "LOW,HIGH"; None for "clip" and "shot", which depend on the depth.
+
+    Raises:
+        ValueError: with what it must be.
+    """
+    if text in ("clip", "shot"):
+        return None
+    expected = "clip, shot or LOW,HIGH in numbers, the first the smaller"
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise ValueError(expected) from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(expected)
+    return low, high
+
+
+def _size(text: str, expected: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
+    width, height = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
+        raise ValueError(f"{expected}, of 1 to {LARGEST_SIDE} pixels a side")
+    return height, width
