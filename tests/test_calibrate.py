@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +12,14 @@ import OpenEXR
 import pytest
 from numpy.typing import NDArray
 
+from command_helpers import assert_refused, dc_rt
 from dc_rt import UserError
 from dc_rt.calibrate import Known, fit, read_points, read_reference
+from dc_rt.job import Calibration, Truth
+from dc_rt.media.raw import RawFile
 from media_helpers import write_image
+from raw_helpers import Kept
+from test_raw import rewritten
 
 A, B = 0.8, 0.05
 FRAMES, HEIGHT, WIDTH = 3, 48, 64
@@ -235,3 +243,100 @@ def test_a_reference_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None
     np.savez(tmp_path / "one.npz", metric(0))
     with pytest.raises(UserError, match=r"frames 0 to 2, and no frame 3, .*; give another reference_frame"):
         read_reference(tmp_path / "one.npz", ramp, FRAMES, frame=3)
+
+
+def truth_of(kept: Kept, path: Path, wrong: float = 0.2) -> Path:
+    """Metric depth of every frame, as A and B make it of the kept one, a part of it wrong."""
+    with RawFile(kept.raw) as file:
+        z = np.stack([1 / (A * frame.astype(np.float64) + B) for frame in file.frames()])
+    rng = np.random.default_rng(0)
+    z = np.where(rng.random(z.shape) < wrong, z * np.exp(rng.uniform(0.2, 2, z.shape)), z)
+    np.savez(path, depth=z.astype(np.float32))
+    return path
+
+
+def metres_of(kept: Kept) -> NDArray[np.float64]:
+    with RawFile(kept.raw) as file:
+        return np.stack([1 / (A * frame.astype(np.float64) + B) for frame in file.frames()])
+
+
+def test_metres_are_written_as_they_are_known(kept: Kept, tmp_path: Path) -> None:
+    truth = Truth(reference=truth_of(kept, tmp_path / "truth.npz"))
+    files = Calibration(kept.raw, truth, None, tmp_path / "out", focal=640).run()
+    assert [file.name for file in files] == ["clip_metric", "clip_metric.npz", "clip_metric.json"]
+    with np.load(tmp_path / "out" / "clip_metric.npz") as arrays:
+        metres, focal, a, b = arrays["depth"], arrays["focal"], arrays["a"], arrays["b"]
+    assert metres.dtype == np.float32
+    np.testing.assert_allclose(metres, metres_of(kept), rtol=1e-4)
+    np.testing.assert_allclose([a, b], [[A], [B]], rtol=1e-4)
+    with OpenEXR.File(str(tmp_path / "out" / "clip_metric" / "frame_0007.exr"), separate_channels=True) as exr:
+        np.testing.assert_array_equal(exr.channels()["Z"].pixels, metres[7])
+        in_header = [exr.header()[name] for name in ("focalX", "focalY")]
+    # The source is 640x272, and the model ran at 128x64: a pixel is five of the source's wide, and 4.25 high.
+    assert focal.tolist() == [128, 640 * 64 / 272]
+    assert in_header == pytest.approx(focal)
+    record = json.loads((tmp_path / "out" / "clip_metric.json").read_text())
+    (fitted,) = record["calibration"]["shots"]
+    assert (fitted["a"], fitted["b"]) == (a[0], b[0])
+    assert fitted["num_points"] == metres.size
+    assert 0.7 < fitted["num_used"] / metres.size < 0.81
+    assert fitted["largest_error_of_z"] < 1e-4
+    assert set(record["files"]) == {"clip_metric.npz", *(f"clip_metric/frame_{i:04d}.exr" for i in range(12))}
+
+
+def test_points_on_the_command_line_give_the_same_metres_at_the_sources_size(kept: Kept, tmp_path: Path) -> None:
+    known = metres_of(kept)
+    lines = ["frame,x,y,z"]
+    for frame, y, x in [(0, 4, 9), (0, 60, 100), (3, 30, 30), (5, 20, 90), (7, 50, 64), (11, 10, 120), (11, 63, 127)]:
+        lines.append(f"{frame},{(x + 0.5) * 5 - 0.5},{(y + 0.5) * 4.25 - 0.5},{known[frame, y, x]}")
+    lines.append("2,50,50,77")
+    (tmp_path / "points.csv").write_text("\n".join(lines))
+    options = ("--points", tmp_path / "points.csv", "--size", "source", "--upscale", "bilinear")
+    done = dc_rt("calibrate", kept.raw, *options, "--save-folder", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"frames 0 to 11: 1/z = 0\.8\d* d \+ 0\.0[45]\d*, from 7 of 8 points, whose z it meets", done.stdout
+    )
+    with np.load(tmp_path / "out" / "clip_metric.npz") as arrays:
+        assert arrays["depth"].shape == (12, 272, 640)
+        np.testing.assert_allclose([arrays["a"], arrays["b"]], [[A], [B]], rtol=1e-4)
+        np.testing.assert_allclose(arrays["depth"].min((1, 2)), known.min((1, 2)), rtol=0.02)
+    record = json.loads((tmp_path / "out" / "clip_metric.json").read_text())
+    points = record["calibration"]["shots"][0]["points"]
+    assert [point["is_used"] for point in points] == [True] * 7 + [False]
+    assert points[-1]["point"] == "line 9"
+    again = dc_rt("calibrate", kept.raw, *options, "--focal", "0", "--save-folder", tmp_path / "out")
+    assert_refused(again, r"--focal must be greater than 0, not 0; try --focal 1000\.")
+
+
+def test_every_shot_is_fitted_by_itself_and_needs_points(tmp_path: Path, kept: Kept) -> None:
+    raw = tmp_path / "clip.raw.zarr.zip"
+    shutil.copy(kept.raw, raw)
+    with RawFile(raw) as file:
+        (whole,) = file.attributes["shots"]
+        shots = [whole, whole | {"start": 8}]
+    two = rewritten(raw, **{".zattrs": {"shots": shots}})
+    z = metres_of(kept)
+    z[8:] = 1 / (2 * A * (1 / z[8:] - B) / A + 3 * B)
+    np.savez(tmp_path / "z.npz", z.astype(np.float32))
+    Calibration(two, Truth(reference=tmp_path / "z.npz"), None, tmp_path / "out").run()
+    with np.load(tmp_path / "out" / "other_metric.npz") as arrays:
+        np.testing.assert_allclose(arrays["depth"], z, rtol=1e-4)
+        np.testing.assert_allclose(arrays["a"], [A, 2 * A], rtol=1e-4)
+        np.testing.assert_allclose(arrays["b"], [B, 3 * B], rtol=1e-4)
+    one = Truth(points=tmp_path / "points.csv")
+    (tmp_path / "points.csv").write_text("0,0,0,1\n0,300,200,2\n0,600,20,3\n")
+    with pytest.raises(UserError, match="and the points of the shot of frames 8 to 11 have 0; add more"):
+        Calibration(two, one, None, tmp_path / "none").run()
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_cannot_be_calibrated_is_one_sentence(kept: Kept, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="either points='CSV' or reference='DEPTH'; give one of them"):
+        Truth()
+    with pytest.raises(UserError, match=r"unit must be greater than 0, not -1; try unit=0\.001"):
+        Truth(reference=tmp_path / "z.npz", unit=-1)
+    (tmp_path / "points.csv").write_text("0,640,0,1\n")
+    with pytest.raises(UserError, match=r"Line 1 of .* is outside the picture: .* it has 640x272 pixels"):
+        Calibration(kept.raw, Truth(points=tmp_path / "points.csv"), None, tmp_path / "out").run()
+    assert not (tmp_path / "out").exists()

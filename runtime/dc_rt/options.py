@@ -250,7 +250,9 @@ class Outputs(_Checked):
     convergence: float = _option(0.5, "Depth that lies on the screen: 0 the farthest, 1 the nearest.", least=0, most=1)
     pipe_format: str = _option("yuv4mpeg", "What the output - is.", choices=PIPE_FORMATS)
     keep: str = _option(
-        "none", "Leave the raw depth, for dc-rt deliver to write outputs from.", choices=("none", "raw")
+        "none",
+        "Leave the raw depth in NAME.raw.zarr.zip, for dc-rt deliver to write outputs from.",
+        choices=("none", "raw"),
     )
     overwrite: bool = _option(False, "Replace files that dc-rt did not write.")
 
@@ -265,8 +267,10 @@ class Outputs(_Checked):
 
     @property
     def rows(self) -> tuple[Output, ...]:
-        """Those of the table, with the suffixes that the options ask for."""
-        return tuple(row.chosen(vars(self)) for row in map(all_outputs().__getitem__, self.names))
+        """Those of the table, with the suffixes that the options ask for; what is kept is one of them."""
+        table = all_outputs()
+        names = [name for name in table if name in self.names or name == self.keep]
+        return tuple(table[name].chosen(vars(self)) for name in names)
 
     @property
     def manner(self) -> dict[str, Any]:

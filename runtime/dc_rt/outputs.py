@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from dc_rt.media.results import OpenWriter
 
 PLUGINS = "dc_rt.outputs"
+RAW, RAW_SUFFIX = "raw", ".raw.zarr.zip"
+"""Name and suffix of the output that all others can be made from (`dc_rt.media.raw`)."""
+
 _FRAME = re.compile(r"frame_\d{4,}")
 
 
@@ -153,6 +156,14 @@ _BUILT_IN = (
         "dc_rt.media.results:png",
         flag="--save-png",
         kind="frames",
+        takes_image=False,
+    ),
+    Output(
+        RAW,
+        RAW_SUFFIX,
+        "depth as the model gave it, for `dc-rt deliver`: a Zarr array",
+        4,
+        "dc_rt.media.results:raw_file",
         takes_image=False,
     ),
 )

@@ -19,18 +19,22 @@ from dc_rt.windows import plan_windows
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do: the video, the frames taken from it, and the size that they are processed at."""
+    """What a run will do: the video, the frames taken from it, and the size that they are processed at.
+
+    `called` is what the results are called, if not as the video is.
+    """
 
     video: VideoInfo
     stride: int
     num_frames: int
     height: int
     width: int
+    called: str = ""
 
     @property
     def name(self) -> str:
         """What the results are called."""
-        return result_name(self.video.path)
+        return self.called or result_name(self.video.path)
 
     @property
     def fps(self) -> Fraction:

@@ -183,6 +183,11 @@ class Spool:
         self.state, self.progress = state, progress
 
     @property
+    def numbers(self) -> None:
+        """Not kept: reading the video tells which frames these are."""
+        return None
+
+    @property
     def shots(self) -> tuple[ShotDepth, ...]:
         """All shots so far."""
         return (ShotDepth(0, *self.range),)

@@ -25,7 +25,7 @@ from dc_rt.errors import UserError, option
 from dc_rt.job.spool import MOVED, write_whole
 from dc_rt.media.read_images import IMAGE_SUFFIXES
 from dc_rt.options import Outputs
-from dc_rt.outputs import Output, all_outputs, frame_name, is_frame_name
+from dc_rt.outputs import RAW_SUFFIX, Output, all_outputs, frame_name, is_frame_name
 
 Sizes = dict[str, set[int]]
 """By name, the sizes in bytes by which files are known as those that were written."""
@@ -39,7 +39,9 @@ _RECORD_KEYS = ("model", "engines", "source", "result", "options", "timings", "v
 
 
 def result_name(video: Path) -> str:
-    """What the results of a video are called: the file's name without its suffix, or the folder's name."""
+    """What the results of a video or a raw file are called: as it is without its suffix, or as the folder is."""
+    if video.name.endswith(RAW_SUFFIX):
+        return video.name.removesuffix(RAW_SUFFIX)
     return video.resolve().name if os.path.isdir(video) else video.stem  # noqa: PTH112 - pathlib's may raise
 
 

@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dc_rt.cores import num_cores
+from dc_rt.depth import ShotDepth
 from dc_rt.errors import UserError, option
 from dc_rt.media.container import MAX_PIXELS
+from dc_rt.outputs import RAW_SUFFIX
 
-RAW_SUFFIX = ".raw.zarr.zip"
 FORMAT = "dc-rt raw depth"
 VERSION = 1
 
@@ -105,6 +106,7 @@ class RawFile:
         path: of the file.
         num_frames, height, width: of its depth.
         numbers: which of the timeline's each frame is.
+        shots: with their ranges.
         attributes: all that the file says, as docs/raw.md describes it.
     """
 
@@ -120,6 +122,7 @@ class RawFile:
             self.attributes = self._read_attributes()
             self.num_frames, self.height, self.width = self._read_shape()
             self.numbers = self._read_numbers()
+            self.shots = self._read_shots()
         except BaseException:
             self._zip.close()
             raise
@@ -177,6 +180,19 @@ class RawFile:
         if not (isinstance(numbers, list) and len(numbers) == self.num_frames and _is_increasing(numbers)):
             raise _damaged(self.path, "its frames are not numbered")
         return numbers
+
+    def _read_shots(self) -> tuple[ShotDepth, ...]:
+        try:
+            shots = tuple(
+                ShotDepth(int(shot["start"]), float(shot["low"]), float(shot["high"]))
+                for shot in self.attributes["shots"]
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(self.path, "its shots are missing") from error
+        starts = [shot.start for shot in shots]
+        if starts[:1] != [0] or not _is_increasing(starts) or starts[-1] >= self.num_frames:
+            raise _damaged(self.path, "its shots are not in order")
+        return shots
 
     def _read_json(self, name: str) -> dict[str, Any]:
         try:

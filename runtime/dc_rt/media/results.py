@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dc_rt.depth import ShotDepth
 from dc_rt.media.colormap import inferno, to_uint8
+from dc_rt.media.raw import RawWriter
 from dc_rt.media.read import VideoInfo
 from dc_rt.media.timeline import Timeline
 from dc_rt.media.write import ExrWriter, Mp4Writer, NpzWriter, PngWriter
@@ -40,6 +41,7 @@ class Result:
         video: the source.
         outputs: the options.
         audio: its sound, as a template of a stream; None where it has none, or no output needs "audio".
+        about: what a raw file says of the run (docs/raw.md).
     """
 
     num_frames: int
@@ -53,6 +55,7 @@ class Result:
     video: VideoInfo
     outputs: Outputs
     audio: AudioStream | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,12 @@ def exr(folder: Path, result: Result) -> Writer:
 def png(folder: Path, result: Result) -> Writer:
     """Depth in a 16-bit file a frame."""
     return Adapted(PngWriter(folder), _depth)
+
+
+def raw_file(path: Path, result: Result) -> Writer:
+    """Depth as the model gave it, at its size, with all that `dc-rt deliver` has to know."""
+    shape = (result.num_frames, result.model_height, result.model_width)
+    return Adapted(RawWriter(path, shape, result.about), lambda frame: (frame.model_raw, frame.number))
 
 
 def _depth(frame: ResultFrame) -> tuple[NDArray[np.float32]]:

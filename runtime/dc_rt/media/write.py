@@ -11,6 +11,7 @@ import io
 import zipfile
 import zlib
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -248,15 +249,22 @@ class FramesWriter:
 class ExrWriter(FramesWriter):
     """Float32 in channel `Z`, bit for bit."""
 
-    def __init__(self, folder: str | Path, sample_aspect_ratio: Fraction = SQUARE) -> None:
-        """`sample_aspect_ratio`: width of a pixel to its height."""
+    def __init__(
+        self,
+        folder: str | Path,
+        sample_aspect_ratio: Fraction = SQUARE,
+        *,
+        attributes: Mapping[str, float] | None = None,
+    ) -> None:
+        """`sample_aspect_ratio`: width of a pixel to its height; `attributes`: more numbers for the header, by name."""
         super().__init__(folder, ".exr")
+        self._attributes = dict(attributes or {})
         self._sample_aspect_ratio = sample_aspect_ratio
 
     def _write(self, path: Path, depth: NDArray[np.float32]) -> None:
         import OpenEXR  # a large library that few runs need
 
-        header = {
+        header = self._attributes | {
             "compression": OpenEXR.ZIP_COMPRESSION,
             "type": OpenEXR.scanlineimage,
             "pixelAspectRatio": float(self._sample_aspect_ratio),
