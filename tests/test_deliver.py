@@ -212,6 +212,12 @@ def test_what_cannot_be_delivered_is_one_sentence(kept: Kept, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
+def test_the_option_of_earlier_versions_is_told_of_this_one() -> None:
+    done = dc_rt("infer", "clip.mp4", "--keep-spool")
+    assert done.returncode == 2
+    assert done.stderr.startswith("There is no option --keep-spool any more; type `--keep raw`")
+
+
 def test_one_raw_files_error_does_not_stop_the_others(
     kept: Kept, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,12 +231,19 @@ def test_one_raw_files_error_does_not_stop_the_others(
     assert (tmp_path / "out" / "clip.npz").read_bytes() == (kept.folder / "clip.npz").read_bytes()
 
 
-@pytest.mark.parametrize("missing", ["model", "options", "damage", "video", "plan"])
-def test_a_raw_file_that_does_not_say_all_is_one_sentence(kept: Kept, tmp_path: Path, missing: str) -> None:
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({missing: None} for missing in ("model", "options", "damage", "video", "plan")),
+        {"plan": {"num_frames": 5, "stride": 1, "height": 64, "width": 128}},
+        {"plan": {"num_frames": 12, "stride": 0, "height": 64, "width": 128}},
+    ],
+)
+def test_a_raw_file_that_does_not_say_all_is_one_sentence(kept: Kept, tmp_path: Path, changed: dict[str, Any]) -> None:
     raw = tmp_path / kept.raw.name
     shutil.copy(kept.raw, raw)
     with pytest.raises(UserError, match="does not say what a raw file does of its run; make it anew"):
-        deliver(rewritten(raw, **{".zattrs": {missing: None}}), Outputs(("npz",)), tmp_path / "out")
+        deliver(rewritten(raw, **{".zattrs": changed}), Outputs(("npz",)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -282,7 +295,9 @@ def test_an_unfinished_run_beside_it_is_resumed_as_if_nothing_was(
     with pytest.raises(JobCancelled):
         job.run()
     assert job.is_resumable
-    deliver(kept.raw, Outputs(EVERYTHING), tmp_path)
+    delivery = Delivery(kept.raw, Outputs(EVERYTHING), tmp_path)
+    delivery.run()
+    delivery.discard()
     assert results(tmp_path).items() >= results(kept.folder).items()
     again = Job(bundled, kept.video, sampling, source, outputs, tmp_path)
     assert again.is_resumable
@@ -325,3 +340,4 @@ def test_ctrl_c_ends_it_with_one_sentence(kept: Kept, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "Interrupted; nothing of " in errors
     assert "Traceback" not in errors
+    assert not (tmp_path / "out").exists()

@@ -55,6 +55,11 @@ class FromRaw(Runs):
         """Never: to begin again costs next to nothing."""
         return False
 
+    def discard(self) -> None:
+        """Remove what a run that was killed left; the spool of an unfinished job of the same name is not its."""
+        if not is_resumable(self._spool):
+            super().discard()
+
     def run(self) -> list[Path]:
         """Do it.
 

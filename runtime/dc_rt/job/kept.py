@@ -82,8 +82,10 @@ def plan_of(file: RawFile) -> Plan:
             notes=tuple(map(str, video["notes"])),
             stored=(height, width),
         )
-        made = Plan(info, int(plan["stride"]), int(plan["num_frames"]), file.height, file.width)
-        return replace(made, called=result_name(file.path))
+        made = Plan(info, int(plan["stride"]), int(plan["num_frames"]), file.height, file.width, result_name(file.path))
+        if file.numbers[-1] >= len(made.timeline):
+            raise ValueError("frames beyond the end of the video")
+        return made
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise incomplete(file) from error
 
