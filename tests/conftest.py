@@ -76,6 +76,7 @@ SLOW = (
     "test_pipeline.py",
     "test_shots.py",
     "test_streams.py",
+    "test_side_by_side.py",
     "test_targets.py",
     "test_terminal.py",
     "test_tiers.py",

@@ -43,6 +43,8 @@ class Output:
         is_default: whether it is written unless other outputs are asked for.
         kind: "file"; "frames", a file a frame in a folder that is called as the video is, named by `frame_name`: by
             that a later run knows them; "folder", a folder of a layout of its own, `NAME` and the suffix.
+        layout: of such a folder: patterns of its files, as `pathlib` has them. By these a later run knows them; the
+            last is the one that tells of the others.
         codec: of a video: a key of `dc_rt.formats.VIDEO_CODECS`, or the option that chooses one. Its file is of a
             container that holds it and its sound, and its suffix is that container's.
         by: the option that chooses another suffix, if there is one.
@@ -61,6 +63,7 @@ class Output:
     flag: str | None = None
     is_default: bool = False
     kind: Literal["file", "frames", "folder"] = "file"
+    layout: tuple[str, ...] = ()
     codec: str = ""
     bytes_of: Callable[[Mapping[str, Any]], float] | None = None
     by: str = ""
@@ -78,7 +81,9 @@ class Output:
     @property
     def path(self) -> str:
         """Where it is written, as it is shown to people."""
-        return f"NAME/{frame_name(0, self.suffix)}" if self.is_frames else f"NAME{self.suffix}"
+        if self.is_frames:
+            return f"NAME/{frame_name(0, self.suffix)}"
+        return f"NAME{self.suffix}{'/' if self.kind == 'folder' else ''}"
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -217,6 +222,44 @@ _BUILT_IN = (
         4,
         "dc_rt.media.results:raw_file",
         takes_image=False,
+    ),
+    Output(
+        "stereo",
+        "_3D_LRF_Full_SBS.mp4",
+        "left and right views, laid out as `stereo` says, with sound, H.264",
+        2 / 3,
+        "dc_rt.media.stereo_results:stereo",
+        codec="h264",
+        needs=frozenset({"audio"}),
+        by="stereo",
+        # What players tell the layout by: docs/stereo.md.
+        suffixes={
+            "sbs": ("_3D_LRF_Full_SBS.mp4",),
+            "half-sbs": ("_3D_HSBS_LR.mp4",),
+            "anaglyph": ("_anaglyph.mp4",),
+            "rgbd": ("_RGBD.mp4",),
+            "left+right": ("_left.mp4", "_right.mp4"),
+        },
+    ),
+    Output(
+        "iw3",
+        "_iw3",
+        "a folder for iw3, which makes 3D videos of it: pictures, depth in 16-bit grey, sound",
+        5,
+        "dc_rt.media.iw3:Iw3Folder",
+        kind="folder",
+        needs=frozenset({"audio"}),
+        layout=("rgb/frame_*.png", "depth/frame_*.png", "audio.*", "iw3_export.yml"),
+    ),
+    Output(
+        "side-by-side",
+        "_side_by_side.mp4",
+        "the source, depth in grey and in colours beside one another, with sound, H.264",
+        1,
+        "dc_rt.media.stereo_results:side_by_side",
+        flag="--side-by-side",
+        codec="h264",
+        needs=frozenset({"audio"}),
     ),
 )
 

@@ -9,7 +9,7 @@ import typer
 
 from dc_rt.attention import ATTENTIONS
 from dc_rt.cli.command import Command
-from dc_rt.cli.options import Values, options_from, outputs_from, with_options
+from dc_rt.cli.options import Values, options_from, outputs_from, with_defaults, with_options
 from dc_rt.errors import worded
 from dc_rt.options import Outputs, Sampling, Source, as_flag
 from dc_rt.torch_steps import TORCH_STEPS, split_names
@@ -148,6 +148,35 @@ def calibrate(
 
     truth = Truth(points, reference, unit, reference_frame)
     calibrate_one(raw, truth, outputs_from(values), save_folder, focal, source)
+
+
+app.command("stereo", cls=Command)(
+    with_defaults(
+        infer,
+        "Make left and right views of videos by their depth, for VR headsets, 3D screens and red-cyan glasses: as "
+        "`dc-rt infer`, but that it writes --outputs stereo at --size source unless told otherwise.",
+        outputs="stereo",
+        size="source",
+    )
+)
+
+
+@app.command()
+def compare(
+    a: Annotated[
+        Path, typer.Argument(metavar="A", readable=False, help="NPZ, a folder of EXR or PNG files, or a grey video.")
+    ],
+    b: Annotated[Path, typer.Argument(metavar="B", readable=False, help="Another one, of the same size and length.")],
+    save_folder: Annotated[Path, typer.Option(readable=False, help="Where the video goes.")] = Path("./demo_output"),
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Put A and B beside their difference in the video.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a video that is there.")] = False,
+) -> None:
+    """Compare two results: print how far apart they are, and write A_vs_B.mp4, their difference in colours."""
+    from dc_rt.cli.compare import compare_results
+
+    compare_results(a, b, save_folder, side_by_side, overwrite)
 
 
 @app.command()

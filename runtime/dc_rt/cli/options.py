@@ -44,6 +44,22 @@ def with_options(
     return decorate
 
 
+def with_defaults(command: Callable[..., None], help: str, **defaults: Any) -> Callable[..., None]:
+    """The same command with another help and other defaults, by parameter."""
+
+    def run(**given: Any) -> None:
+        command(**given)
+
+    parameters = [
+        parameter.replace(default=defaults.get(parameter.name, parameter.default))
+        for parameter in inspect.signature(command).parameters.values()
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__doc__ = help
+    return run
+
+
 def options_from(values: Values) -> tuple[Sampling, Source, Outputs]:
     """The options that were typed, of a command that has all three."""
     return Sampling(**_of(Sampling, values)), Source(**_of(Source, values)), outputs_from(values)

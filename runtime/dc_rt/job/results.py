@@ -18,7 +18,7 @@ from dc_rt.errors import UserError, option
 from dc_rt.job.early import Early
 from dc_rt.job.plan import Plan
 from dc_rt.job.record import Clock, as_text
-from dc_rt.job.targets import Targets
+from dc_rt.job.targets import Targets, laid_out
 from dc_rt.job.threads import ahead
 from dc_rt.job.writers import frames_between, open_writers
 from dc_rt.media import read_at_sizes
@@ -188,7 +188,7 @@ def finish(
     record = contents | {"files": targets.list_files(staging)}
     (staging / targets.record.name).write_text(as_text(record))
     targets.check(overwrite, at_the_end=is_kept)  # something may have appeared meanwhile
-    return move_into_place(staging, targets.save_folder)
+    return move_into_place(staging, targets)
 
 
 def empty_folder(folder: Path) -> Path:
@@ -197,12 +197,14 @@ def empty_folder(folder: Path) -> Path:
     return folder
 
 
-def move_into_place(staging: Path, save_folder: Path) -> list[Path]:
+def move_into_place(staging: Path, targets: Targets) -> list[Path]:
     """Move every result to where the user looks for it, replacing those of an earlier run; the record comes last."""
     results = []
     for source in sorted(staging.iterdir(), key=lambda path: (path.suffix == ".json", path.name)):
-        target = save_folder / source.name
-        if source.is_dir():
+        target = targets.save_folder / source.name
+        if layout := targets.folders.get(source.name):
+            _move_folder(source, target, layout)
+        elif source.is_dir():
             _move_frames(source, target)
         else:
             source.replace(target)
@@ -222,3 +224,16 @@ def _move_frames(source: Path, target: Path) -> None:
             stale.unlink()
     for frame in frames:
         frame.replace(target / frame.name)
+
+
+def _move_folder(source: Path, target: Path, layout: Sequence[str]) -> None:
+    """Move a folder's files into another one, where those of an earlier run go and anything else stays.
+
+    What tells of the others goes first, and comes last.
+    """
+    for stale in reversed([*laid_out(target, layout)]):
+        stale.unlink()
+    for file in laid_out(source, layout):
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(place)

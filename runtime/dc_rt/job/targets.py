@@ -15,9 +15,10 @@ import sys
 import tempfile
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
@@ -54,13 +55,23 @@ def text(path: str | Path) -> str:
 
 @dataclass(frozen=True)
 class Targets:
-    """Where the results of a video go: `files` into the save folder, frames of each kind in `frames` into `name`."""
+    """Where the results of a video go.
+
+    Attributes:
+        video: it.
+        save_folder: where all of them are.
+        name: what they are called.
+        files: names of those in the save folder itself.
+        frames: suffixes of the frames in the folder `name`.
+        folders: other folders, by name: patterns of the files in them, as `Output.layout` has them.
+    """
 
     video: Path
     save_folder: Path
     name: str
     files: tuple[str, ...]
     frames: tuple[str, ...]
+    folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(cls, video: Path, save_folder: Path, outputs: Outputs) -> Targets:
@@ -75,7 +86,8 @@ class Targets:
     def with_sound(cls, read: Path, save_folder: Path, outputs: Outputs, sound: str | None) -> Targets:
         """The same of a video or a raw file, the codec of whose sound is known (`VideoInfo.sound`)."""
         name = result_name(read)
-        return cls(read, save_folder, name, *_names(name, outputs.rows_with(sound)))
+        rows = outputs.rows_with(sound)
+        return cls(read, save_folder, name, *_names(name, rows), _folders(name, rows))
 
     @property
     def frame_folder(self) -> Path:
@@ -94,13 +106,15 @@ class Targets:
 
     def names(self) -> tuple[str, ...]:
         """Of all that is written in the save folder itself."""
-        return (*self.files, self.spool.name, *([self.name] if self.frames else []))
+        return (*self.files, self.spool.name, *([self.name] if self.frames else []), *self.folders)
 
     def occupied(self) -> Iterator[Path]:
         """What is there and would be replaced, or removed as a frame of a longer run."""
         for name in self.files:
             if os.path.lexists(path := self.save_folder / name):
                 yield path
+        for name, layout in self.folders.items():
+            yield from laid_out(self.save_folder / name, layout)
         if not self.frames or not os.path.lexists(self.frame_folder):
             return
         if not self.frame_folder.is_dir():
@@ -167,10 +181,11 @@ class Targets:
         return listed
 
     def _with_everything(self) -> Targets:
-        _, frames = _names(self.name, all_outputs().values())
-        suffixes = frozenset[str]().union(*(row.ever for row in all_outputs().values() if not row.is_frames))
+        rows = all_outputs().values()
+        _, frames = _names(self.name, rows)
+        suffixes = frozenset[str]().union(*(row.ever for row in rows if row.kind == "file"))
         files = (*(f"{self.name}{suffix}" for suffix in sorted(suffixes)), self.record.name)
-        return replace(self, files=files, frames=frames)
+        return replace(self, files=files, frames=frames, folders=_folders(self.name, rows))
 
     def _key(self, path: Path) -> str:
         return text(path.relative_to(self.save_folder).as_posix())
@@ -286,6 +301,9 @@ def _check_lengths(targets: Targets) -> None:
             f"the file system of {folder} takes; give the video a shorter name."
         )
     staged = [longest, *(f"{targets.name}/{frame_name(10**5, suffix)}" for suffix in targets.frames)]
+    staged += [
+        f"{name}/{pattern.replace('*', '0' * 8)}" for name, layout in targets.folders.items() for pattern in layout
+    ]
     try:
         os.lstat(max((targets.spool / "results" / name for name in staged), key=lambda path: _length(str(path))))
     except OSError as error:
@@ -347,10 +365,29 @@ def _unwritable(folder: Path, error: OSError) -> UserError:
     )
 
 
+def laid_out(folder: Path, layout: Iterable[str]) -> Iterator[Path]:
+    """The files in a folder that match the patterns of a layout, in its order; what is in the place of a folder."""
+    for pattern in layout:
+        place = folder / pattern.rpartition("/")[0]
+        if place.is_dir():
+            names = sorted(os.listdir(place))  # noqa: PTH208 - there may be very many
+            yield from (place / name for name in names if fnmatchcase(name, pattern.rpartition("/")[2]))
+        elif os.path.lexists(place):
+            yield place
+        elif os.path.lexists(folder) and not folder.is_dir():
+            yield folder
+            return
+
+
+def _folders(name: str, outputs: Iterable[Output]) -> dict[str, tuple[str, ...]]:
+    """Layouts of the folders of these outputs, by their names."""
+    return {f"{name}{row.suffix}": row.layout for row in outputs if row.kind == "folder"}
+
+
 def _names(name: str, outputs: Iterable[Output]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the files, and suffixes of the frames, of these outputs; the record comes last."""
     rows = tuple(outputs)
-    files = [f"{name}{suffix}" for row in rows if not row.is_frames for suffix in row.files]
+    files = [f"{name}{suffix}" for row in rows if row.kind == "file" for suffix in row.files]
     return (*files, f"{name}{_RECORD}"), tuple(row.suffix for row in rows if row.is_frames)
 
 

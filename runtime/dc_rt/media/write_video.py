@@ -38,6 +38,7 @@ SQUARE = Fraction(1)
 
 # MP4 counts ticks a second in 32 bits, and players in fewer: clocks of a nanosecond are cut down to a microsecond.
 _SHORTEST_TICK = Fraction(1, 1_000_000)
+_SIDE_BY_SIDE = ":frame-packing=3"  # ITU-T H.264, Annex D: side by side
 _LARGEST_FIELD = 65535  # of numbers in H.264's headers
 
 # FFmpeg's names by the suffix. Matroska's files otherwise begin with a number drawn at random; their checksums would
@@ -117,6 +118,7 @@ class VideoWriter:
         sample_aspect_ratio: Fraction = SQUARE,
         audio: AudioStream | None = None,
         dither: bool = False,
+        is_side_by_side: bool = False,
     ) -> None:
         """Open the file.
 
@@ -130,6 +132,7 @@ class VideoWriter:
             audio: a stream whose packets are copied, those given to `write`.
             dither: whether grey of 16 bits is brought to 8 with a pattern (`dc_rt.media.colormap.thresholds`), so that
                 slopes show no bands; more bits have none.
+            is_side_by_side: whether H.264 tells players that its left half is the left eye's view.
 
         Raises:
             UserError: this PyAV cannot write such a video.
@@ -152,8 +155,12 @@ class VideoWriter:
         # The name may end in anything, and "file:" keeps FFmpeg from taking a part of it for a protocol.
         self._container = av.open(f"file:{path}", "w", format=_FORMATS[suffix], options=_FORMAT_OPTIONS[suffix])
         options = {**self._codec.options, **({} if crf is None else {"crf": str(crf)})}
+        if is_side_by_side:
+            options["x264-params"] += _SIDE_BY_SIDE
         rate = max(fps.limit_denominator(_LARGEST_FIELD), Fraction(1, _LARGEST_FIELD))
         self._stream = cast("VideoStream", self._container.add_stream(self._codec.encoder, rate=rate, options=options))
+        if is_side_by_side:
+            self._stream.metadata["stereo_mode"] = "left_right"  # in Matroska; MP4 has no place that PyAV can write to
         self._stream.height, self._stream.width = height, width
         self._pixel_format = self._codec.stored_as(height, width)
         self._stream.pix_fmt = self._pixel_format
