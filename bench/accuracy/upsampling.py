@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from bench.records import pyplot, write_record
 from dc_rt import DepthCrafter
 from dc_rt.engine.discovery import BUNDLED
-from dc_rt.media import Mp4Writer, inferno, probe, read_frames
+from dc_rt.media import VideoWriter, coloured, probe, read_frames
 from dc_rt.media import upsample as upsampling
 from dc_rt.media.upsample import Upsampler
 from depthcrafter.nano.scenes import make_clip
@@ -84,7 +84,7 @@ def encoded(frames: Images, crf: int, size: tuple[int, int] | None = None) -> Im
     height, width = frames.shape[1:3]
     with TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
-        with Mp4Writer(path, Fraction(12), height, width, crf) as video:
+        with VideoWriter(path, Fraction(12), height, width, crf=crf) as video:
             for frame in frames:
                 video.write(frame)
         return np.stack(list(read_frames(path, *(size or (height, width)))))
@@ -263,7 +263,7 @@ def draw_sheet(model: DepthCrafter, path: Path) -> None:
             guide = clip.frames[:1]
             blocks = np.repeat(np.repeat(depth[0], round(SCALES[1]), 0), round(SCALES[1]), 1)
             found = [blocks, *(upsampled(depth[:1], guide, mode)[0] for mode in titles[2:4]), truth[0]]
-            row = [guide[0], *(inferno(np.clip(each, 0, 1)) for each in found)]
+            row = [guide[0], *(coloured(each, "inferno") for each in found)]
             y, x = int(down * height), int(right * width)
             closer = (slice(y, y + height // 4), slice(x, x + width // 4))
             if depth is small:

@@ -256,7 +256,9 @@ class Outputs(_Checked):
     convergence: float = _option(0.5, "Depth that lies on the screen: 0 the farthest, 1 the nearest.", least=0, most=1)
     pipe_format: str = _option("yuv4mpeg", "What the output - is.", choices=PIPE_FORMATS)
     keep: str = _option(
-        "none", "Leave the raw depth, for dc-rt deliver to write outputs from.", choices=("none", "raw")
+        "none",
+        "Leave the raw depth in NAME.raw.zarr.zip, for dc-rt deliver to write outputs from.",
+        choices=("none", "raw"),
     )
     overwrite: bool = _option(False, "Replace files that dc-rt did not write.")
 
@@ -276,12 +278,14 @@ class Outputs(_Checked):
 
     @property
     def rows(self) -> tuple[Output, ...]:
-        """Those of the table, as the options ask for them of a video without sound."""
+        """Those of the table, as the options ask for them of a video without sound; what is kept is one of them."""
         return self.rows_with(None)
 
     def rows_with(self, sound: str | None) -> tuple[Output, ...]:
         """The same of a video whose sound has this codec, by FFmpeg's name: the container of a copy follows from it."""
-        return tuple(all_outputs()[name].chosen(vars(self), sound) for name in self.names)
+        table = all_outputs()
+        names = [name for name in table if name in self.names or name == self.keep]
+        return tuple(table[name].chosen(vars(self), sound) for name in names)
 
     @property
     def copies_sound(self) -> bool:

@@ -23,6 +23,8 @@ PLUGINS = "dc_rt.outputs"
 FEWEST_DIGITS = 4
 """Of the numbers of frames in their files' names."""
 _FRAME = re.compile(rf"frame_\d{{{FEWEST_DIGITS},}}")
+RAW, RAW_SUFFIX = "raw", ".raw.zarr.zip"
+"""Name and suffix of the output that all others can be made from (`dc_rt.media.raw`)."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,14 @@ _BUILT_IN = (
         "dc_rt.media.results:tiff",
         flag="--save-tiff",
         kind="frames",
+        takes_image=False,
+    ),
+    Output(
+        RAW,
+        RAW_SUFFIX,
+        "depth as the model gave it, for `dc-rt deliver`: a Zarr array",
+        4,
+        "dc_rt.media.results:raw_file",
         takes_image=False,
     ),
     Output(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from dc_rt.attention import ATTENTIONS
 from dc_rt.cli.command import Command
-from dc_rt.cli.options import Values, options_from, with_defaults, with_options
-from dc_rt.errors import worded
+from dc_rt.cli.options import Values, options_from, outputs_from, with_options, with_options_of
+from dc_rt.errors import UserError, worded
 from dc_rt.options import Outputs, Sampling, Source, as_flag
+from dc_rt.outputs import RAW_SUFFIX
 from dc_rt.torch_steps import TORCH_STEPS, split_names
 
 app = typer.Typer(
@@ -81,15 +83,90 @@ def infer(
     (preview_all if dry_run else infer_all)(videos, ways, *options_from(values))
 
 
-app.command("stereo", cls=Command)(
-    with_defaults(
-        infer,
-        "Make left and right views of videos by their depth, for VR headsets, 3D screens and red-cyan glasses: as "
-        "`dc-rt infer`, but that it writes --outputs stereo at --size source unless told otherwise.",
-        outputs="stereo",
-        size="source",
-    )
-)
+Raws = Annotated[
+    list[Path], typer.Argument(metavar="RAW...", readable=False, help="Files that runs with --keep raw left.")
+]
+VideoNow = Annotated[
+    Path | None, typer.Option("--source", metavar="FILE", readable=False, help="Where the video is, if it was moved.")
+]
+
+
+@app.command(cls=Command)
+@with_options(Outputs)
+def deliver(
+    raws: Raws,
+    source: VideoNow = None,
+    save_folder: Annotated[Path, typer.Option(readable=False, help="Where the results go.")] = Path("./demo_output"),
+    verbose: Verbose = False,
+    *,
+    values: Values,
+) -> None:
+    """Write results from kept depth, without a model: the same files as those of a run with the same options."""
+    from dc_rt.log import set_up
+
+    set_up(verbose)
+    from dc_rt.cli.deliver import deliver_all
+
+    deliver_all(raws, outputs_from(values), save_folder, source)
+
+
+@app.command(cls=Command)
+@with_options_of(infer, outputs="stereo", size="source")
+def stereo(**given: Any) -> None:
+    """Make left and right views of videos by their depth, for headsets, 3D screens and red-cyan glasses.
+
+    It is dc-rt infer with --outputs stereo and --size source, unless told otherwise; of what runs with --keep raw left
+    it is dc-rt deliver, without a model.
+    """
+    raws = [path for path in given["videos"] if path.name.endswith(RAW_SUFFIX)]
+    if not raws:
+        infer(**given)
+    elif len(raws) < len(given["videos"]):
+        raise UserError("Videos and raw files are not taken together; give them in commands of their own.")
+    else:
+        deliver(raws=raws, **{name: given[name] for name in signature(deliver).parameters if name in given})
+
+
+@app.command(cls=Command)
+@with_options(Outputs, only=("size", "upscale", "overwrite"))
+def calibrate(
+    raw: Annotated[Path, typer.Argument(metavar="RAW", readable=False, help="A file that a run with --keep raw left.")],
+    points: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV", readable=False, help="Known depth: frame, x and y (pixels of the source), z in metres."
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DEPTH",
+            readable=False,
+            help="Known depth: NPZ, a folder of EXR or 16-bit PNG files, or one of them.",
+        ),
+    ] = None,
+    unit: Annotated[
+        float | None, typer.Option(metavar="METRES", help="What 1 is in the reference; 1, and 0.001 in PNG.")
+    ] = None,
+    reference_frame: Annotated[int, typer.Option(help="Frame of the results that one picture is of.")] = 0,
+    focal: Annotated[
+        float | None, typer.Option(metavar="PIXELS", help="The camera's focal length, in pixels of the source's width.")
+    ] = None,
+    source: VideoNow = None,
+    save_folder: Annotated[Path, typer.Option(readable=False, help="Where the results go.")] = Path("./demo_output"),
+    verbose: Verbose = False,
+    *,
+    values: Values,
+) -> None:
+    """Write kept depth in metres, fitted to known depth: NAME_metric/frame_0000.exr, NAME_metric.npz and its .json."""
+    from dc_rt.log import set_up
+
+    set_up(verbose)
+    from dc_rt.cli.deliver import calibrate_one
+    from dc_rt.job import Truth
+
+    truth = Truth(points, reference, unit, reference_frame)
+    calibrate_one(raw, truth, outputs_from(values), save_folder, focal, source)
 
 
 @app.command()

@@ -12,6 +12,8 @@ from dc_rt.job.events import Event, Finished, Planned, Progressed, Resumed, Shot
 
 PLAIN_SECONDS = 5.0  # between progress lines where there is no terminal
 
+_OF_THE_MODEL = ("denoiser", "vae_encoder", "vae_decoder")
+
 
 def progress() -> Progress:
     """A bar on a terminal that can draw it anew, else plain lines."""
@@ -19,11 +21,12 @@ def progress() -> Progress:
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """How far a video is: by denoised frames, most of the work, and by decoded ones."""
+    """How far a video is: by denoised frames, most of the work, and decoded ones; without a model by those written."""
 
     def __init__(self) -> None:
         self._frames = self._total = self._done = 0
         self._finished_frames = self._resumed = self._looked_at = 0
+        self._stages: tuple[str, ...] = _OF_THE_MODEL
         self._began = time.perf_counter()
 
     def hear(self, event: Event) -> None:
@@ -42,8 +45,8 @@ class Progress(AbstractContextManager["Progress"]):
             case Progressed("detect", num_frames):
                 self._looked_at += num_frames
             case Progressed(stage, num_frames):
-                self._done += num_frames * (stage in ("denoiser", "vae_encoder", "vae_decoder"))
-                self._finished_frames += num_frames * (stage == "vae_decoder")
+                self._done += num_frames * (stage in self._stages)
+                self._finished_frames += num_frames * (stage == self._stages[-1])
             case Warned(sentence):
                 say(f"  {sentence}")
             case Finished(files, num_frames, seconds):
@@ -57,7 +60,9 @@ class Progress(AbstractContextManager["Progress"]):
         self._show()
 
     def _plan(self, plan: Planned) -> None:
-        self._frames, self._total = plan.num_frames, plan.num_evaluated + 2 * plan.num_frames
+        self._stages = _OF_THE_MODEL if plan.num_evaluated else ("write",)
+        self._frames = plan.num_frames
+        self._total = plan.num_evaluated + 2 * plan.num_frames if plan.num_evaluated else plan.num_frames
         say(
             f"{plan.video}: {plan.num_frames} of {plan.source_frames} frames, "
             f"{plan.source_width}x{plan.source_height} at {plan.source_fps:.4g} frames/s -> "

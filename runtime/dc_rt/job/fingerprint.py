@@ -28,7 +28,7 @@ _CALLED_BEFORE = {"num_denoising_steps": "steps"}
 def fingerprint(engines: EngineSet, plan: Plan, sampling: Sampling) -> dict[str, Any]:
     """That of a run. Raises `UserError` where the video cannot be read any more."""
     try:
-        video = _content_hash(plan.video.path)
+        video = content_hash(plan.video.path)
     except OSError as error:
         raise UserError(f"{plan.video.path} cannot be read any more ({error}); check the file.") from error
     graphs = "".join(engines.manifest.graphs[graph][0].sha256 for graph in sorted(engines.manifest.graphs))
@@ -72,10 +72,10 @@ def _backend(engines: EngineSet) -> str:
     return backend + in_words(engines.torch_steps)
 
 
-def _content_hash(path: Path) -> str:
+def content_hash(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of a folder's images."""
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    images = ((image.name, _content_hash(image)) for image in list_images(path))
+    images = ((image.name, content_hash(image)) for image in list_images(path))
     return hashlib.sha256(repr(list(images)).encode()).hexdigest()

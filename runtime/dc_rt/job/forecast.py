@@ -192,6 +192,13 @@ def disk_need(plan: Plan, outputs: Outputs, spooled_frames: int = 0) -> int:
     return int(spooled + written)
 
 
+def check_space(save_folder: Path, plan: Plan, needed: int) -> None:
+    """Raise `UserError` where a disk, whose folder is there, is sure to run full of so many bytes."""
+    free = shutil.disk_usage(save_folder).free
+    if needed > free:
+        raise UserError(disk_too_small(plan, save_folder, needed, free))
+
+
 def _problem(
     setup: Setup, sampling: Sampling, save_folder: Path, card: Card | None, disk_needed: int, disk_free: int
 ) -> str:

@@ -6,10 +6,9 @@ second writes the results. A run that ends before that is resumed by the next on
 
 from __future__ import annotations
 
-import shutil
 import threading
 from bisect import bisect_right
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -26,10 +25,11 @@ from dc_rt.job import events
 from dc_rt.job.early import Early, EarlyOutputs
 from dc_rt.job.events import Event, Listener, Progressed
 from dc_rt.job.fingerprint import fingerprint
-from dc_rt.job.forecast import disk_need, disk_too_small
+from dc_rt.job.forecast import check_space, disk_need
+from dc_rt.job.kept import attributes_of
 from dc_rt.job.plan import Plan, plan_video
-from dc_rt.job.record import Clock, as_text, record_of, shots_of
-from dc_rt.job.results import empty_folder, move_into_place, write_results
+from dc_rt.job.record import Clock, origin_of, record_of
+from dc_rt.job.results import empty_folder, finish, write_results
 from dc_rt.job.spool import Spool, SpoolLock, is_resumable
 from dc_rt.job.targets import Targets, check_batch
 from dc_rt.job.threads import Behind, ahead
@@ -55,7 +55,7 @@ class JobCancelled(Exception):
 
 
 class Runs:
-    """What a job is outside of its run, wherever that is: it runs once, and may leave a spool."""
+    """What a job is outside of its run, wherever that is: it runs once, may leave a spool, and tells what happens."""
 
     def __init__(self, spool: Path, listener: Listener | None) -> None:
         self._spool = spool
@@ -82,6 +82,39 @@ class Runs:
         if self._status != "new":
             raise RuntimeError(f"this job is {self._status}: make another one to run it again")
         self._status = "running"
+
+    def _followed(self, run: Callable[[], list[Path]]) -> list[Path]:
+        """What `run` gives in this process; how it ends is the status, and the listener is told."""
+        try:
+            results = run()
+        except BaseException as error:
+            # Whatever a cancelled run ends with, such as a window that was cut off.
+            if self._cancelled.is_set() and isinstance(error, Interrupted | JobCancelled):
+                self._status = "cancelled"
+                self._tell_end(events.Cancelled(self.is_resumable))
+                raise JobCancelled from None
+            self._status = "failed"
+            known = isinstance(error, UserError | OSError)
+            sentence = error.sentence if isinstance(error, UserError) else str(error) or type(error).__name__
+            self._tell_end(events.Failed(sentence, not known, self.is_resumable))
+            raise
+        self._status = "finished"
+        return results
+
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, Progressed):  # there is one at every frame, in both passes
+            self._check_not_cancelled()
+        if self._listener:
+            self._listener(event)
+
+    def _tell_end(self, event: Event) -> None:
+        """Of what no listener can change any more."""
+        with suppress(Exception):
+            self._tell(event)
+
+    def _check_not_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise JobCancelled
 
 
 class Job(Runs):
@@ -137,21 +170,7 @@ class Job(Runs):
         """
         self._begin()
         self.model.engines.rearm()
-        try:
-            results = self._run()
-        except BaseException as error:
-            # Whatever a cancelled run ends with, such as a window that was cut off.
-            if self._cancelled.is_set() and isinstance(error, Interrupted | JobCancelled):
-                self._status = "cancelled"
-                self._tell_end(events.Cancelled(self.is_resumable))
-                raise JobCancelled from None
-            self._status = "failed"
-            known = isinstance(error, UserError | OSError)
-            sentence = error.sentence if isinstance(error, UserError) else str(error) or type(error).__name__
-            self._tell_end(events.Failed(sentence, not known, self.is_resumable))
-            raise
-        self._status = "finished"
-        return results
+        return self._followed(self._run)
 
     def cancel(self) -> None:
         """End the run soon, from any thread; what it did is kept.
@@ -171,7 +190,7 @@ class Job(Runs):
             targets.remember_moves()
             clock.take_up(spool.progress.notes)
             if not spool.progress.complete:
-                _check_space(targets.save_folder, plan, self.outputs, spool.num_frames)
+                check_space(targets.save_folder, plan, disk_need(plan, self.outputs, spool.num_frames))
             plan = self._settle_shots(spool, clock)
             if spool.state or spool.num_frames:
                 done = _frames_done(spool)
@@ -184,14 +203,12 @@ class Job(Runs):
                 self._tell(events.Warned(sentence))
             staging = empty_folder(targets.spool / "results")
             early = Early.of(spool.folder, spool.progress.notes or {})
-            numbers = write_results(staging, plan, self.outputs, spool, early, clock)
+            origin = origin_of(self.model.engines, plan, damage, spool.num_frames)
+            about = attributes_of(origin, plan, record(self.sampling, self.source), damage, spool, identity["video"])
+            numbers = write_results(staging, plan, self.outputs, spool, early, clock, about)
             options = record(self.sampling, self.source, self.outputs)
-            found = record_of(self.model.engines, plan, self.outputs, options, spool, damage, clock)
-            contents = found | {"files": targets.list_files(staging)}
-            shots, times = shots_of(plan, spool.shots, numbers), plan.timeline.seconds(numbers)
-            (staging / targets.record.name).write_text(as_text(contents, shots=shots, times=times))
-            targets.check(self.outputs.overwrite, at_the_end=True)  # something may have appeared meanwhile
-            results = move_into_place(staging, targets)
+            found = record_of(origin, plan, self.outputs, options, spool, numbers, clock)
+            results = finish(staging, targets, found, self.outputs.overwrite, is_kept=True)
             spool.delete()
             self._tell_end(events.Finished(tuple(map(str, results)), spool.num_frames, clock.seconds_of_this_run))
             return results
@@ -262,21 +279,6 @@ class Job(Runs):
         if spool.num_frames == 0:
             raise UserError(f"No frame of {plan.video.path} could be decoded; copy or download it again.")
 
-    def _tell(self, event: Event) -> None:
-        if isinstance(event, Progressed):  # there is one at every frame, in both passes
-            self._check_not_cancelled()
-        if self._listener:
-            self._listener(event)
-
-    def _tell_end(self, event: Event) -> None:
-        """Of what no listener can change any more."""
-        with suppress(Exception):
-            self._tell(event)
-
-    def _check_not_cancelled(self) -> None:
-        if self._cancelled.is_set():
-            raise JobCancelled
-
 
 def _by_shot(frames: Iterable[tuple[int, Frame]], starts: Sequence[int]) -> Iterator[Iterator[Frame]]:
     """The frames of each shot, of numbered ones; a shot that lost its first begins with the next that there is."""
@@ -310,10 +312,3 @@ def _refuse_hopeless(
                 "copy or download it again."
             )
         yield from frames
-
-
-def _check_space(save_folder: Path, plan: Plan, outputs: Outputs, spooled_frames: int) -> None:
-    """Raise `UserError` where the disk is sure to run full: the spool's and the results' size against what is free."""
-    needed, free = disk_need(plan, outputs, spooled_frames), shutil.disk_usage(save_folder).free
-    if needed > free:
-        raise UserError(disk_too_small(plan, save_folder, needed, free))

@@ -15,7 +15,6 @@ from dc_rt.formats import VIDEO_CODECS
 from dc_rt.job.events import Planned
 from dc_rt.job.targets import result_name, text
 from dc_rt.media import Timeline, VideoInfo, frame_stride, output_size, probe
-from dc_rt.media.audio import audio_codec
 from dc_rt.media.shot_lists import read_starts, taken_starts
 from dc_rt.options import Outputs, Sampling, Source
 from dc_rt.outputs import Output
@@ -32,6 +31,7 @@ class Plan:
         stride, num_frames: every `stride`th frame is taken, so many in all.
         height, width: of the frames as they are processed.
         shots: the first of these frames of every shot, from 0 on; None where they are found before the model runs.
+        called: what the results are called, if not as the video is.
     """
 
     video: VideoInfo
@@ -40,11 +40,12 @@ class Plan:
     height: int
     width: int
     shots: tuple[int, ...] | None = (0,)
+    called: str = ""
 
     @property
     def name(self) -> str:
         """What the results are called."""
-        return result_name(self.video.path)
+        return self.called or result_name(self.video.path)
 
     @property
     def fps(self) -> Fraction:
@@ -66,14 +67,9 @@ class Plan:
         """How wide a pixel of results of this size is to its height, so that they lie exactly over the video."""
         return self.video.aspect * height / width
 
-    @cached_property
-    def sound(self) -> str | None:
-        """FFmpeg's name of the codec of the video's sound; None where it has none."""
-        return audio_codec(self.video.path)
-
     def rows(self, outputs: Outputs) -> tuple[Output, ...]:
         """The outputs as the options ask for them of this video."""
-        return outputs.rows_with(self.sound if outputs.copies_sound else None)
+        return outputs.rows_with(self.video.sound if outputs.copies_sound else None)
 
     def check_engines(self, profile: Profile, sampling: Sampling) -> None:
         """Raise `UserError` where engines of that profile cannot run the plan's size or the window."""
@@ -122,13 +118,13 @@ class Plan:
             if codec.stored_as(height, width) != codec.pixel_format:
                 name, stored = codec.words.split(",")[0], codec.stored_as(height, width)
                 yield f"{width}x{height} is odd: {name} is stored as {stored}, which some players do not show"
-        if outputs.copies_sound and self.sound is None:
+        if outputs.copies_sound and self.video.sound is None:
             yield "no sound to copy"
         usual = {row.name: row.suffix for row in outputs.rows}
         for row in videos:
             if row.suffix != usual[row.name]:
                 container = usual[row.name].rpartition(".")[2].upper()
-                yield f"{text(self.name)}{row.suffix}, since {container} does not hold its sound, {self.sound}"
+                yield f"{text(self.name)}{row.suffix}, since {container} does not hold its sound, {self.video.sound}"
 
 
 def plan_video(video: str | Path | VideoInfo, source: Source) -> Plan:

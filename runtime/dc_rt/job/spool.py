@@ -199,6 +199,11 @@ class Spool:
         write_whole(self.folder / "state", contents)
         self.state, self.progress = state, progress
 
+    @property
+    def numbers(self) -> None:
+        """Not kept: reading the video tells which frames these are."""
+        return None
+
     def frames(self) -> Iterator[NDArray[np.float32]]:
         """All frames as they were given: float32 [H,W]."""
         self._depth.seek(0)

@@ -28,7 +28,7 @@ from dc_rt.job.spool import MOVED, write_whole
 from dc_rt.media.audio import audio_codec
 from dc_rt.media.read_images import IMAGE_SUFFIXES
 from dc_rt.options import Outputs
-from dc_rt.outputs import Output, all_outputs, frame_name, is_frame_name
+from dc_rt.outputs import RAW_SUFFIX, Output, all_outputs, frame_name, is_frame_name
 
 Sizes = dict[str, set[int]]
 """By name, the sizes in bytes by which files are known as those that were written."""
@@ -42,7 +42,9 @@ _RECORD_KEYS = ("model", "engines", "source", "result", "options", "timings", "v
 
 
 def result_name(video: Path) -> str:
-    """What the results of a video are called: the file's name without its suffix, or the folder's name."""
+    """What the results of a video or a raw file are called: as it is without its suffix, or as the folder is."""
+    if video.name.endswith(RAW_SUFFIX):
+        return video.name.removesuffix(RAW_SUFFIX)
     return video.resolve().name if os.path.isdir(video) else video.stem  # noqa: PTH112 - pathlib's may raise
 
 
@@ -74,13 +76,18 @@ class Targets:
     @classmethod
     def of(cls, video: Path, save_folder: Path, outputs: Outputs) -> Targets:
         """The targets of a run that writes `outputs`."""
-        name = result_name(video)
         sound = None
         if outputs.copies_sound:
             with suppress(UserError, OSError):  # what is no video is said where it is read
                 sound = audio_codec(video)
+        return cls.with_sound(video, save_folder, outputs, sound)
+
+    @classmethod
+    def with_sound(cls, read: Path, save_folder: Path, outputs: Outputs, sound: str | None) -> Targets:
+        """The same of a video or a raw file, the codec of whose sound is known (`VideoInfo.sound`)."""
+        name = result_name(read)
         rows = outputs.rows_with(sound)
-        return cls(video, save_folder, name, *_names(name, rows), _folders(name, rows))
+        return cls(read, save_folder, name, *_names(name, rows), _folders(name, rows))
 
     @property
     def frame_folder(self) -> Path:

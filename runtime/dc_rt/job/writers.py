@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from av.audio.stream import AudioStream
 
@@ -37,6 +38,7 @@ def open_writers(
     num_frames: int,
     shots: tuple[ShotDepth, ...] = (),
     audio: AudioStream | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> Callable[[ResultFrame], None]:
     """Open the writers of `rows` in a folder; gives what hands a frame to all of them. `stack` closes them."""
     height, width = plan.result_size(outputs)
@@ -52,6 +54,7 @@ def open_writers(
         video=plan.video,
         outputs=outputs,
         audio=audio,
+        about=about or {},
     )
     writers = []
     for row in rows:

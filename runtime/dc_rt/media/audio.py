@@ -14,16 +14,11 @@ from av.container import OutputContainer
 from av.packet import Packet
 
 from dc_rt.errors import UserError, option
-from dc_rt.media.container import open_video, video_streams
+from dc_rt.media.container import codec_name, open_video, sound_of, video_streams
 from dc_rt.media.read import VideoInfo
 
 # What says how many samples a decoder is to leave out, and how it is set up anew.
 _SIDE_DATA: tuple[Literal["skip_samples", "new_extradata"], ...] = ("skip_samples", "new_extradata")
-
-
-def codec_name(stream: AudioStream) -> str:
-    """FFmpeg's name of a stream's codec, "mp3" for example, whatever decodes it; "" where nothing does."""
-    return "" if stream.codec_context is None else stream.codec_context.codec.canonical_name
 
 
 def audio_codec(path: Path) -> str | None:
@@ -34,7 +29,7 @@ def audio_codec(path: Path) -> str | None:
     if not path.is_file():
         return None
     with open_video(path) as container:
-        return codec_name(container.streams.audio[0]) if container.streams.audio else None
+        return sound_of(container)
 
 
 class AudioPackets:

@@ -28,6 +28,8 @@ from dc_rt.media.container import (
     may_start_anywhere,
     open_video,
     read_packets,
+    sound_of,
+    time_code_of,
     video_stream,
     video_streams,
 )
@@ -62,6 +64,8 @@ class VideoInfo:
         stamps: what `numbered_frames` tells frames by.
         notes: what is to be said of it.
         stored: height and width in pixels as they are stored, turned as it is shown; None where these are square.
+        sound: FFmpeg's name of the codec of its sound; None where it has none.
+        time_code: of its first frame, as the file has it; "" where it has none.
     """
 
     path: Path
@@ -72,6 +76,8 @@ class VideoInfo:
     stamps: NDArray[np.int64] | None = None
     notes: tuple[str, ...] = ()
     stored: tuple[int, int] | None = None
+    sound: str | None = None
+    time_code: str = ""
 
     @property
     def stored_size(self) -> tuple[int, int]:
@@ -216,7 +222,16 @@ def _probe_file(path: Path) -> VideoInfo:
     notes = (*packets.notes, *_notes(first, orientation, packets.pixel_aspect), *_timing(timeline))
     stored = orientation.shown_size(first.height, first.width)
     return VideoInfo(
-        path, height, width, 1 / aspect if orientation.transposed else aspect, timeline, stamps, notes, stored
+        path,
+        height,
+        width,
+        1 / aspect if orientation.transposed else aspect,
+        timeline,
+        stamps,
+        notes,
+        stored,
+        packets.sound,
+        packets.time_code,
     )
 
 
@@ -232,6 +247,7 @@ class _Packets:
         rates: what the file says of its rate.
         pixel_aspect: width to height of a stored pixel.
         notes: what is to be said of the file.
+        sound, time_code: of `VideoInfo`.
     """
 
     shown: NDArray[np.int64]
@@ -241,6 +257,8 @@ class _Packets:
     rates: tuple[Fraction | None, ...]
     pixel_aspect: Fraction
     notes: tuple[str, ...]
+    sound: str | None
+    time_code: str
 
 
 def _scan(path: Path) -> _Packets:
@@ -292,6 +310,8 @@ def _scan(path: Path) -> _Packets:
             rates,
             to_fraction(stream.sample_aspect_ratio) or Fraction(1),
             (*_container_notes(path, container, stream), *_CLOCK_SET_ANEW[: clock.num_jumps]),
+            sound_of(container),
+            time_code_of(container),
         )
 
 

@@ -33,7 +33,7 @@ def list_images(folder: Path) -> list[Path]:
     ]
     if not images:
         raise UserError(f"There are no images in the folder {folder}; it takes {', '.join(IMAGE_SUFFIXES)} files.")
-    return sorted(images, key=_natural_key)
+    return sorted(images, key=natural_key)
 
 
 def look_through(images: list[Path]) -> tuple[int, int, tuple[str, ...]]:
@@ -143,7 +143,7 @@ def _has_another(frames: Iterator[VideoFrame]) -> bool:
         return False
 
 
-def _natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
+def natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
     """Numbers compare as numbers, the rest ignoring case; the name itself settles ties such as 1 and 01."""
     parts = re.split(r"([0-9]+)", path.name.lower())
     return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)], path.name

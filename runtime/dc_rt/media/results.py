@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from dc_rt.depth import ShotDepth, range_of
 from dc_rt.formats import EXR_PRESETS, VIDEO_CODECS
 from dc_rt.media.colormap import coloured
 from dc_rt.media.convention import FAR_WHITE, NEAR_WHITE, shown_uint8, shown_uint16, shown_values
+from dc_rt.media.raw import RawWriter
 from dc_rt.media.read import VideoInfo
 from dc_rt.media.timecode import TimeCodes
 from dc_rt.media.timeline import Timeline
@@ -45,6 +46,7 @@ class Result:
         video: the source.
         outputs: the options.
         audio: its sound, as a template of a stream; None where it has none, or no output needs "audio".
+        about: what a raw file says of the run (docs/raw.md).
     """
 
     num_frames: int
@@ -58,6 +60,7 @@ class Result:
     video: VideoInfo
     outputs: Outputs
     audio: AudioStream | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,12 @@ def png(folder: Path, result: Result) -> Writer:
 def tiff(folder: Path, result: Result) -> Writer:
     """Depth in a 16-bit TIFF file a frame."""
     return _grey_frames(TiffWriter, folder, result)
+
+
+def raw_file(path: Path, result: Result) -> Writer:
+    """Depth as the model gave it, at its size, with all that `dc-rt deliver` has to know."""
+    shape = (result.num_frames, result.model_height, result.model_width)
+    return Adapted(RawWriter(path, shape, result.about), lambda frame: (frame.model_raw, frame.number))
 
 
 def _grey_frames(kind: type[PngWriter] | type[TiffWriter], folder: Path, result: Result) -> Writer:

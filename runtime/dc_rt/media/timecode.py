@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from dc_rt.media.container import open_video
 from dc_rt.media.read import VideoInfo
 
 _TIME_CODE = re.compile(r"(\d{2}):(\d{2}):(\d{2})([:;.,])(\d{2,3})")
@@ -44,8 +43,7 @@ class TimeCodes:
         """Those that a file's header begins, or from 00:00:00:00; None where frames come faster than they can count."""
         if round(video.fps) > _MOST_FRAMES:
             return None
-        stated = _stated(video)
-        return cls.parse(stated, video.fps) if stated else cls(video.fps)
+        return cls.parse(video.time_code, video.fps) if video.time_code else cls(video.fps)
 
     @classmethod
     def parse(cls, text: str, fps: Fraction) -> TimeCodes:
@@ -82,13 +80,3 @@ class TimeCodes:
 def _left_out(rate: int) -> int:
     """Numbers that a drop-frame minute leaves out."""
     return rate // 15
-
-
-def _stated(video: VideoInfo) -> str:
-    """The time code in the file's header, which its container, its video or a track for it has; "" without one."""
-    if not video.path.is_file():
-        return ""
-    with open_video(video.path) as container:
-        tagged = (container.metadata, *(stream.metadata for stream in container.streams))
-        texts = [value for metadata in tagged for key, value in metadata.items() if key.lower() == "timecode"]
-    return texts[0] if texts else ""

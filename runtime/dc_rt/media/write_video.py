@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from dc_rt.errors import UserError, option
 from dc_rt.formats import VIDEO_CODECS, VideoCodec, container_for
 from dc_rt.installation import pip_install
-from dc_rt.media.audio import AudioCopy, codec_name
+from dc_rt.media.audio import AudioCopy
 from dc_rt.media.colormap import thresholds
-from dc_rt.media.container import open_video
+from dc_rt.media.container import codec_name, open_video
 from dc_rt.media.matroska import set_display_size
 from dc_rt.media.timeline import Timeline
 
