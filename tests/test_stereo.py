@@ -13,6 +13,7 @@ import pytest
 from av.sidedata.sidedata import Type
 from numpy.typing import NDArray
 
+from dc_rt import DepthCrafter, Job
 from dc_rt.errors import UserError
 from dc_rt.media import probe, read_frames
 from dc_rt.media.audio import AudioPackets
@@ -221,18 +222,25 @@ def slopes() -> NDArray[np.float32]:
     return depth
 
 
-def write(name: str, clip: Path, folder: Path, shots: tuple[int, ...] = (0,) * NUM_FRAMES, **options: Any) -> None:
-    """Write one output of a clip with this depth, as a run does."""
+def write(
+    name: str,
+    clip: Path,
+    folder: Path,
+    shots: tuple[int, ...] = (0,) * NUM_FRAMES,
+    size: tuple[int, int] = SIZE,
+    **options: Any,
+) -> None:
+    """Write one output of a clip with this depth, cut to `size`, as a run does."""
     outputs = Outputs((name,), **options)
     video = probe(clip)
     (row,) = outputs.rows
-    depth, timeline = slopes(), video.timeline
+    depth, timeline = slopes()[: size[0], : size[1]], video.timeline
     with AudioPackets(video) as audio:
         result = Result(
-            NUM_FRAMES, *SIZE, *SIZE, timeline, Fraction(1), (), video, outputs, audio.stream if audio else None
+            NUM_FRAMES, *size, *size, timeline, Fraction(1), (), video, outputs, audio.stream if audio else None
         )
         with row.open_writer()(folder / f"clip{row.suffix}", result) as writer:
-            for index, image in enumerate(read_frames(video, *SIZE)):
+            for index, image in enumerate(read_frames(video, *size)):
                 packets = audio.until(timeline.duration if index + 1 == NUM_FRAMES else timeline.time(index + 1))
                 time = timeline.time(index)
                 shot = shots[index]
@@ -277,6 +285,23 @@ def test_players_are_told_of_two_views_side_by_side(mode: str, tmp_path: Path) -
         found = [bytes(data)[0] for data in side_data if data.type == Type.STEREO3D]
     side_by_side = 1  # AV_STEREO3D_SIDEBYSIDE
     assert found == ([side_by_side] if mode in ("sbs", "half-sbs") else [])
+
+
+@pytest.mark.parametrize("mode", STEREO_MODES)
+def test_odd_sizes_are_written_whole(mode: str, tmp_path: Path) -> None:
+    height, width = 63, 95
+    write("stereo", a_clip(tmp_path / "clip.mp4"), tmp_path, size=(height, width), stereo=mode)
+    expected = {"sbs": 2 * width, "rgbd": 2 * width, "half-sbs": width + 1}.get(mode, width)
+    for suffix in SUFFIXES[mode]:
+        assert decode(tmp_path / f"clip{suffix}").shape == (NUM_FRAMES, height, expected, 3)
+
+
+def test_pictures_too_wide_for_the_encoder_are_refused_before_any_work(bundled: DepthCrafter, tmp_path: Path) -> None:
+    clip = a_clip(tmp_path / "clip.mp4")
+    for name, size in ("stereo", "8200x64"), ("side-by-side", "5600x64"):
+        with pytest.raises(UserError, match="takes no pictures of 16"):
+            Job(bundled, clip, outputs=Outputs((name,), size=size), save_folder=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_clip_without_sound_is_written_too(tmp_path: Path) -> None:

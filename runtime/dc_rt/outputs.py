@@ -47,6 +47,8 @@ class Output:
             last is the one that tells of the others.
         codec: of a video: a key of `dc_rt.formats.VIDEO_CODECS`, or the option that chooses one. Its file is of a
             container that holds it and its sound, and its suffix is that container's.
+        beside: how many pictures of the results' size one of a video's is wide.
+        beside_of: the same with given options, where they decide it.
         by: the option that chooses another suffix, if there is one.
         suffixes: those that its values choose, several where several files are written.
         takes_only_text: whether its library takes no names that are no text, as file systems do.
@@ -66,6 +68,8 @@ class Output:
     layout: tuple[str, ...] = ()
     codec: str = ""
     bytes_of: Callable[[Mapping[str, Any]], float] | None = None
+    beside: int = 1
+    beside_of: Callable[[Mapping[str, Any]], int] | None = None
     by: str = ""
     suffixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     takes_only_text: bool = False
@@ -115,6 +119,8 @@ class Output:
         row = replace(self, suffix=suffixes[0]) if suffixes else self
         if row.bytes_of:
             row = replace(row, bytes_per_pixel=row.bytes_of(options))
+        if row.beside_of:
+            row = replace(row, beside=row.beside_of(options))
         if not row.codec:
             return row
         needs = row.needs | {"audio"} if sound and options.get("audio") else row.needs
@@ -231,6 +237,7 @@ _BUILT_IN = (
         "dc_rt.media.stereo_results:stereo",
         codec="h264",
         needs=frozenset({"audio"}),
+        beside_of=lambda options: 2 if options["stereo"] in ("sbs", "rgbd") else 1,
         by="stereo",
         # What players tell the layout by: docs/stereo.md.
         suffixes={
@@ -258,6 +265,7 @@ _BUILT_IN = (
         1,
         "dc_rt.media.stereo_results:side_by_side",
         flag="--side-by-side",
+        beside=3,
         codec="h264",
         needs=frozenset({"audio"}),
     ),

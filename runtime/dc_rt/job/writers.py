@@ -24,9 +24,11 @@ _FEWEST, _PIXELS = 2, WRITE_BEHIND * 1024 * 576
 
 def check_writers(plan: Plan, outputs: Outputs) -> None:
     """Raise `UserError` where this build of PyAV cannot write a video that is asked for, or its sound."""
+    height, width = plan.result_size(outputs)
     for row in plan.rows(outputs):
         if row.codec:
-            check_video(row.codec, *plan.result_size(outputs), plan.video.path if "audio" in row.needs else None)
+            sound_of = plan.video.path if "audio" in row.needs else None
+            check_video(row.codec, height, row.beside * width, sound_of)
 
 
 def open_writers(
