@@ -82,7 +82,8 @@ def plan_of(file: RawFile) -> Plan:
             notes=tuple(map(str, video["notes"])),
             stored=(height, width),
         )
-        made = Plan(info, int(plan["stride"]), int(plan["num_frames"]), file.height, file.width, result_name(file.path))
+        size = (file.height, file.width)
+        made = Plan(info, int(plan["stride"]), int(plan["num_frames"]), *size, called=result_name(file.path))
         if file.numbers[-1] >= len(made.timeline):
             raise ValueError("frames beyond the end of the video")
         return made
