@@ -86,14 +86,8 @@ def plan_of(file: RawFile) -> Plan:
             sound=None if video["sound"] is None else str(video["sound"]),
             time_code=str(video["time_code"]),
         )
-        made = Plan(
-            info,
-            int(plan["stride"]),
-            int(plan["num_frames"]),
-            file.height,
-            file.width,
-            called=result_name(file.path),
-        )
+        size = (file.height, file.width)
+        made = Plan(info, int(plan["stride"]), int(plan["num_frames"]), *size, called=result_name(file.path))
         if file.numbers[-1] >= len(made.timeline):
             raise ValueError("frames beyond the end of the video")
         return made
