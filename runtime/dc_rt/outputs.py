@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from dc_rt.media.results import OpenWriter
 
 PLUGINS = "dc_rt.outputs"
+STREAM = "-"
+"""The name of the output that is standard output."""
 _FRAME = re.compile(r"frame_\d{4,}")
 
 
@@ -36,7 +38,8 @@ class Output:
         flag: an option of the command line's that adds it to the default ones, if there is one.
         is_default: whether it is written unless other outputs are asked for.
         kind: "file"; "frames", a file a frame in a folder that is called as the video is, named by `frame_name`: by
-            that a later run knows them; "folder", a folder of a layout of its own, `NAME` and the suffix.
+            that a later run knows them; "folder", a folder of a layout of its own, `NAME` and the suffix; "stream",
+            standard output, and no file.
         by: the option that chooses another suffix, if there is one.
         suffixes: those that its values choose, several where several files are written.
         takes_only_text: whether its library takes no names that are no text, as file systems do.
@@ -52,7 +55,7 @@ class Output:
     writer: str
     flag: str | None = None
     is_default: bool = False
-    kind: Literal["file", "frames", "folder"] = "file"
+    kind: Literal["file", "frames", "folder", "stream"] = "file"
     by: str = ""
     suffixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     takes_only_text: bool = False
@@ -68,6 +71,8 @@ class Output:
     @property
     def path(self) -> str:
         """Where it is written, as it is shown to people."""
+        if self.kind == "stream":
+            return "standard output"
         return f"NAME/{frame_name(0, self.suffix)}" if self.is_frames else f"NAME{self.suffix}"
 
     @property
@@ -153,6 +158,15 @@ _BUILT_IN = (
         "dc_rt.media.results:png",
         flag="--save-png",
         kind="frames",
+        takes_image=False,
+    ),
+    Output(
+        STREAM,
+        "",
+        "depth, frame by frame, as --pipe-format has it",
+        0,
+        "dc_rt.media.stream:stream",
+        kind="stream",
         takes_image=False,
     ),
 )

@@ -19,9 +19,9 @@ class AudioPackets:
     """Gives the packets of a video's sound in order, up to a time; a context manager."""
 
     def __init__(self, video: VideoInfo) -> None:
-        """Opens the file; a folder of images has no sound."""
+        """Opens the file; images have no sound, and no pipe that is read here."""
         self.stream: AudioStream | None = None
-        self._container = None if video.path.is_dir() else open_video(video.path)
+        self._container = None if video.images or video.pipe else open_video(video.path)
         if self._container and self._container.streams.audio:
             self.stream = self._container.streams.audio[0]
             shown = video_streams(self._container)[0]

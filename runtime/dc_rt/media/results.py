@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 import numpy as np
 from av.audio.stream import AudioStream
@@ -40,6 +40,7 @@ class Result:
         video: the source.
         outputs: the options.
         audio: its sound, as a template of a stream; None where it has none, or no output needs "audio".
+        stream: where an output goes that is no file; None where there is none.
     """
 
     num_frames: int
@@ -53,6 +54,7 @@ class Result:
     video: VideoInfo
     outputs: Outputs
     audio: AudioStream | None = None
+    stream: BinaryIO | None = None
 
 
 @dataclass(frozen=True)
