@@ -33,7 +33,7 @@ class Progress(AbstractContextManager["Progress"]):
                 self._plan(event)
             case Resumed(num_frames, num_evaluated):
                 say(f"  resumed after frame {num_frames} of an unfinished run")
-                self._total = num_evaluated + 2 * (self._frames - num_frames)
+                self._total = num_evaluated + 2 * (self._frames - num_frames) if self._frames else 0
                 self._finished_frames = self._resumed = num_frames
             case Progressed(stage, num_frames):
                 self._done += num_frames * (stage in ("denoiser", "vae_encoder", "vae_decoder"))
@@ -41,6 +41,7 @@ class Progress(AbstractContextManager["Progress"]):
             case Warned(sentence):
                 say(f"  {sentence}")
             case Finished(files, num_frames, seconds):
+                self._frames = self._frames or num_frames
                 self._done = self._total
                 self._show(at_the_end=True)
                 self.close()
@@ -52,8 +53,9 @@ class Progress(AbstractContextManager["Progress"]):
 
     def _plan(self, plan: Planned) -> None:
         self._frames, self._total = plan.num_frames, plan.num_evaluated + 2 * plan.num_frames
+        frames = f"{plan.num_frames} of {plan.source_frames} frames" if plan.source_frames else "frames as they come"
         say(
-            f"{plan.video}: {plan.num_frames} of {plan.source_frames} frames, "
+            f"{plan.video}: {frames}, "
             f"{plan.source_width}x{plan.source_height} at {plan.source_fps:.4g} frames/s -> "
             f"{plan.width}x{plan.height} at {plan.fps:.4g} frames/s"
         )
@@ -63,9 +65,12 @@ class Progress(AbstractContextManager["Progress"]):
     def close(self) -> None:
         """Draw no more."""
 
-    def _status(self) -> tuple[float, str]:
-        """Share of the work done, and frames, frames per second and time left in words."""
+    def _status(self) -> tuple[float | None, str]:
+        """Share of the work done, and frames, frames per second and time left in words; of a pipe no share is known."""
         elapsed = time.perf_counter() - self._began
+        if not self._frames:
+            rate = (self._finished_frames - self._resumed) / elapsed if elapsed > 0 else 0.0
+            return None, f"{self._finished_frames} frames, {rate:.2f} frames/s"
         share = min(self._done / self._total, 1.0) if self._total else 1.0
         left = f"{_minutes(elapsed / share - elapsed)} left" if share > 0 else "starting"
         rate = share * (self._frames - self._resumed) / elapsed if elapsed > 0 else 0.0
@@ -96,7 +101,7 @@ class Bar(Progress):
 
     def _show(self, at_the_end: bool = False) -> None:
         share, status = self._status()
-        self._bar.update(self._task, completed=share, status=status)
+        self._bar.update(self._task, total=None if share is None else 1.0, completed=share or 0.0, status=status)
 
 
 class Lines(Progress):
@@ -109,7 +114,7 @@ class Lines(Progress):
         if now - max(self._last, self._began) >= PLAIN_SECONDS or (at_the_end and self._last):
             self._last = now
             share, status = self._status()
-            say(f"{100 * share:3.0f} %  {status}")
+            say(status if share is None else f"{100 * share:3.0f} %  {status}")
 
 
 def _minutes(seconds: float) -> str:

@@ -54,8 +54,9 @@ class EarlyOutputs:
     def watch(self, frames: Iterable[tuple[int, list[NDArray[np.uint8]]]]) -> Iterator[NDArray[np.uint8]]:
         """The frames of `read_at_sizes`, the first size of each, once the last was handed to the writers too."""
         for index, (number, images) in enumerate(frames):
-            time = self._timeline.time(number)
-            self._hand(ResultFrame(index, number, time, NO_DEPTH, NO_DEPTH, NO_DEPTH, images[-1]))
+            if self.sizes:
+                time = self._timeline.time(number)
+                self._hand(ResultFrame(index, number, time, NO_DEPTH, NO_DEPTH, NO_DEPTH, images[-1]))
             yield images[0]
 
     def __enter__(self) -> EarlyOutputs:

@@ -15,7 +15,8 @@ class Planned:
     Attributes:
         video: its path.
         source_frames, source_height, source_width, source_fps: of the video, as a player shows it.
-        num_frames, height, width, fps: of the results.
+        num_frames, height, width, fps: of the results. Of a pipe, whose end has not come, the numbers of frames are 0,
+            and so is what follows from them.
         num_evaluated: frames that go through the denoiser in all: every window's, at every evaluation of every step.
         notes: what is to be said of the video, and of the options.
     """

@@ -7,13 +7,15 @@ second writes the results. A run that ends before that is resumed by the next on
 from __future__ import annotations
 
 import shutil
+import sys
 import threading
 from collections.abc import Generator
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,17 +27,20 @@ from dc_rt.job.early import Early, EarlyOutputs
 from dc_rt.job.events import Event, Listener, Progressed
 from dc_rt.job.fingerprint import fingerprint
 from dc_rt.job.forecast import disk_need, disk_too_small
+from dc_rt.job.live import LiveStream
 from dc_rt.job.plan import Plan, plan_video
 from dc_rt.job.record import Clock, as_text, record_of
 from dc_rt.job.results import READ_AHEAD, empty_folder, move_into_place, write_results
-from dc_rt.job.spool import Spool, SpoolLock, is_resumable
+from dc_rt.job.spool import INPUT, Spool, SpoolLock, is_resumable
 from dc_rt.job.targets import Targets, check_batch
 from dc_rt.job.threads import Behind, ahead
 from dc_rt.job.writers import WRITE_BEHIND
 from dc_rt.media import Damage, VideoInfo, read_at_sizes
+from dc_rt.media.pipe import Pipe
 from dc_rt.model import DepthCrafter
 from dc_rt.noise import Noise
 from dc_rt.options import Outputs, Sampling, Source, record
+from dc_rt.outputs import STREAM
 from dc_rt.windows import WindowState
 
 T = TypeVar("T")
@@ -93,16 +98,19 @@ class Job(Runs):
         save_folder: str | Path = "demo_output",
         *,
         restart: bool = False,
+        stream: BinaryIO | None = None,
         listener: Listener | None = None,
     ) -> None:
         """Look at the video, and at where its results go; nothing is written.
 
         Args:
             model: runs one job at a time.
-            video: a file, a folder of images, or what `dc_rt.probe` found out about it.
+            video: a file, a folder or sequence of images, `-` for what comes through standard input, or what
+                `dc_rt.probe` found out about it.
             sampling, source, outputs: how depth is sampled, what is taken of the video, what is written.
             save_folder: where the results go, made if need be.
             restart: throw away what an unfinished run did.
+            stream: where the output `-` goes; standard output unless given.
             listener: is told of all that happens (`dc_rt.job.events`).
 
         Raises:
@@ -110,12 +118,13 @@ class Job(Runs):
         """
         self.model = model
         self.sampling, self.source, self.outputs = sampling or Sampling(), source or Source(), outputs or Outputs()
-        self.plan: Plan = plan_video(video, self.source)
+        self.plan: Plan = replace(plan_video(video, self.source), called=self.outputs.result_name)
         self.plan.check_engines(model.engines.manifest.profile, self.sampling)
         self._targets = Targets.of(self.plan.video.path, Path(save_folder), self.outputs)
         check_batch([self._targets])
         self._targets.check(self.outputs.overwrite)
         self._restart = restart
+        self._stream = stream or (sys.stdout.buffer if STREAM in self.outputs.names else None)
         super().__init__(self._targets.spool, listener)
 
     def run(self) -> list[Path]:
@@ -134,8 +143,10 @@ class Job(Runs):
         try:
             results = self._run()
         except BaseException as error:
-            # Whatever a cancelled run ends with, such as a window that was cut off.
-            if self._cancelled.is_set() and isinstance(error, Interrupted | JobCancelled):
+            # Whatever a cancelled run ends with, such as a window that was cut off; and on a terminal Ctrl-C ends the
+            # program at the other end of the pipe too, amid a frame.
+            ends = (Interrupted, JobCancelled, *([UserError] if self.plan.video.pipe else []))
+            if self._cancelled.is_set() and isinstance(error, ends):
                 self._status = "cancelled"
                 self._tell_end(events.Cancelled(self.is_resumable))
                 raise JobCancelled from None
@@ -158,25 +169,35 @@ class Job(Runs):
     def _run(self) -> list[Path]:
         plan, targets = self.plan, self._targets
         clock = Clock(self._tell)
-        self._tell(plan.described(self.sampling))
+        self._tell(plan.described(self.sampling, self.outputs))
         identity = fingerprint(self.model.engines, plan, self.sampling)
         self._check_not_cancelled()
         with Spool(targets.spool, identity, plan.height, plan.width, self._restart) as spool:
             targets.remember_moves()
             clock.take_up(spool.progress.notes)
+            if isinstance(plan.video.pipe, Pipe):
+                plan.video.pipe.keep_in(spool.folder / INPUT, (spool.progress.notes or {}).get("piped", 0))
             if spool.state or spool.progress.complete:
                 done = spool.state.start if spool.state else spool.num_frames
                 left = plan.num_evaluated(self.sampling, done) if spool.state else 0
                 self._tell(events.Resumed(done, left))
+            stream = self._stream
             if not spool.progress.complete:
                 _check_space(targets.save_folder, plan, self.outputs, spool.num_frames)
                 self._run_model(spool, clock)
+                stream = None if self.outputs.is_live else stream
+            elif plan.video.is_open:
+                # All of it was read before; that the same comes again is to be seen nevertheless.
+                for _ in read_at_sizes(plan.video, [], plan.stride, plan.limit):
+                    self._check_not_cancelled()
+            if plan.video.is_open:
+                self.plan = plan = plan.settled()
             damage = Damage(**(spool.progress.notes or {}).get("damage", {}))
             for sentence in damage.describe():
                 self._tell(events.Warned(sentence))
             staging = empty_folder(targets.spool / "results")
             early = Early.of(spool.folder, spool.progress.notes or {})
-            numbers = write_results(staging, plan, self.outputs, spool, early, clock)
+            numbers = write_results(staging, plan, self.outputs, spool, early, clock, stream)
             options = record(self.sampling, self.source, self.outputs)
             found = record_of(self.model.engines, plan, self.outputs, options, spool, damage, clock)
             contents = found | {"files": targets.list_files(staging)}
@@ -192,23 +213,30 @@ class Job(Runs):
         plan, sampling = self.plan, self.sampling
         start = spool.state.next_frame if spool.state else 0
         damage = Damage()
-        # A run that is resumed does not see all frames.
-        early = EarlyOutputs(spool.folder, plan, self.outputs if spool.state is None else None)
+        # A run that is resumed does not see all frames, and of a pipe nobody knows how long they are shown for.
+        sees_all = spool.state is None and not plan.video.is_open
+        early = EarlyOutputs(spool.folder, plan, self.outputs if sees_all else None)
+        live = LiveStream(spool, plan, self.outputs, self._stream) if self._stream and self.outputs.is_live else None
         sizes = list(dict.fromkeys([(plan.height, plan.width), *early.sizes]))
-        read_from = read_at_sizes(plan.video, sizes, plan.stride, plan.num_frames, start, damage)
+        read_from = read_at_sizes(plan.video, sizes, plan.stride, plan.limit, start, damage)
         if spool.state is None:
             read_from = _refuse_hopeless(read_from, sampling.window_size, damage, plan)
 
         def append(depth: NDArray[np.float32]) -> None:
             with clock.measure("write", frames=0):
                 spool.append(depth)
+                if live:
+                    live.tell(spool.num_frames)
 
         def commit(state: WindowState | None, **notes: Any) -> None:
             with clock.measure("write", frames=0):
+                if isinstance(plan.video.pipe, Pipe):
+                    notes["piped"] = plan.video.pipe.sync()
                 spool.commit(state, clock.notes() | {"damage": vars(damage)} | notes)
             self._tell(events.WindowDone(state.start if state else spool.num_frames))
 
         with (
+            live or nullcontext(),
             Behind(WRITE_BEHIND) as writer,
             early,
             closing(read_from),
@@ -225,8 +253,12 @@ class Job(Runs):
             for depth in depths:
                 writer.submit(append, depth)
             writer.submit(partial(commit, early=early.finish()), None)
+        if live:
+            live.finish(self._check_not_cancelled)
         # Decoding has the last word on the number of frames: a stream may hold a few that cannot be shown.
         if spool.num_frames == 0:
+            if plan.video.pipe:
+                raise UserError("No frame came on standard input; the program that is to write them may say why.")
             raise UserError(f"No frame of {plan.video.path} could be decoded; copy or download it again.")
 
     def _tell(self, event: Event) -> None:

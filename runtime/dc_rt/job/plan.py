@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from dc_rt.errors import UserError, option
 from dc_rt.job.events import Planned
 from dc_rt.job.targets import result_name, text
 from dc_rt.media import Timeline, VideoInfo, frame_stride, output_size, probe
+from dc_rt.media.pipe import Pipe
 from dc_rt.options import Outputs, Sampling, Source
 from dc_rt.parsing import parse_size
 from dc_rt.windows import plan_windows
@@ -19,18 +20,28 @@ from dc_rt.windows import plan_windows
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do: the video, the frames taken from it, and the size that they are processed at."""
+    """What a run will do: the video, the frames taken from it, and the size that they are processed at.
+
+    Of a pipe whose end has not come, `num_frames` are those that are taken at most, 0 for all. `called` is what the
+    results are called, if not as the video is.
+    """
 
     video: VideoInfo
     stride: int
     num_frames: int
     height: int
     width: int
+    called: str = ""
 
     @property
     def name(self) -> str:
         """What the results are called."""
-        return result_name(self.video.path)
+        return self.called or result_name(self.video.path)
+
+    @property
+    def limit(self) -> int | None:
+        """Frames to take at most; None for all that come through a pipe."""
+        return None if self.video.is_open and not self.num_frames else self.num_frames
 
     @property
     def fps(self) -> Fraction:
@@ -59,10 +70,26 @@ class Plan:
 
     def num_evaluated(self, sampling: Sampling, after: int = 0) -> int:
         """Frames that go through the denoiser in the windows from frame `after` on, counted at every evaluation."""
+        if self.video.is_open:
+            return 0
         windows = plan_windows(self.num_frames, sampling.window_size, sampling.overlap)
         return sum(sampling.evaluations) * sum(end - start for start, end in windows if start >= after)
 
-    def described(self, sampling: Sampling) -> Planned:
+    @property
+    def followed(self) -> Plan:
+        """The plan for whoever reads the frames of a pipe while they come, from where they are kept."""
+        if not isinstance(self.video.pipe, Pipe):
+            return self
+        return replace(self, video=replace(self.video, pipe=self.video.pipe.kept))
+
+    def settled(self) -> Plan:
+        """The plan for a pipe once its end has come: its frames are read from where they are kept from now on."""
+        assert isinstance(self.video.pipe, Pipe)
+        num_kept = self.video.pipe.num_kept
+        video = replace(self.video, timeline=Timeline.even(num_kept, self.video.fps), pipe=self.video.pipe.kept)
+        return replace(self, video=video, num_frames=len(range(0, num_kept, self.stride)[: self.limit]))
+
+    def described(self, sampling: Sampling, outputs: Outputs) -> Planned:
         """The plan as an event."""
         return Planned(
             text(self.video.path),
@@ -70,12 +97,12 @@ class Plan:
             self.video.height,
             self.video.width,
             float(self.video.fps),
-            self.num_frames,
+            0 if self.video.is_open else self.num_frames,
             self.height,
             self.width,
             float(self.fps),
             self.num_evaluated(sampling),
-            (*self.video.notes, *sampling.notes),
+            (*self.video.notes, *sampling.notes, *outputs.notes),
         )
 
 
@@ -85,12 +112,12 @@ def plan_video(video: str | Path | VideoInfo, source: Source) -> Plan:
     Raises:
         UserError: the video cannot be read, or no frame is left of it.
     """
-    info = video if isinstance(video, VideoInfo) else probe(video)
+    info = video if isinstance(video, VideoInfo) else probe(video, source)
     stride = frame_stride(float(info.fps), source.target_fps)
     num_frames = len(range(0, info.num_frames, stride))
     if source.process_length >= 0:
-        num_frames = min(num_frames, source.process_length)
-    if num_frames == 0:
+        num_frames = source.process_length if info.is_open else min(num_frames, source.process_length)
+    if num_frames == 0 and not (info.is_open and source.process_length < 0):
         raise UserError(
             f"No frame is left of {info.path} (every {stride}. of {info.num_frames}, at most {source.process_length}); "
             f"try {option('process_length', -1)}."

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
+from typing import BinaryIO
 
 from dc_rt.depth import DepthSource, normalised, range_of
 from dc_rt.errors import UserError, option
@@ -31,7 +32,13 @@ READ_AHEAD = 16
 
 
 def write_results(
-    staging: Path, plan: Plan, outputs: Outputs, source: DepthSource, early: Early, clock: Clock
+    staging: Path,
+    plan: Plan,
+    outputs: Outputs,
+    source: DepthSource,
+    early: Early,
+    clock: Clock,
+    stream: BinaryIO | None = None,
 ) -> list[int]:
     """Write all results into a folder, a frame at a time, each in a thread of its own; gives the frames' numbers.
 
@@ -44,9 +51,10 @@ def write_results(
         source: of the depth.
         early: what was written while the model ran.
         clock: is told of every frame.
+        stream: where the output `-` goes; None where it is written already.
     """
     written = early.take(plan, outputs, staging)
-    rows = [row for row in outputs.rows if row not in written]
+    rows = [row for row in outputs.rows if row not in written and (row.kind != "stream" or stream)]
     needs = frozenset[str]().union(*(row.needs for row in rows))
     size = plan.result_size(outputs)
     upsample = Upsampler((plan.height, plan.width), size, outputs.upscale)
@@ -59,7 +67,7 @@ def write_results(
     with ExitStack() as stack:
         audio = stack.enter_context(AudioPackets(plan.video)) if "audio" in needs else None
         sound = audio.stream if audio else None
-        hand = open_writers(stack, rows, staging, plan, outputs, source.num_frames, source.shots, sound)
+        hand = open_writers(stack, rows, staging, plan, outputs, source.num_frames, source.shots, sound, stream)
         pictures = (
             _pictures(plan, source.num_frames, size, "source" in needs, audio, stack)
             if is_read

@@ -23,7 +23,9 @@ from typing import Any
 
 from dc_rt.errors import UserError, option
 from dc_rt.job.spool import MOVED, write_whole
-from dc_rt.media.read_images import IMAGE_SUFFIXES
+from dc_rt.media.pipe import is_pipe
+from dc_rt.media.read_images import is_image
+from dc_rt.media.sequence import files_of, is_pattern, sequence_name
 from dc_rt.options import Outputs
 from dc_rt.outputs import Output, all_outputs, frame_name, is_frame_name
 
@@ -39,8 +41,12 @@ _RECORD_KEYS = ("model", "engines", "source", "result", "options", "timings", "v
 
 
 def result_name(video: Path) -> str:
-    """What the results of a video are called: the file's name without its suffix, or the folder's name."""
-    return video.resolve().name if os.path.isdir(video) else video.stem  # noqa: PTH112 - pathlib's may raise
+    """What the results of a video are called: after the file, the folder or the sequence; `stdin` those of a pipe."""
+    if is_pipe(video):
+        return "stdin"
+    if os.path.isdir(video):  # noqa: PTH112 - pathlib's may raise
+        return video.resolve().name
+    return sequence_name(video) if is_pattern(video) else video.stem
 
 
 def text(path: str | Path) -> str:
@@ -61,7 +67,7 @@ class Targets:
     @classmethod
     def of(cls, video: Path, save_folder: Path, outputs: Outputs) -> Targets:
         """The targets of a run that writes `outputs`."""
-        name = result_name(video)
+        name = outputs.result_name or result_name(video)
         return cls(video, save_folder, name, *_names(name, outputs.rows))
 
     @property
@@ -216,8 +222,7 @@ def _is_one_name(first: str, second: str, folder: Path) -> bool:
 
 def _check_inputs(batch: Sequence[Targets]) -> None:
     folders = {_identity(targets.video): targets.video for targets in batch if _is_folder(targets.video)}
-    inputs = {_identity(targets.video) for targets in batch if not _is_folder(targets.video)}
-    inputs.update(_identity(image) for folder in folders.values() for image in _images(folder))
+    inputs = {_identity(file) for targets in batch for file in _files(targets.video)}
     spools = {_identity(targets.spool) for targets in batch}
     for targets in batch:
         for place in (targets.save_folder, *([targets.frame_folder] if targets.frames else [])):
@@ -243,12 +248,16 @@ def _is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - pathlib's raises where a folder above cannot be read
 
 
-def _images(folder: Path) -> list[Path]:
-    """The files in a folder that may be read as images, none if it cannot be looked at: reading it says why."""
+def _files(video: Path) -> list[Path]:
+    """The files that may be read of a video, none of a folder that cannot be looked at: reading it says why."""
     try:
-        return [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+        if _is_folder(video):
+            return [path for path in video.iterdir() if is_image(path)]
+        if is_pattern(video):
+            return files_of(video)
     except OSError:
         return []
+    return [] if is_pipe(video) else [video]
 
 
 def _identity(path: Path) -> tuple[int, int] | str:
@@ -334,7 +343,7 @@ def _unwritable(folder: Path, error: OSError) -> UserError:
 
 def _names(name: str, outputs: Iterable[Output]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the files, and suffixes of the frames, of these outputs; the record comes last."""
-    rows = tuple(outputs)
+    rows = tuple(row for row in outputs if row.kind != "stream")
     files = [f"{name}{suffix}" for row in rows if not row.is_frames for suffix in row.files]
     return (*files, f"{name}{_RECORD}"), tuple(row.suffix for row in rows if row.is_frames)
 

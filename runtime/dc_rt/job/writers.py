@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 from av.audio.stream import AudioStream
 
@@ -28,22 +29,10 @@ def open_writers(
     num_frames: int,
     shots: tuple[ShotDepth, ...] = (),
     audio: AudioStream | None = None,
+    stream: BinaryIO | None = None,
 ) -> Callable[[ResultFrame], None]:
     """Open the writers of `rows` in a folder; gives what hands a frame to all of them. `stack` closes them."""
-    height, width = plan.result_size(outputs)
-    result = Result(
-        num_frames=num_frames,
-        height=height,
-        width=width,
-        model_height=plan.height,
-        model_width=plan.width,
-        timeline=plan.timeline,
-        sample_aspect_ratio=plan.sample_aspect_ratio(height, width),
-        shots=shots,
-        video=plan.video,
-        outputs=outputs,
-        audio=audio,
-    )
+    result = result_of(plan, outputs, num_frames, shots, audio, stream)
     writers = []
     for row in rows:
         path = folder / plan.name if row.is_frames else folder / f"{plan.name}{row.suffix}"
@@ -55,3 +44,29 @@ def open_writers(
             submit(write, frame)
 
     return hand
+
+
+def result_of(
+    plan: Plan,
+    outputs: Outputs,
+    num_frames: int,
+    shots: tuple[ShotDepth, ...] = (),
+    audio: AudioStream | None = None,
+    stream: BinaryIO | None = None,
+) -> Result:
+    """What writers are told of all frames."""
+    height, width = plan.result_size(outputs)
+    return Result(
+        num_frames=num_frames,
+        height=height,
+        width=width,
+        model_height=plan.height,
+        model_width=plan.width,
+        timeline=plan.timeline,
+        sample_aspect_ratio=plan.sample_aspect_ratio(height, width),
+        shots=shots,
+        video=plan.video,
+        outputs=outputs,
+        audio=audio,
+        stream=stream,
+    )
