@@ -16,7 +16,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from dc_rt.media import Mp4Writer
+from dc_rt.media import VideoWriter
 from depthcrafter.nano.scenes import FRAMES_PER_SECOND, make_clip
 
 # Name, seed, frames, height, width, whether the camera stands still.
@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, seed, num_frames, height, width, still in EXAMPLES:
         clip = make_clip(seed, num_frames, height, width, static_camera=still)
-        with Mp4Writer(folder / f"{name}.mp4", FPS, height, width) as video:
+        with VideoWriter(folder / f"{name}.mp4", FPS, height, width) as video:
             for frame in clip.frames:
                 video.write(frame)
         write_disparity(folder / f"{name}_disparity.mkv", clip.disparity)

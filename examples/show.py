@@ -17,7 +17,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from dc_rt.media import Mp4Writer, inferno, probe, read_frames
+from dc_rt.media import VideoWriter, inferno, probe, read_frames
 
 COLUMNS = 5
 
@@ -37,7 +37,7 @@ def main(stem: str, truth: str | None = None) -> None:
     if truth:
         videos.append(inferno(disparity) for disparity in true_disparity(Path(truth)))
     frames = [np.concatenate(images, axis=1) for images in zip(*videos, strict=True)]
-    with Mp4Writer(f"{stem}_side_by_side.mp4", source.fps, *frames[0].shape[:2]) as video:
+    with VideoWriter(f"{stem}_side_by_side.mp4", source.fps, *frames[0].shape[:2]) as video:
         for frame in frames:
             video.write(frame)
     chosen = [frames[i] for i in np.linspace(0, len(frames) - 1, COLUMNS).round().astype(int)]

@@ -26,6 +26,7 @@ import pytest
 from dc_rt import DepthCrafter
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.lock import Held, take_lock
+from raw_helpers import Kept, make_kept
 
 if TYPE_CHECKING:
     from depthcrafter import DepthCrafterPipeline
@@ -63,6 +64,7 @@ collect_ignore = [] if find_spec("torch") else list(EXPORT_TESTS)
 SLOW = (
     "test_cli.py",
     "test_corruption.py",
+    "test_deliver.py",
     "test_forecast.py",
     "test_gpu_memory.py",
     "test_job.py",
@@ -73,10 +75,14 @@ SLOW = (
     "test_manifest_fuzz.py",
     "test_pipeline.py",
     "test_pipes.py",
+    "test_shots.py",
     "test_streams.py",
+    "test_side_by_side.py",
     "test_targets.py",
     "test_terminal.py",
     "test_tiers.py",
+    "test_cuts.py::test_cuts_of_real_and_rendered_clips_are_found_and_no_others",
+    "test_calibrate.py::test_points_on_the_command_line_give_the_same_metres_at_the_sources_size",
     "test_backends.py::test_a_backend_of_another_package_runs_a_video",
     "test_backends.py::test_a_backend_that_is_built_in_is_nobody_elses",
     "test_from_the_original.py::test_an_option_of_the_original_is_one_sentence_with_its_counterpart",
@@ -169,6 +175,12 @@ def model(engines: Path) -> DepthCrafter:
 def bundled() -> DepthCrafter:
     """The engine set that users get."""
     return DepthCrafter.load(BUNDLED)
+
+
+@pytest.fixture(scope="session")
+def kept(bundled: DepthCrafter, tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """A clip, and all results of a run that kept its raw depth. Shared: not to be changed."""
+    return make_kept(bundled, tmp_path_factory.mktemp("kept"))
 
 
 @pytest.fixture(scope="session")

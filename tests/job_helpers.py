@@ -28,7 +28,8 @@ def choose(*more_outputs: str, **values: Any) -> Chosen:
     def of(kind: type[Any]) -> Any:
         return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values})
 
-    return Chosen(of(Sampling), of(Source), Outputs((*default_outputs(), *more_outputs)))
+    outputs = dataclasses.replace(of(Outputs), names=(*default_outputs(), *more_outputs))
+    return Chosen(of(Sampling), of(Source), outputs)
 
 
 def run_job(

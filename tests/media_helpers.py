@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -54,6 +56,42 @@ def write_clip(
     return path
 
 
+def write_timed(
+    path: Path,
+    times: Sequence[int],
+    tick: Fraction,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    sample_aspect_ratio: Fraction | None = None,
+    picture: NDArray[np.uint8] | None = None,
+) -> Path:
+    """A clip whose frames are shown at these ticks."""
+    frames = moving_gradient(len(times), 64, 96) if picture is None else [picture] * len(times)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=30, options=options or {})
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "bgr8" if codec == "gif" else "yuv420p"
+        stream.time_base = stream.codec_context.time_base = tick
+        if sample_aspect_ratio:
+            stream.codec_context.sample_aspect_ratio = sample_aspect_ratio
+        for frame, time in zip(frames, times, strict=True):
+            shown = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=stream.pix_fmt)
+            shown.pts, shown.time_base = time, tick
+            container.mux(stream.encode(shown))
+        container.mux(stream.encode(None))
+    return path
+
+
+def with_matrix(path: Path, a: float, b: float, c: float, d: float) -> Path:
+    """The MP4 file with another display matrix (ISO/IEC 14496-12: 16.16, in a track header of version 0)."""
+    contents = bytearray(path.read_bytes())
+    at = contents.index(b"tkhd") + 4 + 40
+    a, b, c, d = (round(number * 65536) for number in (a, b, c, d))
+    contents[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(contents)
+    return path
+
+
 def write_clip_with_sound(path: Path, frames: NDArray[np.uint8]) -> Path:
     """H.264 at 24 frames a second, with a tone."""
     with av.open(str(path), "w") as container:
@@ -93,6 +131,17 @@ def write_without_edges(path: Path, source: Path, hidden: int) -> Path:
             packet.dts -= shift
             packet.stream = copy
             container.mux(packet)
+    return path
+
+
+def spoilt(source: Path, path: Path, which: slice) -> Path:
+    """A copy whose packets `which` no decoder can read."""
+    contents = bytearray(source.read_bytes())
+    with av.open(str(source)) as container:
+        positions = [packet.pos or 0 for packet in container.demux(video=0) if packet.size]
+    for position in positions[which]:
+        contents[position : position + 4] = b"\x7f\xff\xff\xff"
+    path.write_bytes(contents)
     return path
 
 

@@ -38,8 +38,10 @@ from media_helpers import moving_gradient, write_clip
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
     *("bench/latency.py", "bench/evaluate.py", "bench.gpu_check", "bench.parity", "bench.accuracy.nano"),
+    "bench.accuracy.upsampling",
     *("bench.speed.scaling", "bench.speed.readme_table"),
     *("bench.soak.kill", "bench.soak.corruption", "bench.soak.memory", "bench.soak.overlap"),
+    "bench.soak.size",
 )
 DEMO = ROOT / "examples" / "demo.mp4"
 

@@ -10,7 +10,19 @@ import pytest
 
 from dc_rt import Job, JobCancelled, Sampling, UserError
 from dc_rt.engine.discovery import BUNDLED
-from dc_rt.job import Cancelled, ChildJob, Event, Failed, Finished, Planned, Progressed, Resumed, Warned, WindowDone
+from dc_rt.job import (
+    Cancelled,
+    ChildJob,
+    Event,
+    Failed,
+    Finished,
+    Planned,
+    Progressed,
+    Resumed,
+    ShotsFound,
+    Warned,
+    WindowDone,
+)
 from dc_rt.job.events import as_json, from_json
 from media_helpers import moving_gradient, write_clip
 
@@ -70,6 +82,7 @@ def test_events_tell_a_run_from_the_plan_to_the_files(bundled, clip):
 def test_events_come_through_json_unchanged():
     events: list[Event] = [
         Planned("a b.mp4", 9, 64, 64, 24.0, 9, 64, 64, 24.0, 45, ("a note", "another")),
+        ShotsFound(3, 62),
         Resumed(3, 30),
         Progressed("read", 1, 0.5),
         WindowDone(7),

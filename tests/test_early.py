@@ -119,7 +119,7 @@ def test_only_a_file_of_what_is_there_by_then_is_written_early() -> None:
 
 
 def test_nothing_is_taken_that_is_not_what_it_was(tmp_path: Path) -> None:
-    plan: Any = SimpleNamespace(name="a")
+    plan: Any = SimpleNamespace(name="a", rows=lambda outputs: outputs.rows)
     outputs = Outputs(("input.mp4",))
     (tmp_path / EARLY).mkdir()
     other = Early(tmp_path / EARLY, outputs.manner, {"a_input.mp4": "0" * 64})

@@ -18,9 +18,9 @@ from dc_rt.errors import UserError
 from dc_rt.media import (
     Damage,
     ExrWriter,
-    Mp4Writer,
     NpzWriter,
     PngWriter,
+    VideoWriter,
     frame_stride,
     inferno,
     output_size,
@@ -54,7 +54,7 @@ def noise_clip(num_frames: int = 40) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (num_frames, 96, 128, 3), dtype=np.uint8)
 
 
-def write_all(writer: Mp4Writer | NpzWriter | ExrWriter | PngWriter, frames: Iterable[np.ndarray]) -> None:
+def write_all(writer: VideoWriter | NpzWriter | ExrWriter | PngWriter, frames: Iterable[np.ndarray]) -> None:
     with writer:
         for frame in frames:
             writer.write(frame)
@@ -516,7 +516,7 @@ def test_broken_image_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fps", [Fraction(24), Fraction(30000, 1001), Fraction(25, 3), Fraction(1000003, 41666)])
 def test_mp4_has_every_frame_at_the_exact_rate(tmp_path: Path, fps: Fraction) -> None:
     path = tmp_path / "clip.partial"
-    write_all(Mp4Writer(path, fps, 64, 96), moving_gradient(31, 64, 96))
+    write_all(VideoWriter(path, fps, 64, 96), moving_gradient(31, 64, 96))
     info = probe(path)
     assert (info.height, info.width, info.fps, info.num_frames) == (64, 96, fps, 31)
     with av.open(str(path)) as container:
@@ -529,7 +529,7 @@ def test_mp4_colours_come_back(tmp_path: Path) -> None:
     frames[:] = (
         np.array([[200, 30, 60], [20, 220, 40], [30, 60, 240], [255, 255, 255]])[:, None].repeat(16, 1).reshape(64, 3)
     )
-    write_all(Mp4Writer(tmp_path / "clip.mp4", Fraction(24), 64, 64), frames)
+    write_all(VideoWriter(tmp_path / "clip.mp4", Fraction(24), 64, 64), frames)
     error = np.abs(decode(tmp_path / "clip.mp4").astype(int) - frames)
     # Between two bands, halved chroma blurs columns.
     assert error.reshape(6, 64, 4, 16, 3)[:, :, :, 4:12].max() <= 4
@@ -542,7 +542,7 @@ def test_mp4_colours_come_back(tmp_path: Path) -> None:
 
 def test_mp4_of_grey_frames_keeps_black_white_and_steps(tmp_path: Path) -> None:
     ramp = np.broadcast_to(np.repeat(np.arange(256, dtype=np.uint8), 2), (5, 64, 512))
-    write_all(Mp4Writer(tmp_path / "clip.mp4", Fraction(24), 64, 512), ramp)
+    write_all(VideoWriter(tmp_path / "clip.mp4", Fraction(24), 64, 512), ramp)
     decoded = decode(tmp_path / "clip.mp4").astype(int)
     assert np.abs(decoded - ramp[..., None]).mean() < 1
     assert decoded[:, :, 0].max() <= 2
@@ -550,7 +550,7 @@ def test_mp4_of_grey_frames_keeps_black_white_and_steps(tmp_path: Path) -> None:
 
 
 def test_mp4_starts_with_its_index(tmp_path: Path) -> None:
-    write_all(Mp4Writer(tmp_path / "clip.mp4", Fraction(24), 64, 64), moving_gradient(5, 64, 64))
+    write_all(VideoWriter(tmp_path / "clip.mp4", Fraction(24), 64, 64), moving_gradient(5, 64, 64))
     content = (tmp_path / "clip.mp4").read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")
 
@@ -561,7 +561,7 @@ def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
     for size in ((64, 64), (192, 320)):
         frames = moving_gradient(30, *size, seed=5)
         for _ in range(8):
-            write_all(Mp4Writer(tmp_path / "clip.mp4", Fraction(24), *size), frames)
+            write_all(VideoWriter(tmp_path / "clip.mp4", Fraction(24), *size), frames)
             contents.add((tmp_path / "clip.mp4").read_bytes())
     assert len(contents) == 2
 
@@ -569,7 +569,7 @@ def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
 def test_mp4_writer_needs_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(av, "codecs_available", av.codecs_available - {"libx264"})
     with pytest.raises(UserError, match=r"no H\.264 encoder"):
-        Mp4Writer(tmp_path / "clip.mp4", Fraction(24), 64, 64)
+        VideoWriter(tmp_path / "clip.mp4", Fraction(24), 64, 64)
     assert not (tmp_path / "clip.mp4").exists()
 
 
@@ -581,7 +581,7 @@ def test_error_amid_the_work_closes_the_file_and_comes_through(tmp_path: Path, k
         raise ZeroDivisionError
 
     path = tmp_path / f"result.{kind}"
-    writer = Mp4Writer(path, Fraction(24), 64, 64) if kind == "mp4" else NpzWriter(path, (9, 64, 64))
+    writer = VideoWriter(path, Fraction(24), 64, 64) if kind == "mp4" else NpzWriter(path, (9, 64, 64))
     with pytest.raises(ZeroDivisionError):
         write_all(writer, fail_after_two_frames())
     assert path.exists()
@@ -593,7 +593,7 @@ def test_full_disk_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "frame_0000.exr").symlink_to("/dev/full")
     (tmp_path / "frame_0000.png").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
-        write_all(Mp4Writer("/dev/full", Fraction(24), 96, 128), noise_clip(30))
+        write_all(VideoWriter("/dev/full", Fraction(24), 96, 128), noise_clip(30))
     with pytest.raises(OSError, match="No space left"):
         write_all(ExrWriter(tmp_path), random_depth())
     with pytest.raises(OSError, match="No space left"):
@@ -602,7 +602,7 @@ def test_full_disk_is_an_os_error(tmp_path: Path) -> None:
 
 def test_missing_folder_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        write_all(Mp4Writer(tmp_path / "no" / "a.mp4", Fraction(24), 64, 64), moving_gradient(3, 64, 64))
+        write_all(VideoWriter(tmp_path / "no" / "a.mp4", Fraction(24), 64, 64), moving_gradient(3, 64, 64))
     with pytest.raises(FileNotFoundError):
         NpzWriter(tmp_path / "no" / "a.npz", (1, 64, 64))
 

@@ -46,8 +46,8 @@ def test_a_wrong_value_is_refused_with_the_options_name(kind, name, value):
 
 
 def test_an_unknown_output_is_refused_with_those_that_there_are():
-    with pytest.raises(UserError, match=r"There is no outputs='tiff'; choose of depth.mp4, .*png"):
-        Outputs(("depth.mp4", "tiff"))
+    with pytest.raises(UserError, match=r"There is no outputs='bmp'; choose of depth.mp4, .*png"):
+        Outputs(("depth.mp4", "bmp"))
 
 
 def test_numbers_of_numpy_are_taken_as_what_they_are():

@@ -42,9 +42,9 @@ def test_what_is_asked_for_is_written_and_nothing_else(clip, arguments, files):
 
 
 def test_an_unknown_output_is_one_sentence(clip):
-    done = dc_rt("infer", clip, "--outputs", "depth.mp4,tiff")
+    done = dc_rt("infer", clip, "--outputs", "depth.mp4,bmp")
     assert done.returncode == 1
-    assert done.stderr == f"There is no --outputs tiff; choose of {', '.join(all_outputs())}.\n"
+    assert done.stderr == f"There is no --outputs bmp; choose of {', '.join(all_outputs())}.\n"
 
 
 HANDED: list[Any] = []

@@ -386,3 +386,33 @@ def test_a_pipe_into_and_out_of_ffmpeg_gives_the_bits_of_the_file_run(tmp_path: 
     with av.open(str(tmp_path / "depth.mkv")) as container:
         written = np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
     np.testing.assert_array_equal(written, np.round(depth * 65535).astype(np.uint16))
+
+
+@pytest.mark.parametrize("shots", ["auto", "cuts.csv"])
+def test_the_shots_of_a_pipe_are_those_of_the_file(frames: NDArray[np.uint8], tmp_path: Path, shots: str) -> None:
+    """With auto the whole pipe is read first; a list is taken as it is, whatever the pipe's length."""
+    joined = np.concatenate([frames[:12], 255 - moving_gradient(10, 64, 96, seed=8)])
+    Path("cuts.csv").write_text("0\n12\n")
+    stream = yuv4mpeg(joined)
+    (tmp_path / "stdin.y4m").write_bytes(stream)
+    how = (*RANGE, "--shots", shots, "--save-npz", "--save-folder")
+    assert dc_rt("infer", tmp_path / "stdin.y4m", *FAST, *how, "file").returncode == 0
+    succeeded(piped(stream, *how, "pipe"))
+    assert results(Path("pipe")) == results(Path("file"))
+    assert len(json.loads(Path("pipe/stdin.json").read_text())["shots"]) == 2
+
+
+def test_depth_of_a_pipe_is_delivered_to_a_stream_but_its_pictures_are_gone(frames: NDArray[np.uint8]) -> None:
+    succeeded(piped(yuv4mpeg(frames[:9]), "--keep", "raw", "--outputs", "npz", "--save-folder", "kept"))
+    deliver = [sys.executable, "-m", "dc_rt.cli", "deliver", "kept/stdin.raw.zarr.zip", "--save-folder", "out"]
+    done = subprocess.run(
+        [*deliver, "--outputs", "-", "--pipe-format", "float32", "--name", "again"], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    depth = np.load("kept/stdin.npz")["depth"]
+    np.testing.assert_array_equal(np.frombuffer(done.stdout, "<f4").reshape(depth.shape), depth)
+    assert Path("out/again.json").is_file()
+    refused = dc_rt("deliver", "kept/stdin.raw.zarr.zip", "--outputs", "input.mp4", "--save-folder", "out")
+    assert_refused(
+        refused, "is of frames that came through a pipe and are gone, and they are needed for the output input"
+    )

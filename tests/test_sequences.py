@@ -384,6 +384,24 @@ def test_a_sequence_gives_the_bits_of_the_folder(tmp_path: Path) -> None:
 SUFFIXES = (".npz", "_depth.mp4", "_input.mp4", "_vis.mp4")
 
 
+def test_a_kept_sequence_is_delivered_with_its_pictures(tmp_path: Path) -> None:
+    """Its images are found again by the pattern, and known by what is in them."""
+    folder = tmp_path / "plates"
+    folder.mkdir()
+    for number, light in enumerate(linear(moving_gradient(4, 64, 96))):
+        write_exr(folder / f"shot.{number:04d}.exr", planes(light))
+    outputs = ("--outputs", "depth.mp4,input.mp4", "--size", "source")
+    how = (folder / "shot.%04d.exr", *FAST, "--exposure", "-1", "--fps", "12")
+    assert dc_rt("infer", *how, *outputs, "--keep", "raw", "--save-folder", "direct").returncode == 0
+    raw = Path("direct/shot.raw.zarr.zip")
+    done = dc_rt("deliver", raw, *outputs, "--save-folder", "delivered")
+    assert done.returncode == 0, done.stderr
+    direct = contents(Path("direct"), ".json")
+    assert contents(Path("delivered"), ".json") == {name: direct[name] for name in direct if name != raw.name}
+    (folder / "shot.0001.exr").write_bytes((folder / "shot.0000.exr").read_bytes())
+    assert_refused(dc_rt("deliver", raw, *outputs, "--save-folder", "other"), "is not the video that .* is of")
+
+
 def test_results_never_replace_the_frames_of_a_sequence(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "frame", moving_gradient(3, 64, 64), "frame_{:04d}.png")
     done = dc_rt("infer", folder / "frame_%04d.png", *FAST, "--save-png", "--save-folder", tmp_path)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import subprocess
 import sys
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -22,12 +19,12 @@ from PIL import Image
 
 from dc_rt import DepthCrafter, UserError
 from dc_rt.engine.discovery import BUNDLED
-from dc_rt.media import Damage, Mp4Writer, Timeline, VideoInfo, probe, read_at_sizes, read_frames
+from dc_rt.media import Damage, Timeline, VideoInfo, VideoWriter, probe, read_at_sizes, read_frames
 from dc_rt.media.timeline import timeline_of
-from dc_rt.media.write import fitting
+from dc_rt.media.write_video import fitting
 from dc_rt.outputs import all_outputs
 from job_helpers import choose, run_job
-from media_helpers import moving_gradient, write_clip, write_without_edges
+from media_helpers import moving_gradient, spoilt, with_matrix, write_clip, write_timed, write_without_edges
 
 DATA = Path(__file__).parent / "data"
 MILLISECOND = Fraction(1, 1000)
@@ -52,32 +49,6 @@ def greys(picture: NDArray[np.uint8]) -> list[list[int]]:
     return [[min((40, 100, 160, 220), key=lambda grey: abs(grey - mean)) for mean in row] for row in means]
 
 
-def write_timed(
-    path: Path,
-    times: Sequence[int],
-    tick: Fraction,
-    codec: str = "libx264",
-    options: dict[str, str] | None = None,
-    sample_aspect_ratio: Fraction | None = None,
-    picture: NDArray[np.uint8] | None = None,
-) -> Path:
-    """A clip whose frames are shown at these ticks."""
-    frames = moving_gradient(len(times), 64, 96) if picture is None else [picture] * len(times)
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(codec, rate=30, options=options or {})
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "bgr8" if codec == "gif" else "yuv420p"
-        stream.time_base = stream.codec_context.time_base = tick
-        if sample_aspect_ratio:
-            stream.codec_context.sample_aspect_ratio = sample_aspect_ratio
-        for frame, time in zip(frames, times, strict=True):
-            shown = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=stream.pix_fmt)
-            shown.pts, shown.time_base = time, tick
-            container.mux(stream.encode(shown))
-        container.mux(stream.encode(None))
-    return path
-
-
 def without_default_duration(path: Path) -> Path:
     """The Matroska file without what it states of its rate."""
     contents = path.read_bytes()
@@ -85,27 +56,6 @@ def without_default_duration(path: Path) -> Path:
     size = 4 + (contents[at + 3] & 0x7F)
     void = b"\xec" + bytes([0x80 | (size - 2)]) + bytes(size - 2)
     path.write_bytes(contents[:at] + void + contents[at + size :])
-    return path
-
-
-def with_matrix(path: Path, a: float, b: float, c: float, d: float) -> Path:
-    """The MP4 file with another display matrix (ISO/IEC 14496-12: 16.16, in a track header of version 0)."""
-    contents = bytearray(path.read_bytes())
-    at = contents.index(b"tkhd") + 4 + 40
-    a, b, c, d = (round(number * 65536) for number in (a, b, c, d))
-    contents[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(contents)
-    return path
-
-
-def spoilt(source: Path, path: Path, which: slice) -> Path:
-    """A copy whose packets `which` no decoder can read."""
-    contents = bytearray(source.read_bytes())
-    with av.open(str(source)) as container:
-        positions = [packet.pos for packet in container.demux(video=0) if packet.size]
-    for position in positions[which]:
-        contents[position : position + 4] = b"\x7f\xff\xff\xff"
-    path.write_bytes(contents)
     return path
 
 
@@ -470,7 +420,7 @@ def test_frames_without_times_of_their_own_are_not_said_to_keep_them(tmp_path: P
 def test_a_long_pause_is_kept(tmp_path: Path, pause: int) -> None:
     times = [0, 33_000, 70_000, 70_000 + pause * 1_000_000]
     timeline = timeline_of(np.array(times), 40_000, Fraction(1, 1_000_000), [])
-    with Mp4Writer(tmp_path / "clip.mp4", timeline, 64, 64) as writer:
+    with VideoWriter(tmp_path / "clip.mp4", timeline, 64, 64) as writer:
         for number, frame in enumerate(moving_gradient(4, 64, 64)):
             writer.write(frame, number)
     written = [float(time) for time in shown_times(tmp_path / "clip.mp4")]

@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 import unicodedata
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from media_helpers import moving_gradient, write_clip, write_image, write_images
 
 FAST = ("--num-denoising-steps", "1", "--window-size", "16", "--overlap", "5")
 EVERYTHING = choose(*all_outputs(), steps=1, window_size=16, overlap=5)
+OF_THE_FIRST_RELEASE = choose("npz", "exr", "png", steps=1, window_size=16, overlap=5)
 PLAIN = choose(steps=1, window_size=16, overlap=5)
 
 
@@ -167,11 +169,12 @@ def test_names_that_differ_are_one_where_the_file_system_says_so():
 
 
 OWN = ["p.json", "p_depth.mp4", "p_vis.mp4", "p_input.mp4", "p.npz", "p/frame_0000.exr", "p/frame_0017.png", "p"]
+OWN += ["p_left.mp4", "p_right.mp4", "p_iw3/iw3_export.yml", "p_iw3/rgb/frame_00000003.png", "p_iw3/depth", "p_iw3"]
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_a_file_of_the_users_own_is_not_replaced_but_with_overwrite(name):
-    targets = Targets.of(Path("p.mp4"), Path("out"), EVERYTHING.outputs)
+    targets = Targets.of(Path("p.mp4"), Path("out"), replace(EVERYTHING.outputs, stereo="left+right"))
     own = Path("out", name)
     own.parent.mkdir(parents=True)
     own.write_text('{"mine": 1}')
@@ -187,8 +190,9 @@ def test_a_file_of_the_users_own_is_not_replaced_but_with_overwrite(name):
 
 
 def test_files_that_no_result_replaces_are_no_matter():
-    for name in ("p.mp4", "p.txt", "q.json", "p/notes.txt", "p/frame_of_mine.png", "p/frame_1.png"):
-        Path("out", name).parent.mkdir(exist_ok=True)
+    mine = ("p.mp4", "p.txt", "q.json", "p/notes.txt", "p/frame_of_mine.png", "p/frame_1.png", "p_left.mp4")
+    for name in (*mine, "p_iw3/notes.txt", "p_iw3/rgb/mine.png", "p_iw3/other/frame_00000000.png"):
+        Path("out", name).parent.mkdir(parents=True, exist_ok=True)
         Path("out", name).touch()
     Targets.of(Path("p.mp4"), Path("out"), EVERYTHING.outputs).check()
 
@@ -216,6 +220,28 @@ def test_the_other_videos_of_a_batch_are_run_and_overwrite_replaces():
     assert "model" in json.loads(Path("out/p.json").read_text())
     done = dc_rt("infer", *clips, *FAST, "--save-folder", "out")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_has_the_frames_of_the_last_run_and_what_is_the_users(bundled):
+    options = choose("iw3", steps=1, window_size=16, overlap=5)
+    run_job(bundled, small_clip(Path("p.mp4"), 5), Path("out"), options)
+    Path("out/p_iw3/notes.txt").write_text("mine")
+    run_job(bundled, small_clip(Path("p.mp4"), 3), Path("out"), options)
+    for kind in ("rgb", "depth"):
+        names = sorted(path.name for path in Path("out/p_iw3", kind).iterdir())
+        assert names == [f"frame_{number:08d}.png" for number in range(3)]
+    assert Path("out/p_iw3/notes.txt").read_text() == "mine"
+    files = json.loads(Path("out/p.json").read_text())["files"]
+    assert files["p_iw3/rgb/frame_00000002.png"] == Path("out/p_iw3/rgb/frame_00000002.png").stat().st_size
+    assert "p_iw3/notes.txt" not in files
+    # A run that does not write it leaves it, and it is still known for ours.
+    run_job(bundled, small_clip(Path("p.mp4"), 3), Path("out"), PLAIN)
+    run_job(bundled, small_clip(Path("p.mp4"), 4), Path("out"), options)
+    Path("out/p_iw3/depth/frame_00000001.png").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"out/p_iw3/depth/frame_00000001\.png was not written by dc-rt"):
+        run_job(bundled, Path("p.mp4"), Path("out"), options)
+    run_job(bundled, Path("p.mp4"), Path("out"), options, overwrite=True)
+    assert Path("out/p_iw3/depth/frame_00000001.png").read_bytes()[:4] == b"\x89PNG"
 
 
 @pytest.fixture
@@ -247,14 +273,14 @@ def test_the_record_lists_what_was_written(job):
 
 
 def test_results_of_the_first_release_are_replaced_without_a_word(job):
-    job(EVERYTHING)
+    job(OF_THE_FIRST_RELEASE)
     as_of_the_first_release(Path("out/p.json"))
-    job(EVERYTHING)
+    job(OF_THE_FIRST_RELEASE)
     job(PLAIN)
     as_of_the_first_release(Path("out/p.json"))
     # Its options say that it wrote no arrays, so those that are there are somebody's.
     with pytest.raises(UserError, match=r"out/p\.npz \(and 6 more\) was not written by dc-rt"):
-        job(EVERYTHING)
+        job(OF_THE_FIRST_RELEASE)
 
 
 def test_results_of_earlier_runs_stay_known_when_a_later_run_does_not_write_them(job):
@@ -311,11 +337,13 @@ def run_without_deleting_the_spool(job, monkeypatch, *arguments):
 @pytest.mark.parametrize("release", ["this", "first"])
 def test_a_run_killed_while_its_results_were_moved_goes_on(job, release, monkeypatch):
     """On disk as a kill leaves it then: some results in place, the rest and the record still in the spool."""
-    run_without_deleting_the_spool(job, monkeypatch, EVERYTHING)
+    options = EVERYTHING if release == "this" else OF_THE_FIRST_RELEASE
+    run_without_deleting_the_spool(job, monkeypatch, options)
     expected = contents(Path("out"), without=".json", below=".p.spool")
     staging = Path("out/.p.spool/results")
-    for name in ("p_vis.mp4", "p/frame_0002.png", "p.json"):
-        (staging / name).parent.mkdir(exist_ok=True)
+    folder = ["p_iw3/rgb/frame_00000001.png", "p_iw3/iw3_export.yml"] if release == "this" else []
+    for name in ("p_vis.mp4", "p/frame_0002.png", *folder, "p.json"):
+        (staging / name).parent.mkdir(parents=True, exist_ok=True)
         Path("out", name).replace(staging / name)
     if release == "first":
         as_of_the_first_release(staging / "p.json")
@@ -326,11 +354,11 @@ def test_a_run_killed_while_its_results_were_moved_goes_on(job, release, monkeyp
 
     for _ in range(2):  # killed again, before there is a record anew
         with pytest.raises(Fault):
-            job(EVERYTHING, progress=fail)
+            job(options, progress=fail)
         assert not (staging / "p.json").exists()
     with pytest.raises(Fault):  # and while all is done again
-        job(EVERYTHING, progress=fail, restart=True)
-    job(EVERYTHING)
+        job(options, progress=fail, restart=True)
+    job(options)
     assert contents(Path("out"), without=".json") == expected
 
 
@@ -357,7 +385,7 @@ def test_names_too_long_for_the_file_system_are_refused_before_any_work(letter):
     limit = os.pathconf(".", "PC_NAME_MAX")
     size = len(letter.encode())
     fits = "b" * ((limit - len("_depth.mp4")) % size) + letter * ((limit - len("_depth.mp4")) // size)
-    Targets.of(Path(f"{fits}.mp4"), Path("not/there/yet"), EVERYTHING.outputs).check()
+    Targets.of(Path(f"{fits}.mp4"), Path("not/there/yet"), OF_THE_FIRST_RELEASE.outputs).check()
     for name in (f"{fits}b.mp4", f"{fits}bbbb.mp4"):
         with pytest.raises(UserError, match=rf"names of up to {limit + len(name) - len(fits) - 4} bytes"):
             Targets.of(Path(name), Path("not/there/yet"), PLAIN.outputs).check()

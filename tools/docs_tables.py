@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dc_rt.cli.original import ORIGINAL
+from dc_rt.formats import EXR_PRESETS, VIDEO_CODECS, container_for
 from dc_rt.gpu import Card
 from dc_rt.library import NoLibrary, choose_library
 from dc_rt.options import Outputs, Rule, Sampling, Source, flags_of, rules
@@ -28,6 +29,9 @@ def tables() -> dict[tuple[str, str], str]:
     made = {("options.md", options.__name__): options_table(options) for options in (Sampling, Source, Outputs)}
     return made | {
         ("outputs.md", "outputs"): outputs_table(),
+        ("formats.md", "codecs"): codecs_table(),
+        ("formats.md", "sound"): sound_table(),
+        ("formats.md", "presets"): presets_table(),
         ("engines.md", "libraries"): libraries_table(),
         ("from-the-original.md", "run.py"): original_table(),
     }
@@ -54,6 +58,38 @@ def outputs_table() -> str:
         for row in all_outputs().values()
     )
     return table(("name", "files", "", "written"), lines)
+
+
+def codecs_table() -> str:
+    """A line a codec of video."""
+    lines = (
+        (f"`{name}`", codec.words, f"{codec.encoder}, {codec.pixel_format}", container_for(name, None).upper())
+        for name, codec in VIDEO_CODECS.items()
+    )
+    return table(("", "", "encoder and pixels", "container"), lines)
+
+
+# Codecs of sound that people have.
+SOUND = ("aac", "mp3", "ac3", "opus", "flac", "pcm_s16le", "vorbis")
+
+
+def sound_table() -> str:
+    """A line a codec of sound, a column a codec of video."""
+    lines = ((sound, *(container_for(codec, sound).upper() for codec in VIDEO_CODECS)) for sound in SOUND)
+    return table(("sound", *(f"`{codec}`" for codec in VIDEO_CODECS)), lines)
+
+
+def presets_table() -> str:
+    """A line a preset of EXR."""
+    lines = (
+        (
+            f"`{name}`",
+            ", ".join(f"`{channel}`" for channel in preset.channels),
+            "far-white: large is far" if preset.is_far_white else "near-white: large is near",
+        )
+        for name, preset in EXR_PRESETS.items()
+    )
+    return table(("", "channels", "polarity"), lines)
 
 
 # Cards that people have, with their compute capability.

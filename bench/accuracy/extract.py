@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bench.accuracy.dataset import DataSet, Recording
 from bench.accuracy.datasets import DATASETS
 from dc_rt.errors import UserError
-from dc_rt.media import Mp4Writer
+from dc_rt.media import VideoWriter
 
 T = TypeVar("T", np.uint8, np.float32)
 
@@ -76,7 +76,7 @@ def _write(dataset: DataSet, recording: Recording, video: Path, truth: Path) -> 
     image, depth = next(frames)
     height, width = image.shape[:2]
     depths = [depth]
-    with Mp4Writer(video, FPS, height, width, crf=dataset.crf) as writer:
+    with VideoWriter(video, FPS, height, width, crf=dataset.crf) as writer:
         writer.write(image)
         for number, (other, depth) in enumerate(frames, 1):
             if other.shape != image.shape or depth.shape != depths[0].shape:

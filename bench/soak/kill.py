@@ -3,8 +3,8 @@
     python -m bench.soak.kill --runs 50 --seed 0
 
 Each run of `dc-rt infer` gets SIGKILL after a random time, some of them several times, and is then resumed to its end.
-All results must be those of the uninterrupted run, bit for bit. Exits with 1 if any is not; writes
-bench/results/kill.json.
+Every other run is of several shots, one of them of a single frame, and every fourth looks for cuts first. All results
+must be those of the uninterrupted run, bit for bit. Exits with 1 if any is not; writes bench/results/kill.json.
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ OPTIONS = (
     *("--max-res", "64", "--num-denoising-steps", "1", "--window-size", "12", "--overlap", "4"),
     *("--outputs", ",".join(all_outputs())),
 )
+CUTS = (13, 14, 37)  # of the demo's 60 frames; it has none that would be found
+# How runs take their shots, one after the other: FILE is the list of those cuts.
+SHOTS = ("none", "FILE", "auto", "FILE")
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, shots: str) -> subprocess.Popen[bytes]:
     """A run into `folder`."""
-    command = [sys.executable, "-m", "dc_rt.cli", "infer", str(DEMO), *OPTIONS, "--save-folder", str(folder)]
+    options = (*OPTIONS, "--shots", shots, "--save-folder", str(folder))
+    command = [sys.executable, "-m", "dc_rt.cli", "infer", str(DEMO), *options]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -55,7 +59,17 @@ def stage_of(folder: Path) -> str:
     return "in the first window" if spool.exists() else "before anything was written"
 
 
-def killed_and_resumed(folder: Path, seconds: float, rng: random.Random) -> list[str]:
+def whole(folder: Path, shots: str) -> tuple[dict[str, bytes], float]:
+    """Results of an uninterrupted run, and the seconds that it took."""
+    began = time.perf_counter()
+    process = start(folder, shots)
+    _, errors = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"the uninterrupted run failed: {errors.decode()}")
+    return results(folder), time.perf_counter() - began
+
+
+def killed_and_resumed(folder: Path, shots: str, seconds: float, rng: random.Random) -> list[str]:
     """Kill a run, perhaps its successors too, and let the last one end; where each kill struck.
 
     A run that ended before it was to be killed does not count: all begins anew, with less time.
@@ -63,7 +77,7 @@ def killed_and_resumed(folder: Path, seconds: float, rng: random.Random) -> list
     struck: list[str] = []
     kills = rng.choice([1, 1, 1, 2, 3])
     while len(struck) < kills:
-        process = start(folder)
+        process = start(folder, shots)
         time.sleep(rng.uniform(0, seconds))
         if process.poll() is not None:
             shutil.rmtree(folder)
@@ -73,7 +87,7 @@ def killed_and_resumed(folder: Path, seconds: float, rng: random.Random) -> list
         process.kill()
         process.communicate()
         struck.append(stage_of(folder))
-    process = start(folder)
+    process = start(folder, shots)
     _, errors = process.communicate(timeout=600)
     if process.returncode:
         raise SystemExit(f"a resumed run failed: {errors.decode()}")
@@ -89,29 +103,28 @@ def main() -> None:
     rng = random.Random(arguments.seed)
 
     with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "whole"
-        began = time.perf_counter()
-        process = start(whole)
-        _, errors = process.communicate()
-        seconds = time.perf_counter() - began
-        if process.returncode:
-            raise SystemExit(f"the uninterrupted run failed: {errors.decode()}")
-        expected = results(whole)
+        cuts = Path(folder) / "cuts.csv"
+        cuts.write_text("\n".join(map(str, CUTS)))
+        ways = [shots.replace("FILE", str(cuts)) for shots in SHOTS]
+        expected = {
+            shots: whole(Path(folder) / f"whole{index}", shots) for index, shots in enumerate(dict.fromkeys(ways))
+        }
         struck: Counter[str] = Counter()
         kills: Counter[int] = Counter()
         different = []
         for run in range(arguments.runs):
-            out = Path(folder) / f"run{run}"
-            stages = killed_and_resumed(out, seconds, rng)
+            out, shots = Path(folder) / f"run{run}", ways[run % len(ways)]
+            undisturbed, seconds = expected[shots]
+            stages = killed_and_resumed(out, shots, seconds, rng)
             struck.update(stages)
             kills[len(stages)] += 1
             found = results(out)
-            differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+            names = sorted(found.keys() | undisturbed.keys())
+            differing = [name for name in names if found.get(name) != undisturbed.get(name)]
             if differing:
                 different.append(run)
-            print(
-                f"run {run}: {', '.join(stages)}: {f'DIFFERENT {differing}' if differing else 'identical'}", flush=True
-            )
+            verdict = f"DIFFERENT {differing}" if differing else "identical"
+            print(f"run {run} (shots {SHOTS[run % len(SHOTS)]}): {', '.join(stages)}: {verdict}", flush=True)
             shutil.rmtree(out)
 
     identical = arguments.runs - len(different)
@@ -124,7 +137,8 @@ def main() -> None:
         "identical": identical,
         "runs_by_number_of_kills": dict(sorted(kills.items())),
         "kills_by_stage": dict(struck),
-        "files_compared": len(expected),
+        "files_compared": len(undisturbed),
+        "shots": list(SHOTS),
     }
     write_record(record, "kill")
     sys.exit(bool(different))

@@ -20,26 +20,26 @@ import numpy as np
 from bench.children import apart
 from bench.records import RESULTS, pyplot, write_record
 from bench.speed.worker import peak_memory
-from dc_rt.media import Mp4Writer, read_frames
+from dc_rt.media import VideoWriter, read_frames
 
 HEIGHT, WIDTH, WINDOW, OVERLAP = 64, 128, 32, 8
 
 
-def write_clip(path: Path, num_frames: int) -> None:
+def write_clip(path: Path, num_frames: int, height: int = HEIGHT, width: int = WIDTH) -> None:
     """Colours that move, so that no frame is like another."""
-    y, x = np.mgrid[:HEIGHT, :WIDTH] / 20
-    with Mp4Writer(path, Fraction(24), HEIGHT, WIDTH) as video:
+    y, x = np.mgrid[:height, :width] / 20
+    with VideoWriter(path, Fraction(24), height, width) as video:
         for t in range(num_frames):
             waves = [np.sin(x + t / 7), np.cos(y - t / 9), np.sin(x * y / 9 + t / 11)]
             video.write((127 + 100 * np.stack(waves, axis=-1)).astype(np.uint8))
 
 
-def runtime(clip: Path, out: Path) -> float:
-    """In a process of its own: run `dc-rt infer`; the peak of its memory in MB."""
+def runtime(clip: Path, out: Path, *more: str) -> float:
+    """In a process of its own: run `dc-rt infer`, with more options; the peak of its memory in MB."""
     from dc_rt.cli import main as dc_rt
 
     options = ["--num-denoising-steps", "1", "--window-size", str(WINDOW), "--overlap", str(OVERLAP), "--save-npz"]
-    sys.argv = ["dc-rt", "infer", str(clip), "--save-folder", str(out), *options]
+    sys.argv = ["dc-rt", "infer", str(clip), "--save-folder", str(out), *options, *more]
     try:
         dc_rt()
     except SystemExit as end:

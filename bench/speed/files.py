@@ -34,9 +34,8 @@ from dc_rt.cores import num_cores
 from dc_rt.depth import ShotDepth
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.job.threads import Behind, ahead
-from dc_rt.media import Timeline, probe, read_frames
+from dc_rt.media import Timeline, VideoWriter, probe, read_frames
 from dc_rt.media.results import Result, ResultFrame
-from dc_rt.media.write import Mp4Writer
 from dc_rt.noise import Noise
 from dc_rt.noise_ahead import NoiseAhead
 from dc_rt.options import Outputs, Sampling
@@ -105,7 +104,7 @@ def measure(what: str, size: tuple[int, int], cores: int, num_frames: int, depth
 def _read(what: str, size: tuple[int, int], frames: list[Float], folder: Path) -> Callable[[], object]:
     """To the model's own size, as a run reads a video of this one."""
     clip = folder / "clip.mp4"
-    with Mp4Writer(clip, Fraction(RATE), *size) as writer:
+    with VideoWriter(clip, Fraction(RATE), *size) as writer:
         for image in clip_frames(DEMO, *size, len(frames)):
             writer.write(image)
     video = probe(clip)

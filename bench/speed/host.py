@@ -32,7 +32,7 @@ from dc_rt.engine import Array, Engine, EngineSet, Manifest, Range
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.job.events import Event, Planned, Progressed, WindowDone
 from dc_rt.job.job import JobCancelled
-from dc_rt.media.write import Mp4Writer
+from dc_rt.media import VideoWriter
 from dc_rt.options import Outputs, Sampling, Source
 from dc_rt.sampler import SAMPLERS
 
@@ -97,7 +97,7 @@ def _shape_of(graph: str, inputs: dict[str, Array]) -> tuple[tuple[int, ...], in
 
 def make_clip(path: Path, height: int, width: int, num_frames: int) -> Path:
     """A video of this size."""
-    with Mp4Writer(path, Fraction(24), height, width) as writer:
+    with VideoWriter(path, Fraction(24), height, width) as writer:
         for frame in clip_frames(DEMO, height, width, num_frames):
             writer.write(frame)
     return path

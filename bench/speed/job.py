@@ -24,7 +24,7 @@ import numpy as np
 from bench.clips import DEMO, clip_frames, parse_size
 from bench.records import write_record
 from bench.speed.machine import describe
-from dc_rt.media.write import Mp4Writer
+from dc_rt.media import VideoWriter
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder, "clip.mp4")
         height, width = arguments.size
-        with Mp4Writer(clip, Fraction(24), height, width) as writer:
+        with VideoWriter(clip, Fraction(24), height, width) as writer:
             for frame in clip_frames(DEMO, height, width, arguments.frames):
                 writer.write(frame)
         depths = {}

@@ -27,7 +27,7 @@ from bench.speed.gpu_memory import Watch
 from dc_rt import DepthCrafter
 from dc_rt.engine import GRAPHS, Array, EngineSet
 from dc_rt.engine.manifest import LIBRARY_NAMES
-from dc_rt.media import Mp4Writer, inferno, to_uint8
+from dc_rt.media import VideoWriter, inferno, to_uint8
 from dc_rt.options import Sampling
 
 STAGES = ("read", *GRAPHS, "host", "write")
@@ -171,7 +171,7 @@ def run_clip(engines: EngineSet, task: Task, folder: Path, depth_file: Path | No
     began_all = time.perf_counter()
     with ExitStack() as stack:
         grey, colour, copy = (
-            stack.enter_context(Mp4Writer(folder / f"{name}.mp4", Fraction(24), *size))
+            stack.enter_context(VideoWriter(folder / f"{name}.mp4", Fraction(24), *size))
             for name in ("depth", "vis", "input")
         )
         kept = stack.enter_context(depth_file.open("wb")) if depth_file else None

@@ -14,13 +14,14 @@ from dc_rt.on_demand import on_demand
 if TYPE_CHECKING:
     from dc_rt.engine import EngineSet, load_engines
     from dc_rt.errors import UserError
-    from dc_rt.job import Job, JobCancelled
+    from dc_rt.job import Delivery, Job, JobCancelled, deliver
     from dc_rt.media import VideoInfo, probe
     from dc_rt.model import DepthCrafter
     from dc_rt.noise import Noise, NoiseSource
     from dc_rt.options import Outputs, Sampling, Source
 
 __all__ = [
+    "Delivery",
     "DepthCrafter",
     "EngineSet",
     "Job",
@@ -33,6 +34,7 @@ __all__ = [
     "UserError",
     "VideoInfo",
     "__version__",
+    "deliver",
     "load_engines",
     "probe",
 ]
@@ -43,7 +45,7 @@ __getattr__ = on_demand(
     _version="__version__",
     engine="EngineSet load_engines",
     errors="UserError",
-    job="Job JobCancelled",
+    job="Delivery Job JobCancelled deliver",
     media="VideoInfo probe",
     model="DepthCrafter",
     noise="Noise NoiseSource",

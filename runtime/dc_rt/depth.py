@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +27,10 @@ class DepthSource(Protocol):
     @property
     def num_frames(self) -> int:
         """Frames that there are."""
+
+    @property
+    def numbers(self) -> Sequence[int] | None:
+        """Which of the timeline's each frame is; None where reading the video tells."""
 
     @property
     def shots(self) -> tuple[ShotDepth, ...]:

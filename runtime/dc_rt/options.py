@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dc_rt.errors import UserError, option
-from dc_rt.outputs import STREAM, Output, all_outputs
+from dc_rt.formats import COLORMAPS, EXR_PRESETS, VIDEO_CODECS
+from dc_rt.outputs import FEWEST_DIGITS, STREAM, Output, all_outputs
 from dc_rt.parsing import parse_name, parse_range, parse_raw_size, parse_size
 from dc_rt.sampler import SAMPLERS
 
@@ -34,9 +35,6 @@ _ANY_SIZE = "open"
 UPSCALES = ("guided", "bilinear")
 VALUES = ("normalised", "raw")
 POLARITIES = ("preset", "near-white", "far-white")
-COLORMAPS = ("inferno", "turbo", "spectral", "grey")
-DEPTH_CODECS = ("h264", "hevc", "ffv1", "prores", "av1")
-EXR_PRESETS = ("z", "nuke", "blender", "fusion", "rgb")
 STEREO_MODES = ("sbs", "half-sbs", "anaglyph", "rgbd", "left+right")
 PIPE_FORMATS = ("yuv4mpeg", "gray16le", "float32")
 VIEWS = ("srgb", "none")
@@ -242,12 +240,20 @@ class Outputs(_Checked):
     gamma: float = _option(1.0, "Values are raised to 1/gamma: above 1, what is far gets lighter.", above=0)
     colormap: str = _option("inferno", "Colours of NAME_vis.mp4.", choices=COLORMAPS)
     dither: bool = _option(False, "Break the steps of 8-bit videos up, so that slopes show no bands.")
-    depth_codec: str = _option("h264", "Codec of NAME_depth, of 8, 10, 16, 12 and 10 bits.", choices=DEPTH_CODECS)
-    exr: str = _option("z", "Whose conventions EXR files follow: channels and polarity.", choices=EXR_PRESETS)
+    depth_codec: str = _option(
+        "h264",
+        f"Codec of NAME_depth: {'; '.join(f'{name} is {codec.words}' for name, codec in VIDEO_CODECS.items())}.",
+        choices=tuple(VIDEO_CODECS),
+    )
+    exr: str = _option(
+        "z",
+        f"Whose conventions EXR files follow: {'; '.join(f'{name}: {it.words}' for name, it in EXR_PRESETS.items())}.",
+        choices=tuple(EXR_PRESETS),
+    )
     exr_type: str = _option("float", "Numbers in EXR files.", choices=("float", "half"))
     exr_compression: str = _option("zip", "Of EXR files.", choices=("zip", "zips", "piz"))
     start_number: int = _option(0, "Number of the first file of frames.", least=0)
-    padding: int = _option(0, "Digits of these numbers; 0 for what the last one needs, 4 at least.", least=0, most=12)
+    padding: int = _option(0, "Digits of these numbers, from 4 on; 0 for as many as sort.", least=0, most=12)
     audio: bool = _option(False, "Copy the source's sound into the videos.")
     stereo: str = _option("sbs", "How the two views of `stereo` are laid out.", choices=STEREO_MODES)
     disparity: float = _option(2.0, "Largest shift between the two views, in percent of the width.", above=0, most=20)
@@ -261,7 +267,9 @@ class Outputs(_Checked):
     )
     pipe_format: str = _option("yuv4mpeg", "What the output - is.", choices=PIPE_FORMATS)
     keep: str = _option(
-        "none", "Leave the raw depth, for dc-rt deliver to write outputs from.", choices=("none", "raw")
+        "none",
+        "Leave the raw depth in NAME.raw.zarr.zip, for dc-rt deliver to write outputs from.",
+        choices=("none", "raw"),
     )
     overwrite: bool = _option(False, "Replace files that dc-rt did not write.")
 
@@ -278,11 +286,31 @@ class Outputs(_Checked):
                 f"{option('pipe_format', self.pipe_format)} holds depth from 0 to 1, and {option('values', 'raw')} is "
                 f"of any size; take {option('pipe_format', 'float32')}."
             )
+        if 0 < self.padding < FEWEST_DIGITS:  # a name with fewer would not be known as ours
+            raise UserError(
+                f"{option('padding')} must be 0 or at least {FEWEST_DIGITS}, not {self.padding}; try "
+                f"{option('padding', FEWEST_DIGITS)}."
+            )
 
     @property
     def rows(self) -> tuple[Output, ...]:
-        """Those of the table, with the suffixes that the options ask for."""
-        return tuple(row.chosen(vars(self)) for row in map(all_outputs().__getitem__, self.names))
+        """Those of the table, as the options ask for them of a video without sound; what is kept is one of them."""
+        return self.rows_with(None)
+
+    def rows_with(self, sound: str | None) -> tuple[Output, ...]:
+        """The same of a video whose sound has this codec, by FFmpeg's name: the container of a copy follows from it."""
+        table = all_outputs()
+        names = [name for name in table if name in self.names or name == self.keep]
+        return tuple(table[name].chosen(vars(self), sound) for name in names)
+
+    @property
+    def copies_sound(self) -> bool:
+        """Whether an output takes the source's sound, so that its codec matters."""
+        return any(all_outputs()[name].copies_sound(vars(self)) for name in self.names)
+
+    def digits(self, num_frames: int) -> int:
+        """How many digits the numbers of that many files have at least, so that their names sort as they do."""
+        return self.padding or max(FEWEST_DIGITS, len(str(self.start_number + num_frames - 1)))
 
     @property
     def manner(self) -> dict[str, Any]:

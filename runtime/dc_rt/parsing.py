@@ -6,6 +6,7 @@ import math
 import re
 
 LARGEST_SIDE = 16384
+MAX_PIXELS = 16384 * 8192
 
 
 def parse_size(text: str) -> tuple[int, int] | None:
@@ -52,6 +53,6 @@ def parse_range(text: str) -> tuple[float, float] | None:
 def _size(text: str, expected: str) -> tuple[int, int]:
     found = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
     width, height = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
-        raise ValueError(f"{expected}, of 1 to {LARGEST_SIDE} pixels a side")
+    if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE and width * height <= MAX_PIXELS):
+        raise ValueError(f"{expected}, of 1 to {LARGEST_SIDE} pixels a side and at most {MAX_PIXELS:,} in all")
     return height, width

@@ -9,7 +9,7 @@ import typer
 
 from dc_rt.attention import ATTENTIONS
 from dc_rt.cli.command import Command
-from dc_rt.cli.options import Values, options_from, with_options
+from dc_rt.cli.options import Values, options_from, outputs_from, with_defaults, with_options
 from dc_rt.errors import worded
 from dc_rt.options import Outputs, Sampling, Source, as_flag
 from dc_rt.outputs import STREAM
@@ -88,6 +88,106 @@ def infer(
     opened_with = {"provider": provider, "attention": attention, "torch_steps": split_names(torch_steps)}
     ways = Ways(engines, backend, cpu_offload, fit, opened_with, save_folder, restart, stream)
     (preview_all if dry_run else infer_all)(videos, ways, sampling, source, outputs)
+
+
+Raws = Annotated[
+    list[Path], typer.Argument(metavar="RAW...", readable=False, help="Files that runs with --keep raw left.")
+]
+VideoNow = Annotated[
+    Path | None, typer.Option("--source", metavar="FILE", readable=False, help="Where the video is, if it was moved.")
+]
+
+
+@app.command(cls=Command)
+@with_options(Outputs)
+def deliver(
+    raws: Raws,
+    source: VideoNow = None,
+    save_folder: Annotated[Path, typer.Option(readable=False, help="Where the results go.")] = Path("./demo_output"),
+    verbose: Verbose = False,
+    *,
+    values: Values,
+) -> None:
+    """Write results from kept depth, without a model: the same files as those of a run with the same options."""
+    from dc_rt.log import set_up
+
+    set_up(verbose)
+    from dc_rt.cli.deliver import deliver_all
+    from dc_rt.cli.streams import take_standard_output
+
+    outputs = outputs_from(values)
+    deliver_all(raws, outputs, save_folder, source, take_standard_output() if STREAM in outputs.names else None)
+
+
+@app.command(cls=Command)
+@with_options(Outputs, only=("size", "upscale", "overwrite"))
+def calibrate(
+    raw: Annotated[Path, typer.Argument(metavar="RAW", readable=False, help="A file that a run with --keep raw left.")],
+    points: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV", readable=False, help="Known depth: frame, x and y (pixels of the source), z in metres."
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DEPTH",
+            readable=False,
+            help="Known depth: NPZ, a folder of EXR or 16-bit PNG files, or one of them.",
+        ),
+    ] = None,
+    unit: Annotated[
+        float | None, typer.Option(metavar="METRES", help="What 1 is in the reference; 1, and 0.001 in PNG.")
+    ] = None,
+    reference_frame: Annotated[int, typer.Option(help="Frame of the results that one picture is of.")] = 0,
+    focal: Annotated[
+        float | None, typer.Option(metavar="PIXELS", help="The camera's focal length, in pixels of the source's width.")
+    ] = None,
+    source: VideoNow = None,
+    save_folder: Annotated[Path, typer.Option(readable=False, help="Where the results go.")] = Path("./demo_output"),
+    verbose: Verbose = False,
+    *,
+    values: Values,
+) -> None:
+    """Write kept depth in metres, fitted to known depth: NAME_metric/frame_0000.exr, NAME_metric.npz and its .json."""
+    from dc_rt.log import set_up
+
+    set_up(verbose)
+    from dc_rt.cli.deliver import calibrate_one
+    from dc_rt.job import Truth
+
+    truth = Truth(points, reference, unit, reference_frame)
+    calibrate_one(raw, truth, outputs_from(values), save_folder, focal, source)
+
+
+app.command("stereo", cls=Command)(
+    with_defaults(
+        infer,
+        "Make left and right views of videos by their depth, for VR headsets, 3D screens and red-cyan glasses: as "
+        "`dc-rt infer`, but that it writes --outputs stereo at --size source unless told otherwise.",
+        outputs="stereo",
+        size="source",
+    )
+)
+
+
+@app.command(cls=Command)
+def compare(
+    a: Annotated[
+        Path, typer.Argument(metavar="A", readable=False, help="NPZ, a folder of EXR or PNG files, or a grey video.")
+    ],
+    b: Annotated[Path, typer.Argument(metavar="B", readable=False, help="Another one, of the same size and length.")],
+    save_folder: Annotated[Path, typer.Option(readable=False, help="Where the video goes.")] = Path("./demo_output"),
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Put A and B beside their difference in the video.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a video that is there.")] = False,
+) -> None:
+    """Compare two results: print how far apart they are, and write A_vs_B.mp4, their difference in colours."""
+    from dc_rt.cli.compare import compare_results
+
+    compare_results(a, b, save_folder, side_by_side, overwrite)
 
 
 @app.command()

@@ -27,6 +27,7 @@ from dc_rt.errors import UserError, option
 from dc_rt.gpu import ENVIRONMENT as PLANNED_CARD
 from dc_rt.gpu import find_card, planned_card_line
 from dc_rt.job import Event, Finished, Job, JobCancelled, Resumed, plan_video
+from dc_rt.job.deliver import FromRaw
 from dc_rt.job.forecast import fit, foretell, set_up
 from dc_rt.job.pace import remember
 from dc_rt.job.targets import Targets, check_batch
@@ -89,11 +90,11 @@ def infer_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: So
                 stream=ways.stream,
                 listener=heard.hear,
             )
-            _run(job)
+            run_to_its_end(job)
         if heard.seconds and not (plan.video.pipe or ways.stream):  # whose other ends may have been waited for
-            remember(model.engines.manifest, offload, plan, sampling, heard.seconds)
+            remember(model.engines.manifest, offload, job.plan, sampling, heard.seconds)
 
-    done = [targets for targets in able if _succeeds(targets.video, partial(run_video, targets.video))]
+    done = [targets for targets in able if succeeds(targets.video, partial(run_video, targets.video))]
     models.close()
     if len(done) < len(videos):
         raise typer.Exit(1)
@@ -123,7 +124,7 @@ def preview_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: 
         if forecast.problem:
             raise UserError(forecast.problem)
 
-    done = [targets for targets in able if _succeeds(targets.video, partial(preview_video, targets.video))]
+    done = [targets for targets in able if succeeds(targets.video, partial(preview_video, targets.video))]
     if len(done) < len(videos):
         raise typer.Exit(1)
 
@@ -146,14 +147,19 @@ def _able(videos: Sequence[Path], ways: Ways, outputs: Outputs) -> list[Targets]
     if (attention := ways.opened_with.get("attention")) is not None:
         check_attention(attention, backend)
     check_torch_steps(ways.opened_with.get("torch_steps", ()), backend, ways.cpu_offload)
-    if ways.stream and len(videos) > 1:
-        raise UserError(f"{option('outputs', '-')} is one stream, for one video; run the {len(videos)} one by one.")
+    check_stream(ways.stream, videos)
     batch = [Targets.of(video, ways.save_folder, outputs) for video in videos]
     check_batch(batch)
-    able = [targets for targets in batch if _succeeds(targets.video, partial(targets.check, outputs.overwrite))]
+    able = [targets for targets in batch if succeeds(targets.video, partial(targets.check, outputs.overwrite))]
     if not able:
         raise typer.Exit(1)
     return able
+
+
+def check_stream(stream: BinaryIO | None, videos: Sequence[Path]) -> None:
+    """Raise `UserError` where several videos would go to one stream."""
+    if stream and len(videos) > 1:
+        raise UserError(f"{option('outputs', '-')} is one stream, for one video; run the {len(videos)} one by one.")
 
 
 class Heard:
@@ -172,7 +178,7 @@ class Heard:
         self._shown.hear(event)
 
 
-def _run(job: Job) -> None:
+def run_to_its_end(job: Job | FromRaw) -> None:
     """Run a job until it ends or Ctrl-C cancels it, which ends this process; a second one ends it at once.
 
     The job is in a thread of its own: the main one, which Ctrl-C is told to, would not hear it while a graph runs.
@@ -217,7 +223,7 @@ def _wait(outcome: Future[object], seconds: float = float("inf")) -> None:
         seconds -= _POLL_SECONDS
 
 
-def _leave(job: Job) -> None:
+def _leave(job: Job | FromRaw) -> None:
     """End this process, whatever the threads are at: a spool can be resumed from any instant."""
     if job.is_resumable:
         message = "the same command resumes it, --restart starts over"
@@ -227,7 +233,7 @@ def _leave(job: Job) -> None:
     os._exit(130)
 
 
-def _succeeds(video: Path, step: Callable[[], None]) -> bool:
+def succeeds(video: Path, step: Callable[[], None]) -> bool:
     """Whether a step of one video's goes well; if not, it is said why, and the other videos are run."""
     try:
         step()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -14,14 +14,21 @@ from dc_rt.outputs import all_outputs
 Values = dict[str, Any]
 
 
-def with_options(*classes: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of `classes`, of those in `dc_rt.options`: it takes them as `values`, by name."""
+def with_options(
+    *classes: type, only: Collection[str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `classes`, of those in `dc_rt.options`: it takes them as `values`, by name.
+
+    `only` are the names of some of them, if not all are wanted.
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def run(**given: Any) -> None:
             command(values={name: given.pop(name) for name in options}, **given)
 
-        options = {parameter.name: parameter for parameter in _parameters(classes)}
+        options = {
+            parameter.name: parameter for parameter in _parameters(classes) if only is None or parameter.name in only
+        }
         own = [
             parameter
             for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
@@ -37,13 +44,31 @@ def with_options(*classes: type) -> Callable[[Callable[..., None]], Callable[...
     return decorate
 
 
+def with_defaults(command: Callable[..., None], help: str, **defaults: Any) -> Callable[..., None]:
+    """The same command with another help and other defaults, by parameter."""
+
+    def run(**given: Any) -> None:
+        command(**given)
+
+    parameters = [
+        parameter.replace(default=defaults.get(parameter.name, parameter.default))
+        for parameter in inspect.signature(command).parameters.values()
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__doc__ = help
+    return run
+
+
 def options_from(values: Values) -> tuple[Sampling, Source, Outputs]:
     """The options that were typed, of a command that has all three."""
     return Sampling(**_of(Sampling, values)), Source(**_of(Source, values)), outputs_from(values)
 
 
 def outputs_from(values: Values) -> Outputs:
-    """Those of what is written."""
+    """Those of what is written, of a command that has some of them."""
+    if "outputs" not in values:
+        return Outputs(**_of(Outputs, values))
     asked = [name.strip() for name in (values["outputs"] or "").split(",") if name.strip()]
     flagged = [name for name, row in all_outputs().items() if row.flag and values[_variable(row.flag)]]
     names = tuple(asked or [name for name, row in all_outputs().items() if row.is_default]) + tuple(flagged)
@@ -51,7 +76,8 @@ def outputs_from(values: Values) -> Outputs:
 
 
 def _of(options: type, values: Values) -> Values:
-    return {name: values[name] for name, _, _ in rules(options)}
+    """The values of the class's options, as far as the command has them."""
+    return {name: values[name] for name, _, _ in rules(options) if name in values}
 
 
 def _parameters(classes: Sequence[type]) -> list[inspect.Parameter]:

@@ -36,6 +36,10 @@ def described(forecast: Forecast, sampling: Sampling, save_folder: Path) -> Iter
     )
     windows = "1 window" if forecast.num_windows == 1 else f"{forecast.num_windows} windows"
     yield f"  work     {windows} of up to {sampling.window_size} frames, {forecast.evaluations} evaluations in each"
+    if plan.shots is None:
+        yield f"  shots    not known: {option('shots', 'auto')} finds them when it runs; all above and below is of one"
+    elif len(plan.shots) > 1:
+        yield f"  shots    {len(plan.shots)}"
     yield f"  GPU      {_gpu(forecast)}"
     yield (
         f"  disk     up to {size_in_words(forecast.disk_needed)} in {save_folder}, "

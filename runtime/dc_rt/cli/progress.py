@@ -8,9 +8,11 @@ from contextlib import AbstractContextManager
 from typing import Self
 
 from dc_rt.cli.terminal import can_redraw, say
-from dc_rt.job.events import Event, Finished, Planned, Progressed, Resumed, Warned
+from dc_rt.job.events import Event, Finished, Planned, Progressed, Resumed, ShotsFound, Warned
 
 PLAIN_SECONDS = 5.0  # between progress lines where there is no terminal
+
+_OF_THE_MODEL = ("denoiser", "vae_encoder", "vae_decoder")
 
 
 def progress() -> Progress:
@@ -19,11 +21,12 @@ def progress() -> Progress:
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """How far a video is: by denoised frames, most of the work, and by decoded ones."""
+    """How far a video is: by denoised frames, most of the work, and decoded ones; without a model by those written."""
 
     def __init__(self) -> None:
         self._frames = self._total = self._done = 0
-        self._finished_frames = self._resumed = 0
+        self._finished_frames = self._resumed = self._looked_at = 0
+        self._stages: tuple[str, ...] = _OF_THE_MODEL
         self._began = time.perf_counter()
 
     def hear(self, event: Event) -> None:
@@ -35,9 +38,15 @@ class Progress(AbstractContextManager["Progress"]):
                 say(f"  resumed after frame {num_frames} of an unfinished run")
                 self._total = num_evaluated + 2 * (self._frames - num_frames) if self._frames else 0
                 self._finished_frames = self._resumed = num_frames
+            case ShotsFound(num_shots, num_evaluated):
+                say("  1 shot" if num_shots == 1 else f"  {num_shots} shots, each estimated by itself")
+                self._total = num_evaluated + 2 * self._frames
+                self._looked_at, self._began = 0, time.perf_counter()
+            case Progressed("detect", num_frames):
+                self._looked_at += num_frames
             case Progressed(stage, num_frames):
-                self._done += num_frames * (stage in ("denoiser", "vae_encoder", "vae_decoder"))
-                self._finished_frames += num_frames * (stage == "vae_decoder")
+                self._done += num_frames * (stage in self._stages)
+                self._finished_frames += num_frames * (stage == self._stages[-1])
             case Warned(sentence):
                 say(f"  {sentence}")
             case Finished(files, num_frames, seconds):
@@ -52,8 +61,11 @@ class Progress(AbstractContextManager["Progress"]):
         self._show()
 
     def _plan(self, plan: Planned) -> None:
-        self._frames, self._total = plan.num_frames, plan.num_evaluated + 2 * plan.num_frames
-        frames = f"{plan.num_frames} of {plan.source_frames} frames" if plan.source_frames else "frames as they come"
+        is_open = not plan.num_frames  # a pipe
+        self._stages = _OF_THE_MODEL if plan.num_evaluated or is_open else ("write",)
+        self._frames = plan.num_frames
+        self._total = plan.num_evaluated + 2 * plan.num_frames if plan.num_evaluated else plan.num_frames
+        frames = "frames as they come" if is_open else f"{plan.num_frames} of {plan.source_frames} frames"
         say(
             f"{plan.video}: {frames}, "
             f"{plan.source_width}x{plan.source_height} at {plan.source_fps:.4g} frames/s -> "
@@ -67,6 +79,9 @@ class Progress(AbstractContextManager["Progress"]):
 
     def _status(self) -> tuple[float | None, str]:
         """Share of the work done, and frames, frames per second and time left in words; of a pipe no share is known."""
+        if self._looked_at:
+            of_all = f"/{self._frames}" if self._frames else ""
+            return 0.0, f"{self._looked_at}{of_all} frames looked through for cuts"
         elapsed = time.perf_counter() - self._began
         if not self._frames:
             rate = (self._finished_frames - self._resumed) / elapsed if elapsed > 0 else 0.0

@@ -1,6 +1,8 @@
 """One video from file to files: a `Job`, what it tells, and what it keeps on disk until it is done."""
 
+from dc_rt.job.calibration import Calibration, Truth
 from dc_rt.job.child import ChildJob
+from dc_rt.job.deliver import Delivery, deliver
 from dc_rt.job.events import (
     Cancelled,
     Event,
@@ -10,6 +12,7 @@ from dc_rt.job.events import (
     Planned,
     Progressed,
     Resumed,
+    ShotsFound,
     Warned,
     WindowDone,
 )
@@ -17,8 +20,10 @@ from dc_rt.job.job import Job, JobCancelled
 from dc_rt.job.plan import Plan, plan_video
 
 __all__ = [
+    "Calibration",
     "Cancelled",
     "ChildJob",
+    "Delivery",
     "Event",
     "Failed",
     "Finished",
@@ -29,7 +34,10 @@ __all__ = [
     "Planned",
     "Progressed",
     "Resumed",
+    "ShotsFound",
+    "Truth",
     "Warned",
     "WindowDone",
+    "deliver",
     "plan_video",
 ]

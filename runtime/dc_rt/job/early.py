@@ -45,19 +45,20 @@ class EarlyOutputs:
         self._timeline = plan.timeline
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
-        rows = [row for row in outputs.rows if row.is_early] if outputs else []
+        rows = [row for row in plan.rows(outputs) if row.is_early] if outputs else []
         self.sizes = [plan.result_size(outputs)] if outputs and rows else []
         with ExitStack() as stack:
             self._hand = open_writers(stack, rows, self._folder, plan, outputs or Outputs(), plan.num_frames)
             self._stack = stack.pop_all()
 
-    def watch(self, frames: Iterable[tuple[int, list[NDArray[np.uint8]]]]) -> Iterator[NDArray[np.uint8]]:
-        """The frames of `read_at_sizes`, the first size of each, once the last was handed to the writers too."""
+    def watch(self, frames: Iterable[tuple[int, list[NDArray[np.uint8]]]]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """The frames of `read_at_sizes`, with their numbers, the first size of each, once the last was handed to the
+        writers too."""
         for index, (number, images) in enumerate(frames):
             if self.sizes:
                 time = self._timeline.time(number)
                 self._hand(ResultFrame(index, number, time, NO_DEPTH, NO_DEPTH, NO_DEPTH, images[-1]))
-            yield images[0]
+            yield number, images[0]
 
     def __enter__(self) -> EarlyOutputs:
         return self
@@ -89,7 +90,7 @@ class Early:
     def take(self, plan: Plan, outputs: Outputs, staging: Path) -> frozenset[Output]:
         """Put what is asked for, in this manner, among the results if it is as it was left; gives which it is."""
         taken = set()
-        for row in outputs.rows:
+        for row in plan.rows(outputs):
             name = f"{plan.name}{row.suffix}"
             if self.folder is None or name not in self.files or self.options != outputs.manner:
                 continue

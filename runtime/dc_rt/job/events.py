@@ -15,9 +15,10 @@ class Planned:
     Attributes:
         video: its path.
         source_frames, source_height, source_width, source_fps: of the video, as a player shows it.
-        num_frames, height, width, fps: of the results. Of a pipe, whose end has not come, the numbers of frames are 0,
-            and so is what follows from them.
-        num_evaluated: frames that go through the denoiser in all: every window's, at every evaluation of every step.
+        num_frames, fps: of the results. Of a pipe, whose end has not come, all numbers of frames are 0.
+        height, width: that the model runs at; `notes` say it where the results have another size.
+        num_evaluated: frames that go through the denoiser in all: every window's, at every evaluation of every step. As
+            of one shot, where the shots are found first (`ShotsFound`).
         notes: what is to be said of the video, and of the options.
     """
 
@@ -35,6 +36,14 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class ShotsFound:
+    """The shots of the video, which the plan left open, are known: how many, and `num_evaluated` as planned, of all."""
+
+    num_shots: int
+    num_evaluated: int
+
+
+@dataclass(frozen=True)
 class Resumed:
     """An unfinished run is resumed after its first `num_frames` frames; `num_evaluated` as planned, of what is left."""
 
@@ -47,8 +56,9 @@ class Progressed:
     """Some work of a stage is done.
 
     Attributes:
-        stage: "read", the name of the graph that was run ("clip_encoder": embedded, "vae_encoder": encoded,
-            "denoiser": one evaluation of each frame, "vae_decoder": decoded), or "write".
+        stage: "detect" (looked through for cuts between shots, before all else), "read", the name of the graph that was
+            run ("clip_encoder": embedded, "vae_encoder": encoded, "denoiser": one evaluation of each frame,
+            "vae_decoder": decoded), or "write".
         num_frames: frames that are done with; 0 for what is written between frames.
         seconds: that it took, beside the other stages.
     """
@@ -109,12 +119,13 @@ class Failed:
     is_resumable: bool
 
 
-Event = Planned | Resumed | Progressed | WindowDone | Warned | Finished | Cancelled | Failed
+Event = Planned | ShotsFound | Resumed | Progressed | WindowDone | Warned | Finished | Cancelled | Failed
 Listener = Callable[[Event], None]
 """Is called with every event, one at a time, from whichever thread it happens in. What it raises ends the job."""
 
 _KINDS = {
-    kind.__name__: kind for kind in (Planned, Resumed, Progressed, WindowDone, Warned, Finished, Cancelled, Failed)
+    kind.__name__: kind
+    for kind in (Planned, ShotsFound, Resumed, Progressed, WindowDone, Warned, Finished, Cancelled, Failed)
 }
 
 

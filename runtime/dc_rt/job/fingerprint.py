@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Fingerprint = Mapping[str, Any]
 """Plain values by name."""
 
+_ONE_SHOT = "none"
 _CALLED_BEFORE = {"num_denoising_steps": "steps"}
 
 
@@ -40,6 +41,7 @@ def fingerprint(engines: EngineSet, plan: Plan, sampling: Sampling) -> dict[str,
         "size": f"{plan.width}x{plan.height}",
         "stride": plan.stride,
         "frames": plan.num_frames,
+        "shots": _shots(plan),
         **dataclasses.asdict(sampling),
         "guidance_scale": max(sampling.guidance_scale, 1.0),  # up to 1 there is none
     }
@@ -50,11 +52,19 @@ def differences(found: Fingerprint, now: Fingerprint) -> dict[str, tuple[Any, An
 
     An option that was added since then had its default.
     """
-    added = {name: value for name, value in (vars(Sampling()) | _seen_as(View())).items() if name in now}
+    defaults = vars(Sampling()) | _seen_as(View()) | {"shots": _ONE_SHOT}
+    added = {name: value for name, value in defaults.items() if name in now}
     known = added | {_CALLED_BEFORE.get(name, name): value for name, value in found.items()}
     if known.keys() != now.keys():
         return None
     return {name: (known[name], now[name]) for name in now if known[name] != now[name]}
+
+
+def _shots(plan: Plan) -> str:
+    """Where all but the first begin; "auto" where that is found, which the spool then keeps."""
+    if plan.shots is None:
+        return "auto"
+    return ", ".join(map(str, plan.shots[1:])) or _ONE_SHOT
 
 
 def _backend(engines: EngineSet) -> str:

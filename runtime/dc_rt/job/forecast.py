@@ -20,7 +20,6 @@ from dc_rt.job.pace import Pace, recall, work_of
 from dc_rt.job.plan import Plan, plan_video
 from dc_rt.media import output_size
 from dc_rt.options import SIZE_MULTIPLE, Outputs, Sampling, Source
-from dc_rt.windows import plan_windows
 
 GB = 1e9
 
@@ -50,7 +49,7 @@ class Forecast:
 
     Attributes:
         setup: how it is run.
-        num_windows: of the video.
+        num_windows: of the video; if it is one shot, where its shots are found when it runs.
         evaluations: of the denoiser in each window.
         card: the GPU; None where there is none.
         disk_needed: bytes of the spool and of the results, at most.
@@ -179,20 +178,25 @@ def foretell(setup: Setup, sampling: Sampling, outputs: Outputs, save_folder: Pa
     plan = setup.plan
     pace = recall(setup.running, setup.cpu_offload)
     disk_needed, disk_free = disk_need(plan, outputs), _free_on_disk(save_folder)
-    windows = list(plan_windows(plan.num_frames, sampling.window_size, sampling.overlap))
+    num_windows = sum(1 for _ in plan.windows(sampling))
     seconds = pace.seconds_per_pixel * work_of(plan, sampling) if pace else None
     problem = _problem(setup, sampling, save_folder, card, disk_needed, disk_free)
-    return Forecast(
-        setup, len(windows), sum(sampling.evaluations), card, disk_needed, disk_free, pace, seconds, problem
-    )
+    return Forecast(setup, num_windows, sum(sampling.evaluations), card, disk_needed, disk_free, pace, seconds, problem)
 
 
 def disk_need(plan: Plan, outputs: Outputs, spooled_frames: int = 0) -> int:
     """Bytes that a run will write at most: the depth that is spooled, and the results."""
     spooled = 4 * plan.height * plan.width * (plan.num_frames - spooled_frames)
     height, width = plan.result_size(outputs)
-    written = height * width * plan.num_frames * sum(row.bytes_per_pixel for row in outputs.rows)
+    written = height * width * plan.num_frames * sum(row.bytes_per_pixel for row in plan.rows(outputs))
     return int(spooled + written)
+
+
+def check_space(save_folder: Path, plan: Plan, needed: int) -> None:
+    """Raise `UserError` where a disk, whose folder is there, is sure to run full of so many bytes."""
+    free = shutil.disk_usage(save_folder).free
+    if needed > free:
+        raise UserError(disk_too_small(plan, save_folder, needed, free))
 
 
 def _problem(

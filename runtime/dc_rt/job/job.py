@@ -6,14 +6,13 @@ second writes the results. A run that ends before that is resumed by the next on
 
 from __future__ import annotations
 
-import shutil
-import sys
 import threading
-from collections.abc import Generator
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
 
@@ -26,27 +25,29 @@ from dc_rt.job import events
 from dc_rt.job.early import Early, EarlyOutputs
 from dc_rt.job.events import Event, Listener, Progressed
 from dc_rt.job.fingerprint import fingerprint
-from dc_rt.job.forecast import disk_need, disk_too_small
+from dc_rt.job.forecast import check_space, disk_need
+from dc_rt.job.kept import attributes_of
 from dc_rt.job.live import LiveStream
 from dc_rt.job.plan import Plan, plan_video
-from dc_rt.job.record import Clock, as_text, record_of
-from dc_rt.job.results import READ_AHEAD, empty_folder, move_into_place, write_results
+from dc_rt.job.record import Clock, origin_of, record_of
+from dc_rt.job.results import empty_folder, finish, write_results
 from dc_rt.job.spool import INPUT, Spool, SpoolLock, is_resumable
 from dc_rt.job.targets import Targets, check_batch
 from dc_rt.job.threads import Behind, ahead
-from dc_rt.job.writers import WRITE_BEHIND
+from dc_rt.job.writers import WRITE_BEHIND, check_writers, stream_of
 from dc_rt.media import Damage, VideoInfo, read_at_sizes
-from dc_rt.media.pipe import Pipe
+from dc_rt.media.pipe import Kept, Pipe, PipeError
+from dc_rt.media.shots import DETECTION_SIZE, find_cuts
 from dc_rt.model import DepthCrafter
 from dc_rt.noise import Noise
 from dc_rt.options import Outputs, Sampling, Source, record
-from dc_rt.outputs import STREAM
+from dc_rt.pipeline import Frame
 from dc_rt.windows import WindowState
 
 T = TypeVar("T")
 
 # Of frames that wait for the model: 151 at 1024x576.
-READ_AHEAD_BYTES = 1 << 28
+READ_AHEAD, READ_AHEAD_BYTES = 16, 1 << 28
 
 Status = Literal["new", "running", "finished", "cancelled", "failed"]
 
@@ -56,7 +57,7 @@ class JobCancelled(Exception):
 
 
 class Runs:
-    """What a job is outside of its run, wherever that is: it runs once, and may leave a spool."""
+    """What a job is outside of its run, wherever that is: it runs once, may leave a spool, and tells what happens."""
 
     def __init__(self, spool: Path, listener: Listener | None) -> None:
         self._spool = spool
@@ -83,6 +84,40 @@ class Runs:
         if self._status != "new":
             raise RuntimeError(f"this job is {self._status}: make another one to run it again")
         self._status = "running"
+
+    def _followed(self, run: Callable[[], list[Path]]) -> list[Path]:
+        """What `run` gives in this process; how it ends is the status, and the listener is told."""
+        try:
+            results = run()
+        except BaseException as error:
+            # Whatever a cancelled run ends with, such as a window that was cut off, or a pipe: on a terminal Ctrl-C
+            # ends the program at its other end too, amid a frame.
+            if self._cancelled.is_set() and isinstance(error, Interrupted | JobCancelled | PipeError):
+                self._status = "cancelled"
+                self._tell_end(events.Cancelled(self.is_resumable))
+                raise JobCancelled from None
+            self._status = "failed"
+            known = isinstance(error, UserError | OSError)
+            sentence = error.sentence if isinstance(error, UserError) else str(error) or type(error).__name__
+            self._tell_end(events.Failed(sentence, not known, self.is_resumable))
+            raise
+        self._status = "finished"
+        return results
+
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, Progressed):  # there is one at every frame, in both passes
+            self._check_not_cancelled()
+        if self._listener:
+            self._listener(event)
+
+    def _tell_end(self, event: Event) -> None:
+        """Of what no listener can change any more."""
+        with suppress(Exception):
+            self._tell(event)
+
+    def _check_not_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise JobCancelled
 
 
 class Job(Runs):
@@ -114,17 +149,19 @@ class Job(Runs):
             listener: is told of all that happens (`dc_rt.job.events`).
 
         Raises:
-            UserError: the video cannot be read, the engines cannot run it, or something would be overwritten.
+            UserError: the video cannot be read, the engines cannot run it, an output cannot be written, or something
+                would be overwritten.
         """
         self.model = model
         self.sampling, self.source, self.outputs = sampling or Sampling(), source or Source(), outputs or Outputs()
         self.plan: Plan = replace(plan_video(video, self.source), called=self.outputs.result_name)
         self.plan.check_engines(model.engines.manifest.profile, self.sampling)
+        check_writers(self.plan, self.outputs)
         self._targets = Targets.of(self.plan.video.path, Path(save_folder), self.outputs)
         check_batch([self._targets])
         self._targets.check(self.outputs.overwrite)
         self._restart = restart
-        self._stream = stream or (sys.stdout.buffer if STREAM in self.outputs.names else None)
+        self._stream = stream_of(self.outputs, stream)
         super().__init__(self._targets.spool, listener)
 
     def run(self) -> list[Path]:
@@ -140,23 +177,7 @@ class Job(Runs):
         """
         self._begin()
         self.model.engines.rearm()
-        try:
-            results = self._run()
-        except BaseException as error:
-            # Whatever a cancelled run ends with, such as a window that was cut off; and on a terminal Ctrl-C ends the
-            # program at the other end of the pipe too, amid a frame.
-            ends = (Interrupted, JobCancelled, *([UserError] if self.plan.video.pipe else []))
-            if self._cancelled.is_set() and isinstance(error, ends):
-                self._status = "cancelled"
-                self._tell_end(events.Cancelled(self.is_resumable))
-                raise JobCancelled from None
-            self._status = "failed"
-            known = isinstance(error, UserError | OSError)
-            sentence = error.sentence if isinstance(error, UserError) else str(error) or type(error).__name__
-            self._tell_end(events.Failed(sentence, not known, self.is_resumable))
-            raise
-        self._status = "finished"
-        return results
+        return self._followed(self._run)
 
     def cancel(self) -> None:
         """End the run soon, from any thread; what it did is kept.
@@ -177,13 +198,15 @@ class Job(Runs):
             clock.take_up(spool.progress.notes)
             if isinstance(plan.video.pipe, Pipe):
                 plan.video.pipe.keep_in(spool.folder / INPUT, (spool.progress.notes or {}).get("piped", 0))
-            if spool.state or spool.progress.complete:
-                done = spool.state.start if spool.state else spool.num_frames
-                left = plan.num_evaluated(self.sampling, done) if spool.state else 0
+            if not spool.progress.complete:
+                check_space(targets.save_folder, plan, disk_need(plan, self.outputs, spool.num_frames))
+            plan = self._settle_shots(spool, clock)
+            if spool.state or spool.num_frames:
+                done = _frames_done(spool)
+                left = 0 if spool.progress.complete else plan.num_evaluated(self.sampling, done)
                 self._tell(events.Resumed(done, left))
             stream = self._stream
             if not spool.progress.complete:
-                _check_space(targets.save_folder, plan, self.outputs, spool.num_frames)
                 self._run_model(spool, clock)
                 stream = None if self.outputs.is_live else stream
             elif plan.video.is_open:
@@ -197,29 +220,50 @@ class Job(Runs):
                 self._tell(events.Warned(sentence))
             staging = empty_folder(targets.spool / "results")
             early = Early.of(spool.folder, spool.progress.notes or {})
-            numbers = write_results(staging, plan, self.outputs, spool, early, clock, stream)
+            origin = origin_of(self.model.engines, plan, damage, spool.num_frames)
+            about = attributes_of(origin, plan, record(self.sampling, self.source), damage, spool, identity["video"])
+            numbers = write_results(staging, plan, self.outputs, spool, early, clock, about, stream)
             options = record(self.sampling, self.source, self.outputs)
-            found = record_of(self.model.engines, plan, self.outputs, options, spool, damage, clock)
-            contents = found | {"files": targets.list_files(staging)}
-            (staging / targets.record.name).write_text(as_text(contents, times=plan.timeline.seconds(numbers)))
-            targets.check(self.outputs.overwrite, at_the_end=True)  # something may have appeared meanwhile
-            results = move_into_place(staging, targets.save_folder)
+            found = record_of(origin, plan, self.outputs, options, spool, numbers, clock)
+            results = finish(staging, targets, found, self.outputs.overwrite, is_kept=True)
             spool.delete()
             self._tell_end(events.Finished(tuple(map(str, results)), spool.num_frames, clock.seconds_of_this_run))
             return results
 
+    def _settle_shots(self, spool: Spool, clock: Clock) -> Plan:
+        """The plan with its shots. Where it left them open, all frames are looked through, unless a run before did."""
+        plan, notes = self.plan, spool.progress.notes or {}
+        if plan.shots is not None:
+            return plan
+        if "shots" in notes:
+            shots = notes["shots"]
+        else:
+            damage = Damage()
+            frames = read_at_sizes(plan.video, [DETECTION_SIZE], plan.stride, plan.limit, damage=damage)
+            with closing(_refuse_hopeless(frames, self.sampling.window_size, damage, plan)) as frames:
+                looked_at = ((number, image) for number, (image,) in clock.timed("detect", frames))
+                shots = [0, *find_cuts(looked_at)]
+            spool.commit(None, clock.notes() | {"shots": shots} | _synced(plan), between_shots=True)
+            if plan.video.is_open:  # all of it has come
+                plan = plan.settled()
+        self.plan = plan = replace(plan, shots=tuple(shots))
+        self._tell(events.ShotsFound(len(shots), plan.num_evaluated(self.sampling)))
+        return plan
+
     def _run_model(self, spool: Spool, clock: Clock) -> None:
-        """The first pass: depth into the spool, committed after every window."""
-        plan, sampling = self.plan, self.sampling
-        start = spool.state.next_frame if spool.state else 0
+        """The first pass: depth into the spool, shot by shot, committed after every window."""
+        plan, sampling, state = self.plan, self.sampling, spool.state
+        shots = plan.shots or (0,)
+        is_resumed = state is not None or spool.num_frames > 0
+        start = spool.shot_start + (state.next_frame if state else 0)
         damage = Damage()
         # A run that is resumed does not see all frames, and of a pipe nobody knows how long they are shown for.
-        sees_all = spool.state is None and not plan.video.is_open
+        sees_all = not is_resumed and not plan.video.is_open
         early = EarlyOutputs(spool.folder, plan, self.outputs if sees_all else None)
         live = LiveStream(spool, plan, self.outputs, self._stream) if self._stream and self.outputs.is_live else None
         sizes = list(dict.fromkeys([(plan.height, plan.width), *early.sizes]))
         read_from = read_at_sizes(plan.video, sizes, plan.stride, plan.limit, start, damage)
-        if spool.state is None:
+        if not is_resumed:
             read_from = _refuse_hopeless(read_from, sampling.window_size, damage, plan)
 
         def append(depth: NDArray[np.float32]) -> None:
@@ -228,12 +272,12 @@ class Job(Runs):
                 if live:
                     live.tell(spool.num_frames)
 
-        def commit(state: WindowState | None, **notes: Any) -> None:
+        def commit(state: WindowState | None, between_shots: bool = False, **notes: Any) -> None:
+            kept = clock.notes() | {"damage": vars(damage), "shots": shots} | notes
             with clock.measure("write", frames=0):
-                if isinstance(plan.video.pipe, Pipe):
-                    notes["piped"] = plan.video.pipe.sync()
-                spool.commit(state, clock.notes() | {"damage": vars(damage)} | notes)
-            self._tell(events.WindowDone(state.start if state else spool.num_frames))
+                kept |= _synced(plan)
+                spool.commit(state, kept, between_shots=between_shots)
+            self._tell(events.WindowDone(_frames_done(spool)))
 
         with (
             live or nullcontext(),
@@ -242,16 +286,19 @@ class Job(Runs):
             closing(read_from),
             ahead(early.watch(clock.timed("read", read_from)), _frames_ahead(plan, sampling)) as read,
         ):
-            depths = self.model(
-                read,
-                sampling,
-                noise=Noise(sampling.seed),
-                progress=clock.add,
-                resume_from=spool.state,
-                on_window=lambda state: writer.submit(commit, state),
-            )
-            for depth in depths:
-                writer.submit(append, depth)
+            for nth, frames in enumerate(_by_shot(read, shots)):
+                if nth > 0:
+                    writer.submit(commit, None, True)
+                depths = self.model(
+                    frames,
+                    sampling,
+                    noise=Noise(sampling.seed),
+                    progress=clock.add,
+                    resume_from=None if nth > 0 else state,
+                    on_window=lambda state: writer.submit(commit, state),
+                )
+                for depth in depths:
+                    writer.submit(append, depth)
             writer.submit(partial(commit, early=early.finish()), None)
         if live:
             live.finish(self._check_not_cancelled)
@@ -261,20 +308,26 @@ class Job(Runs):
                 raise UserError("No frame came on standard input; the program that is to write them may say why.")
             raise UserError(f"No frame of {plan.video.path} could be decoded; copy or download it again.")
 
-    def _tell(self, event: Event) -> None:
-        if isinstance(event, Progressed):  # there is one at every frame, in both passes
-            self._check_not_cancelled()
-        if self._listener:
-            self._listener(event)
 
-    def _tell_end(self, event: Event) -> None:
-        """Of what no listener can change any more."""
-        with suppress(Exception):
-            self._tell(event)
+def _synced(plan: Plan) -> dict[str, int]:
+    """What the spool's state counts of a pipe, which is on the disk before it; nothing of files."""
+    match plan.video.pipe:
+        case Pipe() as pipe:
+            return {"piped": pipe.sync()}
+        case Kept(pipe=pipe):
+            return {"piped": pipe.num_kept}
+    return {}
 
-    def _check_not_cancelled(self) -> None:
-        if self._cancelled.is_set():
-            raise JobCancelled
+
+def _by_shot(frames: Iterable[tuple[int, Frame]], starts: Sequence[int]) -> Iterator[Iterator[Frame]]:
+    """The frames of each shot, of numbered ones; a shot that lost its first begins with the next that there is."""
+    for _, shot in groupby(frames, lambda numbered: bisect_right(starts, numbered[0])):
+        yield (frame for _, frame in shot)
+
+
+def _frames_done(spool: Spool) -> int:
+    """Frames up to where a run would be resumed: those before the next window."""
+    return spool.shot_start + (spool.state.start if spool.state else 0)
 
 
 def _frames_ahead(plan: Plan, sampling: Sampling) -> int:
@@ -298,10 +351,3 @@ def _refuse_hopeless(
                 "copy or download it again."
             )
         yield from frames
-
-
-def _check_space(save_folder: Path, plan: Plan, outputs: Outputs, spooled_frames: int) -> None:
-    """Raise `UserError` where the disk is sure to run full: the spool's and the results' size against what is free."""
-    needed, free = disk_need(plan, outputs, spooled_frames), shutil.disk_usage(save_folder).free
-    if needed > free:
-        raise UserError(disk_too_small(plan, save_folder, needed, free))

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 from dc_rt.engine import Profile
 from dc_rt.errors import UserError, option
+from dc_rt.formats import VIDEO_CODECS
 from dc_rt.job.events import Planned
 from dc_rt.job.targets import result_name, text
 from dc_rt.media import Timeline, VideoInfo, frame_stride, output_size, probe
 from dc_rt.media.pipe import Pipe
+from dc_rt.media.shot_lists import read_starts, taken_starts
 from dc_rt.options import Outputs, Sampling, Source
+from dc_rt.outputs import Output
 from dc_rt.parsing import parse_size
 from dc_rt.windows import plan_windows
 
@@ -22,8 +28,13 @@ from dc_rt.windows import plan_windows
 class Plan:
     """What a run will do: the video, the frames taken from it, and the size that they are processed at.
 
-    Of a pipe whose end has not come, `num_frames` are those that are taken at most, 0 for all. `called` is what the
-    results are called, if not as the video is.
+    Attributes:
+        video: what `dc_rt.probe` found out about it.
+        stride, num_frames: every `stride`th frame is taken, so many in all; of a pipe whose end has not come, so many
+            at most, and 0 for all.
+        height, width: of the frames as they are processed.
+        shots: the first of these frames of every shot, from 0 on; None where they are found before the model runs.
+        called: what the results are called, if not as the video is.
     """
 
     video: VideoInfo
@@ -31,6 +42,7 @@ class Plan:
     num_frames: int
     height: int
     width: int
+    shots: tuple[int, ...] | None = (0,)
     called: str = ""
 
     @property
@@ -63,17 +75,27 @@ class Plan:
         """How wide a pixel of results of this size is to its height, so that they lie exactly over the video."""
         return self.video.aspect * height / width
 
+    def rows(self, outputs: Outputs) -> tuple[Output, ...]:
+        """The outputs as the options ask for them of this video."""
+        return outputs.rows_with(self.video.sound if outputs.copies_sound else None)
+
     def check_engines(self, profile: Profile, sampling: Sampling) -> None:
         """Raise `UserError` where engines of that profile cannot run the plan's size or the window."""
         profile.check_size(self.height, self.width)
         profile.check_window(sampling.window_size)
 
+    def windows(self, sampling: Sampling) -> Iterator[tuple[int, int]]:
+        """First frame and end of every window of every shot; of one shot where these are still to be found."""
+        for first, following in pairwise([*(self.shots or (0,)), self.num_frames]):
+            for start, end in plan_windows(following - first, sampling.window_size, sampling.overlap):
+                yield first + start, first + end
+
     def num_evaluated(self, sampling: Sampling, after: int = 0) -> int:
         """Frames that go through the denoiser in the windows from frame `after` on, counted at every evaluation."""
         if self.video.is_open:
             return 0
-        windows = plan_windows(self.num_frames, sampling.window_size, sampling.overlap)
-        return sum(sampling.evaluations) * sum(end - start for start, end in windows if start >= after)
+        frames = sum(end - start for start, end in self.windows(sampling) if start >= after)
+        return sum(sampling.evaluations) * frames
 
     @property
     def followed(self) -> Plan:
@@ -86,8 +108,10 @@ class Plan:
         """The plan for a pipe once its end has come: its frames are read from where they are kept from now on."""
         assert isinstance(self.video.pipe, Pipe)
         num_kept = self.video.pipe.num_kept
+        num_frames = len(range(0, num_kept, self.stride)[: self.limit])
         video = replace(self.video, timeline=Timeline.even(num_kept, self.video.fps), pipe=self.video.pipe.kept)
-        return replace(self, video=video, num_frames=len(range(0, num_kept, self.stride)[: self.limit]))
+        shots = self.shots and tuple(start for start in self.shots if start < num_frames)
+        return replace(self, video=video, num_frames=num_frames, shots=shots)
 
     def described(self, sampling: Sampling, outputs: Outputs) -> Planned:
         """The plan as an event."""
@@ -102,15 +126,38 @@ class Plan:
             self.width,
             float(self.fps),
             self.num_evaluated(sampling),
-            (*self.video.notes, *sampling.notes, *outputs.notes),
+            (*self.video.notes, *sampling.notes, *outputs.notes, *self._notes(outputs)),
         )
+
+    def _notes(self, outputs: Outputs) -> Iterator[str]:
+        """What is to be said of the shots, and of the files that will be written, before they are."""
+        if self.shots is None:
+            yield "its shots are found first, in a pass over all frames"
+        elif len(self.shots) > 1:
+            yield f"{len(self.shots)} shots, each estimated by itself"
+        height, width = self.result_size(outputs)
+        if (height, width) != (self.height, self.width):
+            yield f"results of {width}x{height}"
+        videos = [row for row in self.rows(outputs) if row.codec]
+        for name in dict.fromkeys(row.codec for row in videos):
+            codec = VIDEO_CODECS[name]
+            if codec.stored_as(height, width) != codec.pixel_format:
+                name, stored = codec.words.split(",")[0], codec.stored_as(height, width)
+                yield f"{width}x{height} is odd: {name} is stored as {stored}, which some players do not show"
+        if outputs.copies_sound and self.video.sound is None:
+            yield "no sound to copy"
+        usual = {row.name: row.suffix for row in outputs.rows}
+        for row in videos:
+            if row.suffix != usual[row.name]:
+                container = usual[row.name].rpartition(".")[2].upper()
+                yield f"{text(self.name)}{row.suffix}, since {container} does not hold its sound, {self.video.sound}"
 
 
 def plan_video(video: str | Path | VideoInfo, source: Source) -> Plan:
     """Look at the video and settle what is to be done, whatever engines will do it; nothing is written.
 
     Raises:
-        UserError: the video cannot be read, or no frame is left of it.
+        UserError: the video cannot be read, or no frame is left of it; or the list of its shots is none of it.
     """
     info = video if isinstance(video, VideoInfo) else probe(video, source)
     stride = frame_stride(float(info.fps), source.target_fps)
@@ -123,4 +170,12 @@ def plan_video(video: str | Path | VideoInfo, source: Source) -> Plan:
             f"try {option('process_length', -1)}."
         )
     height, width = output_size(info.height, info.width, source.max_res, source.dataset)
-    return Plan(info, stride, num_frames, height, width)
+    return Plan(info, stride, num_frames, height, width, _shots(info, source.shots, stride, num_frames))
+
+
+def _shots(video: VideoInfo, shots: str, stride: int, num_frames: int) -> tuple[int, ...] | None:
+    if shots == "auto":
+        return None
+    starts = (0,) if shots == "none" else read_starts(Path(shots).expanduser(), video.timeline)
+    # How long a pipe is shows at its end.
+    return taken_starts(starts, stride, sys.maxsize if video.is_open else num_frames)

@@ -24,7 +24,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -32,7 +32,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dc_rt.depth import ShotDepth
+from dc_rt.depth import ShotDepth, range_of
 from dc_rt.errors import UserError, option
 from dc_rt.job.fingerprint import Fingerprint, differences
 from dc_rt.lock import Held, take_lock
@@ -41,11 +41,10 @@ from dc_rt.windows import WindowState
 
 @dataclass(frozen=True)
 class Committed:
-    """How far a spool is: frames of depth, their range, whether the first pass is over, and what the job adds."""
+    """How far a spool is: frames of depth, their shots, whether the first pass is over, and what the job adds."""
 
     num_frames: int = 0
-    min: float = float("inf")
-    max: float = float("-inf")
+    shots: tuple[ShotDepth, ...] = ()
     complete: bool = False
     depth_sha256: str = hashlib.sha256().hexdigest()
     notes: Mapping[str, Any] | None = None
@@ -149,7 +148,7 @@ class Spool:
         except BaseException:
             self._leave()
             raise
-        self._min, self._max = np.float32(self.progress.min), np.float32(self.progress.max)
+        self._shots = list(self.progress.shots)
         self._num_frames = self.progress.num_frames
 
     @property
@@ -159,36 +158,54 @@ class Spool:
 
     @property
     def range(self) -> tuple[float, float]:
-        """Smallest and largest depth so far."""
-        return float(self._min), float(self._max)
+        """Smallest and largest depth so far, of one frame at least."""
+        return range_of(self.shots)
+
+    @property
+    def shots(self) -> tuple[ShotDepth, ...]:
+        """The shots so far, the last as far as it was appended."""
+        return tuple(self._shots)
+
+    @property
+    def shot_start(self) -> int:
+        """The first frame of the shot that is under way, as committed last; between two shots, of the one to come."""
+        return self.progress.num_frames - (self.state.num_decoded if self.state else 0)
 
     def append(self, depth: NDArray[np.float32]) -> None:
         """Add the next frame, float32 [H,W]."""
         data = np.ascontiguousarray(depth, np.float32).data
         self._depth.write(data)
         self._hash.update(data)
+        low, high = float(depth.min()), float(depth.max())
+        if self._num_frames == self.shot_start:
+            self._shots.append(ShotDepth(self._num_frames, low, high))
+        else:
+            shot = self._shots[-1]
+            self._shots[-1] = ShotDepth(shot.start, min(shot.low, low), max(shot.high, high))
         self._num_frames += 1
-        self._min = min(self._min, depth.min())
-        self._max = max(self._max, depth.max())
 
-    def commit(self, state: WindowState | None, notes: Mapping[str, Any] | None = None) -> None:
-        """Make what was appended last: `state` is what the next window needs, None when there is none.
+    def commit(
+        self, state: WindowState | None, notes: Mapping[str, Any] | None = None, *, between_shots: bool = False
+    ) -> None:
+        """Make what was appended last.
 
-        `notes` are plain values that the job wants back on a resumed run.
+        Args:
+            state: what the next window needs; None where a shot has ended.
+            notes: plain values that the job wants back on a resumed run.
+            between_shots: whether another shot follows the one that has ended.
         """
         self._depth.flush()
         os.fsync(self._depth.fileno())
-        progress = Committed(
-            self._num_frames, *self.range, state is None, self._hash.copy().hexdigest(), dict(notes or {})
-        )
+        complete = state is None and not between_shots
+        progress = Committed(self._num_frames, self.shots, complete, self._hash.copy().hexdigest(), dict(notes or {}))
         contents = _encode(self._fingerprint, progress, state)
         write_whole(self.folder / "state", contents)
         self.state, self.progress = state, progress
 
     @property
-    def shots(self) -> tuple[ShotDepth, ...]:
-        """All shots so far."""
-        return (ShotDepth(0, *self.range),)
+    def numbers(self) -> None:
+        """Not kept: reading the video tells which frames these are."""
+        return None
 
     def frames(self) -> Iterator[NDArray[np.float32]]:
         """All frames as they were given: float32 [H,W]."""
@@ -262,7 +279,7 @@ class Spool:
 
 
 def _encode(fingerprint: Fingerprint, progress: Committed, state: WindowState | None) -> bytes:
-    record = {"fingerprint": dict(fingerprint), "progress": vars(progress)}
+    record = {"fingerprint": dict(fingerprint), "progress": asdict(progress)}
     arrays = {} if state is None else {field.name: getattr(state, field.name) for field in fields(state)}
     buffer = io.BytesIO()
     np.savez(buffer, record=np.frombuffer(json.dumps(record).encode(), np.uint8), **arrays)
@@ -277,7 +294,7 @@ def _decode(contents: bytes, folder: Path) -> tuple[dict[str, Any], Committed, W
     try:
         with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
             record = json.loads(arrays["record"].tobytes())
-            progress = Committed(**record["progress"])
+            progress = _progress(record["progress"])
             state = None
             if "start" in arrays:
                 values = {field.name: arrays[field.name] for field in fields(WindowState)}
@@ -285,6 +302,15 @@ def _decode(contents: bytes, folder: Path) -> tuple[dict[str, Any], Committed, W
     except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise _damaged(folder) from error  # of another version of this program
     return record["fingerprint"], progress, state
+
+
+def _progress(record: dict[str, Any]) -> Committed:
+    """As it was written; earlier versions took a video for one shot, and wrote its range alone."""
+    shots = [ShotDepth(**shot) for shot in record.pop("shots", ())]
+    if {"min", "max"} <= record.keys():
+        whole = ShotDepth(0, record.pop("min"), record.pop("max"))
+        shots = [whole] if record["num_frames"] else []
+    return Committed(shots=tuple(shots), **record)
 
 
 def _damaged(folder: Path) -> UserError:

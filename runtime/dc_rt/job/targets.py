@@ -1,8 +1,9 @@
 """Which files a run writes, whose those are that are there already, and whether the new ones can be written.
 
-All of it is known before any work is done: nothing here reads a video or writes a result. What dc-rt wrote under a name
-is told by `NAME.json`, which lists the files of all runs under that name and their sizes. Until it is in place, and it
-comes last, the record that waits in the spool tells the same, or `moved.json` there after another run has begun.
+All of it is known before any work is done: nothing here reads more of a video than its header, or writes a result.
+What dc-rt wrote under a name is told by `NAME.json`, which lists the files of all runs under that name and their sizes.
+Until it is in place, and it comes last, the record that waits in the spool tells the same, or `moved.json` there after
+another run has begun.
 """
 
 from __future__ import annotations
@@ -14,20 +15,22 @@ import sys
 import tempfile
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
 from dc_rt.errors import UserError, option
 from dc_rt.job.spool import MOVED, write_whole
+from dc_rt.media.audio import audio_codec
 from dc_rt.media.pipe import is_pipe
 from dc_rt.media.read_images import is_image
 from dc_rt.media.sequence import files_of, is_pattern, sequence_name
 from dc_rt.options import Outputs
-from dc_rt.outputs import Output, all_outputs, frame_name, is_frame_name
+from dc_rt.outputs import RAW_SUFFIX, Output, all_outputs, frame_name, is_frame_name
 
 Sizes = dict[str, set[int]]
 """By name, the sizes in bytes by which files are known as those that were written."""
@@ -41,9 +44,11 @@ _RECORD_KEYS = ("model", "engines", "source", "result", "options", "timings", "v
 
 
 def result_name(video: Path) -> str:
-    """What the results of a video are called: after the file, the folder or the sequence; `stdin` those of a pipe."""
+    """What results are called: after the file, the folder, the sequence or the raw file; `stdin` those of a pipe."""
     if is_pipe(video):
         return "stdin"
+    if video.name.endswith(RAW_SUFFIX):
+        return video.name.removesuffix(RAW_SUFFIX)
     if os.path.isdir(video):  # noqa: PTH112 - pathlib's may raise
         return video.resolve().name
     return sequence_name(video) if is_pattern(video) else video.stem
@@ -56,19 +61,39 @@ def text(path: str | Path) -> str:
 
 @dataclass(frozen=True)
 class Targets:
-    """Where the results of a video go: `files` into the save folder, frames of each kind in `frames` into `name`."""
+    """Where the results of a video go.
+
+    Attributes:
+        video: it.
+        save_folder: where all of them are.
+        name: what they are called.
+        files: names of those in the save folder itself.
+        frames: suffixes of the frames in the folder `name`.
+        folders: other folders, by name: patterns of the files in them, as `Output.layout` has them.
+    """
 
     video: Path
     save_folder: Path
     name: str
     files: tuple[str, ...]
     frames: tuple[str, ...]
+    folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(cls, video: Path, save_folder: Path, outputs: Outputs) -> Targets:
         """The targets of a run that writes `outputs`."""
-        name = outputs.result_name or result_name(video)
-        return cls(video, save_folder, name, *_names(name, outputs.rows))
+        sound = None
+        if outputs.copies_sound:
+            with suppress(UserError, OSError):  # what is no video is said where it is read
+                sound = audio_codec(video)
+        return cls.with_sound(video, save_folder, outputs, sound)
+
+    @classmethod
+    def with_sound(cls, read: Path, save_folder: Path, outputs: Outputs, sound: str | None) -> Targets:
+        """The same of a video or a raw file, the codec of whose sound is known (`VideoInfo.sound`)."""
+        name = outputs.result_name or result_name(read)
+        rows = outputs.rows_with(sound)
+        return cls(read, save_folder, name, *_names(name, rows), _folders(name, rows))
 
     @property
     def frame_folder(self) -> Path:
@@ -87,13 +112,15 @@ class Targets:
 
     def names(self) -> tuple[str, ...]:
         """Of all that is written in the save folder itself."""
-        return (*self.files, self.spool.name, *([self.name] if self.frames else []))
+        return (*self.files, self.spool.name, *([self.name] if self.frames else []), *self.folders)
 
     def occupied(self) -> Iterator[Path]:
         """What is there and would be replaced, or removed as a frame of a longer run."""
         for name in self.files:
             if os.path.lexists(path := self.save_folder / name):
                 yield path
+        for name, layout in self.folders.items():
+            yield from laid_out(self.save_folder / name, layout)
         if not self.frames or not os.path.lexists(self.frame_folder):
             return
         if not self.frame_folder.is_dir():
@@ -160,8 +187,11 @@ class Targets:
         return listed
 
     def _with_everything(self) -> Targets:
-        files, frames = _names(self.name, all_outputs().values())
-        return replace(self, files=files, frames=frames)
+        rows = all_outputs().values()
+        _, frames = _names(self.name, rows)
+        suffixes = frozenset[str]().union(*(row.ever for row in rows if row.kind == "file"))
+        files = (*(f"{self.name}{suffix}" for suffix in sorted(suffixes)), self.record.name)
+        return replace(self, files=files, frames=frames, folders=_folders(self.name, rows))
 
     def _key(self, path: Path) -> str:
         return text(path.relative_to(self.save_folder).as_posix())
@@ -280,6 +310,9 @@ def _check_lengths(targets: Targets) -> None:
             f"the file system of {folder} takes; give the video a shorter name."
         )
     staged = [longest, *(f"{targets.name}/{frame_name(10**5, suffix)}" for suffix in targets.frames)]
+    staged += [
+        f"{name}/{pattern.replace('*', '0' * 8)}" for name, layout in targets.folders.items() for pattern in layout
+    ]
     try:
         os.lstat(max((targets.spool / "results" / name for name in staged), key=lambda path: _length(str(path))))
     except OSError as error:
@@ -341,10 +374,29 @@ def _unwritable(folder: Path, error: OSError) -> UserError:
     )
 
 
+def laid_out(folder: Path, layout: Iterable[str]) -> Iterator[Path]:
+    """The files in a folder that match the patterns of a layout, in its order; what is in the place of a folder."""
+    for pattern in layout:
+        place = folder / pattern.rpartition("/")[0]
+        if place.is_dir():
+            names = sorted(os.listdir(place))  # noqa: PTH208 - there may be very many
+            yield from (place / name for name in names if fnmatchcase(name, pattern.rpartition("/")[2]))
+        elif os.path.lexists(place):
+            yield place
+        elif os.path.lexists(folder) and not folder.is_dir():
+            yield folder
+            return
+
+
+def _folders(name: str, outputs: Iterable[Output]) -> dict[str, tuple[str, ...]]:
+    """Layouts of the folders of these outputs, by their names."""
+    return {f"{name}{row.suffix}": row.layout for row in outputs if row.kind == "folder"}
+
+
 def _names(name: str, outputs: Iterable[Output]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the files, and suffixes of the frames, of these outputs; the record comes last."""
-    rows = tuple(row for row in outputs if row.kind != "stream")
-    files = [f"{name}{suffix}" for row in rows if not row.is_frames for suffix in row.files]
+    rows = tuple(outputs)
+    files = [f"{name}{suffix}" for row in rows if row.kind == "file" for suffix in row.files]
     return (*files, f"{name}{_RECORD}"), tuple(row.suffix for row in rows if row.is_frames)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.format import Flags
 from av.packet import Packet
@@ -15,8 +16,7 @@ from av.video.stream import VideoStream
 from dc_rt.errors import UserError
 from dc_rt.media.pyav import open_input, to_fraction
 from dc_rt.media.structure import ENCRYPTED_ENTRIES
-
-MAX_PIXELS = 16384 * 8192
+from dc_rt.parsing import MAX_PIXELS as MAX_PIXELS
 
 _HOPELESS = 20  # unreadable packets in a row after which the rest of a file is given up
 
@@ -70,6 +70,23 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     if stream.codec_context is None:
         raise UserError(f"There is no decoder here for {path}; convert it to H.264 first.")
     return stream
+
+
+def codec_name(stream: AudioStream) -> str:
+    """FFmpeg's name of a stream's codec, "mp3" for example, whatever decodes it; "" where nothing does."""
+    return "" if stream.codec_context is None else stream.codec_context.codec.canonical_name
+
+
+def sound_of(container: InputContainer) -> str | None:
+    """FFmpeg's name of the codec of the first sound; None where there is none."""
+    return codec_name(container.streams.audio[0]) if container.streams.audio else None
+
+
+def time_code_of(container: InputContainer) -> str:
+    """The time code that the container, its video or a track for it begins with; "" without one."""
+    tagged = (container.metadata, *(stream.metadata for stream in container.streams))
+    texts = (value for metadata in tagged for key, value in metadata.items() if key.lower() == "timecode")
+    return next(texts, "")
 
 
 def encrypted(path: Path) -> UserError:

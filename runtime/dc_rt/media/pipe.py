@@ -28,6 +28,11 @@ from dc_rt.media.pyav import open_input, to_fraction
 
 STANDARD_INPUT = Path("-")
 
+
+class PipeError(UserError):
+    """What came through the pipe is not what was to come."""
+
+
 # https://wiki.multimedia.cx/index.php/YUV4MPEG2, as FFmpeg's yuv4mpegdec.c reads it.
 _MAGIC, _FRAME = b"YUV4MPEG2", b"FRAME"
 _LONGEST_LINE = 4096
@@ -192,7 +197,7 @@ class Pipe:
             if not line:
                 return None
             if not line.startswith(_FRAME) and not _FRAME.startswith(line):
-                raise UserError(
+                raise PipeError(
                     f"What comes on standard input after {self.num_kept} frames is no frame of yuv4mpeg: the stream is "
                     "damaged; write it anew, and nothing else to it."
                 )
@@ -205,16 +210,16 @@ class Pipe:
             return None
         raise self._cut()
 
-    def _cut(self) -> UserError:
-        return UserError(
+    def _cut(self) -> PipeError:
+        return PipeError(
             f"The stream on standard input ends amid a frame, after {self.num_kept} whole ones: it is cut short, or of "
             f"another size or pixel format than {self.form.width}x{self.form.height}; give the whole stream again, or "
             f"take those frames alone with {option('process_length', self.num_kept)}."
         )
 
-    def _changed_stream(self) -> UserError:
+    def _changed_stream(self) -> PipeError:
         assert self._path is not None
-        return UserError(
+        return PipeError(
             f"Frame {self.num_kept} on standard input is another than in the unfinished run in {self._path.parent}; "
             f"give the same stream again to resume it, or {option('restart', True)} to throw it away."
         )

@@ -29,6 +29,8 @@ from dc_rt.media.container import (
     may_start_anywhere,
     open_video,
     read_packets,
+    sound_of,
+    time_code_of,
     video_stream,
     video_streams,
 )
@@ -68,6 +70,8 @@ class VideoInfo:
         stamps: what `numbered_frames` tells frames by.
         notes: what is to be said of it.
         stored: height and width in pixels as they are stored, turned as it is shown; None where these are square.
+        sound: FFmpeg's name of the codec of its sound; None where it has none.
+        time_code: of its first frame, as the file has it; "" where it has none.
         images: that are its frames; None where these come from a video file or a pipe.
         pipe: that its frames come from, or are kept of; None where they come from files.
     """
@@ -80,6 +84,8 @@ class VideoInfo:
     stamps: NDArray[np.int64] | None = None
     notes: tuple[str, ...] = ()
     stored: tuple[int, int] | None = None
+    sound: str | None = None
+    time_code: str = ""
     images: Images | None = None
     pipe: Pipe | Kept | None = None
 
@@ -249,7 +255,7 @@ def _probe_images(path: Path, source: Source) -> VideoInfo:
     if found.pixel_aspect != 1:
         notes = (*notes, _of_wide_pixels(found.pixel_aspect))
     stored = (found.height, found.width)
-    return VideoInfo(path, found.height, width, aspect, timeline, None, notes, stored, images)
+    return VideoInfo(path, found.height, width, aspect, timeline, None, notes, stored, images=images)
 
 
 def _numbered_at(times: NDArray[np.int64], fps: Fraction) -> Timeline:
@@ -282,7 +288,7 @@ def _probe_pipe(path: Path, source: Source) -> VideoInfo:
     aspect = Fraction(form.width, form.height) * form.pixel_aspect
     width = max(round(form.height * aspect), 1)
     stored = (form.height, form.width)
-    return VideoInfo(path, form.height, width, aspect, Timeline.even(0, fps), None, tuple(notes), stored, None, pipe)
+    return VideoInfo(path, form.height, width, aspect, Timeline.even(0, fps), None, tuple(notes), stored, pipe=pipe)
 
 
 def _check_no_pipe(path: Path, source: Source) -> None:
@@ -318,7 +324,16 @@ def _probe_file(path: Path) -> VideoInfo:
     notes = (*packets.notes, *_notes(first, orientation, packets.pixel_aspect), *_timing(timeline))
     stored = orientation.shown_size(first.height, first.width)
     return VideoInfo(
-        path, height, width, 1 / aspect if orientation.transposed else aspect, timeline, stamps, notes, stored
+        path,
+        height,
+        width,
+        1 / aspect if orientation.transposed else aspect,
+        timeline,
+        stamps,
+        notes,
+        stored,
+        packets.sound,
+        packets.time_code,
     )
 
 
@@ -334,6 +349,7 @@ class _Packets:
         rates: what the file says of its rate.
         pixel_aspect: width to height of a stored pixel.
         notes: what is to be said of the file.
+        sound, time_code: of `VideoInfo`.
     """
 
     shown: NDArray[np.int64]
@@ -343,6 +359,8 @@ class _Packets:
     rates: tuple[Fraction | None, ...]
     pixel_aspect: Fraction
     notes: tuple[str, ...]
+    sound: str | None
+    time_code: str
 
 
 def _scan(path: Path) -> _Packets:
@@ -394,6 +412,8 @@ def _scan(path: Path) -> _Packets:
             rates,
             to_fraction(stream.sample_aspect_ratio) or Fraction(1),
             (*_container_notes(path, container, stream), *_CLOCK_SET_ANEW[: clock.num_jumps]),
+            sound_of(container),
+            time_code_of(container),
         )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -14,11 +14,17 @@ from av.audio.stream import AudioStream
 from av.packet import Packet
 from numpy.typing import NDArray
 
-from dc_rt.depth import ShotDepth
-from dc_rt.media.colormap import inferno, to_uint8
+from dc_rt.depth import ShotDepth, range_of
+from dc_rt.formats import EXR_PRESETS, VIDEO_CODECS
+from dc_rt.media.colormap import coloured
+from dc_rt.media.convention import FAR_WHITE, NEAR_WHITE, shown_uint8, shown_uint16, shown_values
+from dc_rt.media.raw import RawWriter
 from dc_rt.media.read import VideoInfo
+from dc_rt.media.timecode import TimeCodes
 from dc_rt.media.timeline import Timeline
-from dc_rt.media.write import ExrWriter, Mp4Writer, NpzWriter, PngWriter
+from dc_rt.media.write_frames import ExrWriter, FramesWriter, PngWriter, TiffWriter, check_half
+from dc_rt.media.write_npz import NpzWriter
+from dc_rt.media.write_video import VideoWriter
 from dc_rt.options import Outputs
 
 NO_DEPTH = np.empty((0, 0), np.float32)
@@ -40,6 +46,7 @@ class Result:
         video: the source.
         outputs: the options.
         audio: its sound, as a template of a stream; None where it has none, or no output needs "audio".
+        about: what a raw file says of the run (docs/raw.md).
         stream: where an output goes that is no file; None where there is none.
     """
 
@@ -54,6 +61,7 @@ class Result:
     video: VideoInfo
     outputs: Outputs
     audio: AudioStream | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
     stream: BinaryIO | None = None
 
 
@@ -102,7 +110,7 @@ OpenWriter = Callable[[Path, Result], Writer]
 
 
 class Adapted:
-    """A writer of `dc_rt.media.write`, given what it takes of each frame."""
+    """A writer of `dc_rt.media`, given what it takes of each frame."""
 
     def __init__(self, writer: Any, taken: Callable[[ResultFrame], tuple[Any, ...]]) -> None:
         self._writer = writer
@@ -123,39 +131,86 @@ class Adapted:
 
 
 def grey_video(path: Path, result: Result) -> Writer:
-    """Depth in grey, H.264."""
-    return Adapted(_mp4(path, result), lambda frame: (to_uint8(frame.depth), frame.number))
+    """Depth in grey, of the codec that is asked for."""
+    outputs = result.outputs
+    # Of 8 bits the original's, unless they are dithered, which starts from more.
+    shown = shown_uint8 if VIDEO_CODECS[outputs.depth_codec].bits == 8 and not outputs.dither else shown_uint16
+    return _video(path, result, lambda frame: shown(frame, outputs), outputs.depth_codec)
 
 
 def colour_video(path: Path, result: Result) -> Writer:
-    """Depth in colours, H.264."""
-    return Adapted(_mp4(path, result), lambda frame: (inferno(frame.depth), frame.number))
+    """Depth in colours, H.264: near is what the colour map ends with, whatever the polarity."""
+    outputs = result.outputs
+    return _video(path, result, lambda frame: coloured(frame.depth, outputs.colormap, dither=outputs.dither))
 
 
 def input_video(path: Path, result: Result) -> Writer:
     """The source's frames at the size of the depth, H.264."""
-    return Adapted(_mp4(path, result), lambda frame: (frame.image, frame.number))
+    return _video(path, result, lambda frame: frame.image)
 
 
 def npz(path: Path, result: Result) -> Writer:
     """All depth in one array, `depth`."""
-    return Adapted(NpzWriter(path, (result.num_frames, result.height, result.width)), _depth)
+    writer = NpzWriter(path, (result.num_frames, result.height, result.width))
+    return Adapted(writer, lambda frame: (shown_values(frame, result.outputs),))
 
 
 def exr(folder: Path, result: Result) -> Writer:
-    """Depth in a file a frame, channel Z."""
-    return Adapted(ExrWriter(folder, result.sample_aspect_ratio), _depth)
+    """Depth in a file a frame, in the channels and with the polarity of a preset.
+
+    Raises `UserError` where raw depth does not fit into half floats.
+    """
+    outputs = result.outputs
+    half = outputs.exr_type == "half"
+    if half and outputs.values == "raw":
+        check_half(*range_of(result.shots))
+    writer = ExrWriter(
+        folder,
+        result.sample_aspect_ratio,
+        preset=outputs.exr,
+        half=half,
+        compression=outputs.exr_compression,
+        fps=result.timeline.fps,
+        time_codes=TimeCodes.of(result.video),
+        start_number=outputs.start_number,
+        padding=outputs.digits(result.num_frames),
+    )
+    preset = FAR_WHITE if EXR_PRESETS[outputs.exr].is_far_white else NEAR_WHITE
+    return Adapted(writer, lambda frame: (shown_values(frame, outputs, preset), frame.time))
 
 
 def png(folder: Path, result: Result) -> Writer:
-    """Depth in a 16-bit file a frame."""
-    return Adapted(PngWriter(folder), _depth)
+    """Depth in a 16-bit PNG file a frame."""
+    return _grey_frames(PngWriter, folder, result)
 
 
-def _depth(frame: ResultFrame) -> tuple[NDArray[np.float32]]:
-    return (frame.depth,)
+def tiff(folder: Path, result: Result) -> Writer:
+    """Depth in a 16-bit TIFF file a frame."""
+    return _grey_frames(TiffWriter, folder, result)
 
 
-def _mp4(path: Path, result: Result) -> Mp4Writer:
-    size = (result.height, result.width)
-    return Mp4Writer(path, result.timeline, *size, sample_aspect_ratio=result.sample_aspect_ratio)
+def raw_file(path: Path, result: Result) -> Writer:
+    """Depth as the model gave it, at its size, with all that `dc-rt deliver` has to know."""
+    shape = (result.num_frames, result.model_height, result.model_width)
+    return Adapted(RawWriter(path, shape, result.about), lambda frame: (frame.model_raw, frame.number))
+
+
+def _grey_frames(kind: type[PngWriter] | type[TiffWriter], folder: Path, result: Result) -> Writer:
+    outputs = result.outputs
+    writer: FramesWriter = kind(folder, outputs.start_number, outputs.digits(result.num_frames))
+    return Adapted(writer, lambda frame: (shown_uint16(frame, outputs),))
+
+
+def _video(path: Path, result: Result, shown: Callable[[ResultFrame], NDArray[Any]], codec: str = "h264") -> Writer:
+    """A video of what is shown of each frame, with sound if any is copied."""
+    writer = VideoWriter(
+        path,
+        result.timeline,
+        result.height,
+        result.width,
+        codec=codec,
+        sample_aspect_ratio=result.sample_aspect_ratio,
+        audio=result.audio if result.outputs.audio else None,
+        dither=result.outputs.dither,
+    )
+    return Adapted(writer, lambda frame: (shown(frame), frame.number, frame.audio))

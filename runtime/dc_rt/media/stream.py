@@ -9,10 +9,10 @@ from typing import BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dc_rt.media.colormap import to_uint8
+from dc_rt.media.colormap import to_uint8, to_uint16
 from dc_rt.media.convention import shown_values
 from dc_rt.media.results import Result, ResultFrame
-from dc_rt.media.write import fitting
+from dc_rt.media.write_video import fitting
 
 # What writing to a pipe raises whose reader has left: the second on Windows.
 _CLOSED = (errno.EPIPE, errno.EINVAL)
@@ -42,9 +42,9 @@ class StreamWriter:
     def _encoded(self, depth: NDArray[np.float32]) -> bytes:
         match self._outputs.pipe_format:
             case "yuv4mpeg":
-                return b"FRAME\n" + to_uint8(depth).tobytes()
+                return b"FRAME\n" + to_uint8(depth, dither=self._outputs.dither).tobytes()
             case "gray16le":
-                return np.round(depth * 65535).astype("<u2").tobytes()
+                return to_uint16(depth).astype("<u2").tobytes()
             case _:
                 return depth.astype("<f4").tobytes()
 

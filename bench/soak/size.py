@@ -1,0 +1,47 @@
+"""Peak memory against the number of frames where results have the size of the source: flat.
+
+    python -m bench.soak.size
+
+Runs `dc-rt infer --size source` on generated clips of 60 and 600 frames, larger than the model runs at, each in a
+process of its own, and writes everything. Prints the peaks and their ratio; writes bench/results/size_memory.json. Ends
+with status 1 where the longer clip takes over 5 % more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from bench.children import apart
+from bench.records import write_record
+from bench.soak.memory import runtime, write_clip
+
+HEIGHT, WIDTH, MAX_RES = 360, 642, 192
+OPTIONS = ("--size", "source", "--max-res", str(MAX_RES), "--save-exr", "--save-png")
+MOST = 1.05
+
+
+def main() -> None:
+    """Measure, print, write, judge."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, nargs=2, default=[60, 600], metavar=("FEW", "MANY"))
+    arguments = parser.parse_args()
+    peaks = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for num_frames in arguments.frames:
+            clip = folder / f"clip{num_frames}.mp4"
+            write_clip(clip, num_frames, HEIGHT, WIDTH)
+            peaks[num_frames] = apart(runtime, clip, folder / "out", *OPTIONS)
+            print(f"{num_frames:5d} frames: {peaks[num_frames]:.0f} MB", flush=True)
+    few, many = arguments.frames
+    ratio = peaks[many] / peaks[few]
+    print(f"{many} frames take {ratio:.3f} times the memory of {few}")
+    write_record({"size": f"{WIDTH}x{HEIGHT}", "max_res": MAX_RES, "peak_mb": peaks, "ratio": ratio}, "size_memory")
+    if ratio > MOST:
+        raise SystemExit(f"That is more than {MOST}.")
+
+
+if __name__ == "__main__":
+    main()
