@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dc_rt.compare import compare, open_pair, signed_colours
 from dc_rt.errors import UserError
+from dc_rt.formats import EXR_PRESETS
 from dc_rt.media import ExrWriter, NpzWriter, PngWriter, VideoWriter
 from media_helpers import decode, moving_gradient, write_clip
 
@@ -87,6 +88,15 @@ def test_every_kind_of_result_is_read_as_the_npz_has_it(kind: str, tmp_path: Pat
                 frames.write(frame)
     found = compare(*open_pair(write_npz(tmp_path / "a.npz", values), path))
     assert found.largest <= {"exr": 0, "png": 0.51 / 65535, "mp4": 1 / 219}[kind]
+
+
+@pytest.mark.parametrize("preset", EXR_PRESETS)
+def test_exr_files_of_every_preset_are_read(preset: str, tmp_path: Path) -> None:
+    values = depth()
+    with ExrWriter(tmp_path / "b", preset=preset) as frames:
+        for frame in values:
+            frames.write(frame)
+    assert compare(*open_pair(write_npz(tmp_path / "a.npz", values), tmp_path / "b")).largest == 0
 
 
 def test_the_video_is_red_where_a_is_larger_and_blue_where_b_is(tmp_path: Path) -> None:

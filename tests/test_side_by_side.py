@@ -56,6 +56,20 @@ def test_stereo_is_of_the_size_of_the_source_and_nothing_else_is_written(clip: P
     assert sorted(path.name for path in Path("out").iterdir()) == [*names[:1], "clip_iw3", *names[1:]]
 
 
+def test_stereo_of_kept_depth_is_that_of_a_run(clip: Path) -> None:
+    done = dc_rt("infer", clip, *FAST, "--outputs", "npz", "--keep", "raw", "--save-folder", "kept")
+    assert done.returncode == 0, done.stderr
+    options = ("--stereo", "half-sbs", "--disparity", 5, "--save-folder")
+    done = dc_rt("stereo", "kept/clip.raw.zarr.zip", *options, "from-raw")
+    assert done.returncode == 0, done.stderr
+    assert "engines" not in done.stdout
+    assert dc_rt("stereo", clip, *FAST, *options, "from-video").returncode == 0
+    name = "clip_3D_HSBS_LR.mp4"
+    assert Path("from-raw", name).read_bytes() == Path("from-video", name).read_bytes()
+    both = dc_rt("stereo", "kept/clip.raw.zarr.zip", clip)
+    assert_refused(both, "Videos and raw files are not taken together; give them in commands of their own")
+
+
 def test_two_results_are_compared_and_their_difference_is_not_overwritten(clip: Path) -> None:
     for seed in 1, 2:
         done = dc_rt("infer", clip, *FAST, "--outputs", "npz,png", "--seed", seed, "--save-folder", f"seed{seed}")

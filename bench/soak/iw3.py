@@ -36,6 +36,7 @@ OPTIONS = ("--num-denoising-steps", "1", "--window-size", "12", "--overlap", "4"
 def functions(path: Path, names: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
     """These functions and constants of a file, wherever in it they are, with `known` as what it imports."""
     found: dict[str, Any] = dict(known)
+    node: Any
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         is_constant = isinstance(node, ast.Assign) and any(getattr(each, "id", "") in names for each in node.targets)
         if is_constant or (isinstance(node, ast.FunctionDef) and node.name in names):
@@ -52,7 +53,7 @@ def problems(nunif: Path, folder: Path, clip: Path) -> list[str]:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     sys.path.insert(0, str(nunif))
-    from iw3.export_config import VIDEO_TYPE, ExportConfig  # type: ignore[import-not-found]
+    from iw3.export_config import VIDEO_TYPE, ExportConfig
 
     try:
         from torchvision.transforms import functional

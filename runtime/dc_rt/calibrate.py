@@ -7,21 +7,18 @@ The model's depth d is affine to 1/z with unknown a and b, which are of one shot
 from __future__ import annotations
 
 import csv
-import errno
 import math
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dc_rt.errors import UserError, option
-from dc_rt.media.read_images import decode_images, list_images, natural_key
+from dc_rt.media.read_depth import npz_pictures, picture_files, read_exr
+from dc_rt.media.read_images import decode_images
 
 FloatArray = NDArray[np.float64]
 
@@ -327,9 +324,12 @@ def _pictures(path: Path) -> tuple[int, Iterator[NDArray[Any]]]:
     """How many pictures of depth there are, and these, [H,W], one after the other."""
     try:
         if path.is_dir():
-            files = _picture_files(path)
+            files = picture_files(path)
             return len(files), map(_read_picture, files)
-        return _npz_frames(path) if path.suffix.lower() == ".npz" else (1, iter([_read_picture(path)]))
+        if path.suffix.lower() != ".npz":
+            return 1, iter([_read_picture(path)])
+        shape, _, pictures = npz_pictures(path)
+        return shape[0] if len(shape) == 3 else 1, pictures()
     except OSError as error:
         raise _unreadable(path, error) from error
 
@@ -338,36 +338,12 @@ def _unreadable(path: Path, error: OSError) -> UserError:
     return UserError(f"{path} cannot be read: {error.strerror}; check the name and the permissions.")
 
 
-def _picture_files(folder: Path) -> list[Path]:
-    files = sorted((path for path in folder.iterdir() if path.suffix.lower() == ".exr"), key=natural_key)
-    return files or list_images(folder)
-
-
 def _is_png(path: Path) -> bool:
-    return path.suffix.lower() == ".png" if not path.is_dir() else _picture_files(path)[0].suffix.lower() == ".png"
+    return path.suffix.lower() == ".png" if not path.is_dir() else picture_files(path)[0].suffix.lower() == ".png"
 
 
 def _read_picture(path: Path) -> NDArray[Any]:
-    return _read_exr(path) if path.suffix.lower() == ".exr" else _read_grey(path)
-
-
-def _read_exr(path: Path) -> NDArray[Any]:
-    """The channel Z, that of a layer, or the only one."""
-    import OpenEXR  # a large library that few runs need
-
-    if not path.is_file():
-        raise FileNotFoundError(errno.ENOENT, "there is no such file", str(path))
-    try:
-        channels = OpenEXR.File(str(path), separate_channels=True).channels()
-    except RuntimeError as error:
-        raise UserError(f"{path} is no EXR file that can be read ({error}); write it again.") from error
-    named = [name for name in channels if name.rpartition(".")[2] == "Z"] or list(channels)
-    if len(named) != 1:
-        raise UserError(
-            f"{path} has the channels {', '.join(channels)}, and none of them alone is Z; write depth in channel Z."
-        )
-    pixels: NDArray[Any] = channels[named[0]].pixels
-    return pixels
+    return read_exr(path) if path.suffix.lower() == ".exr" else _read_grey(path)
 
 
 def _read_grey(path: Path) -> NDArray[Any]:
@@ -378,40 +354,3 @@ def _read_grey(path: Path) -> NDArray[Any]:
             "give one of these."
         )
     return frame.to_ndarray(format="gray16le")
-
-
-def _npz_frames(path: Path) -> tuple[int, Iterator[NDArray[Any]]]:
-    """The frames of the first array of a file, of which one at a time is held."""
-    with _first_array(path) as member:
-        shape, is_fortran, dtype = _read_array_header(member)
-    if is_fortran or len(shape) not in (2, 3) or dtype.kind not in "fui" or 0 in shape:
-        raise UserError(f"{path} holds an array {dtype} {shape}; write depth as numbers [T,H,W], in C order.")
-    count = shape[0] if len(shape) == 3 else 1
-
-    def frames() -> Iterator[NDArray[Any]]:
-        with _first_array(path) as member:
-            _read_array_header(member)
-            for _ in range(count):
-                contents = member.read(dtype.itemsize * math.prod(shape[-2:]))
-                yield np.frombuffer(contents, dtype).reshape(shape[-2:])
-
-    return count, frames()
-
-
-@contextmanager
-def _first_array(path: Path) -> Iterator[IO[bytes]]:
-    """The first .npy file of an NPZ file; raises `UserError` where what is done with it shows that it is damaged."""
-    try:
-        with zipfile.ZipFile(path) as file, file.open(file.namelist()[0]) as member:
-            yield member
-    except (zipfile.BadZipFile, zlib.error, ValueError, IndexError, EOFError) as error:
-        raise UserError(f"{path} is no NPZ file that can be read ({error}); write it again.") from error
-
-
-def _read_array_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether in Fortran's order, and type of a .npy file, which is read up to its numbers."""
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(member)
-    if version not in read:
-        raise ValueError(f"its array has version {version}")
-    return read[version](member)

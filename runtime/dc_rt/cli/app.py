@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from dc_rt.attention import ATTENTIONS
 from dc_rt.cli.command import Command
-from dc_rt.cli.options import Values, options_from, outputs_from, with_defaults, with_options
-from dc_rt.errors import worded
+from dc_rt.cli.options import Values, options_from, outputs_from, with_options, with_options_of
+from dc_rt.errors import UserError, worded
 from dc_rt.options import Outputs, Sampling, Source, as_flag
-from dc_rt.outputs import STREAM
+from dc_rt.outputs import RAW_SUFFIX, STREAM
 from dc_rt.torch_steps import TORCH_STEPS, split_names
 
 app = typer.Typer(
@@ -120,6 +121,23 @@ def deliver(
 
 
 @app.command(cls=Command)
+@with_options_of(infer, outputs="stereo", size="source")
+def stereo(**given: Any) -> None:
+    """Make left and right views of videos by their depth, for headsets, 3D screens and red-cyan glasses.
+
+    It is dc-rt infer with --outputs stereo and --size source, unless told otherwise; of what runs with --keep raw left
+    it is dc-rt deliver, without a model.
+    """
+    raws = [path for path in given["videos"] if path.name.endswith(RAW_SUFFIX)]
+    if not raws:
+        infer(**given)
+    elif len(raws) < len(given["videos"]):
+        raise UserError("Videos and raw files are not taken together; give them in commands of their own.")
+    else:
+        deliver(raws=raws, **{name: given[name] for name in signature(deliver).parameters if name in given})
+
+
+@app.command(cls=Command)
 @with_options(Outputs, only=("size", "upscale", "overwrite"))
 def calibrate(
     raw: Annotated[Path, typer.Argument(metavar="RAW", readable=False, help="A file that a run with --keep raw left.")],
@@ -159,17 +177,6 @@ def calibrate(
 
     truth = Truth(points, reference, unit, reference_frame)
     calibrate_one(raw, truth, outputs_from(values), save_folder, focal, source)
-
-
-app.command("stereo", cls=Command)(
-    with_defaults(
-        infer,
-        "Make left and right views of videos by their depth, for VR headsets, 3D screens and red-cyan glasses: as "
-        "`dc-rt infer`, but that it writes --outputs stereo at --size source unless told otherwise.",
-        outputs="stereo",
-        size="source",
-    )
-)
 
 
 @app.command(cls=Command)

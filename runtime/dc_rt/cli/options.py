@@ -44,20 +44,21 @@ def with_options(
     return decorate
 
 
-def with_defaults(command: Callable[..., None], help: str, **defaults: Any) -> Callable[..., None]:
-    """The same command with another help and other defaults, by parameter."""
+def with_options_of(
+    other: Callable[..., None], **defaults: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command that takes anything the parameters of another one, some of them with other defaults."""
 
-    def run(**given: Any) -> None:
-        command(**given)
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        parameters = [
+            parameter.replace(default=defaults.get(parameter.name, parameter.default))
+            for parameter in inspect.signature(other).parameters.values()
+        ]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return command
 
-    parameters = [
-        parameter.replace(default=defaults.get(parameter.name, parameter.default))
-        for parameter in inspect.signature(command).parameters.values()
-    ]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    run.__doc__ = help
-    return run
+    return decorate
 
 
 def options_from(values: Values) -> tuple[Sampling, Source, Outputs]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from dc_rt.errors import UserError
 from dc_rt.media.decode import Damage, numbered_frames
 from dc_rt.media.read import IMAGE_FOLDER_FPS, probe
-from dc_rt.media.read_images import decode_images, list_images
+from dc_rt.media.read_images import decode_images, list_images, natural_key
 from dc_rt.media.timeline import Timeline
 
 # Of 8 bits: what lossy encoders make of grey.
@@ -64,8 +65,7 @@ def open_depth(path: Path) -> DepthFile:
 
 
 def _open_folder(folder: Path) -> DepthFile:
-    """EXR files, or else images."""
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".exr") or list_images(folder)
+    files = picture_files(folder)
     height, width = _read_picture(files[0]).shape
 
     def pictures() -> Iterator[NDArray[np.float32]]:
@@ -81,52 +81,91 @@ def _open_folder(folder: Path) -> DepthFile:
     return DepthFile(folder, len(files), height, width, Timeline.even(len(files), IMAGE_FOLDER_FPS), pictures)
 
 
+def picture_files(folder: Path) -> list[Path]:
+    """A folder's EXR files, or else its images, in natural order; raises `UserError` where there are none."""
+    files = sorted((path for path in folder.iterdir() if path.suffix.lower() == ".exr"), key=natural_key)
+    return files or list_images(folder)
+
+
 def _read_picture(path: Path) -> NDArray[np.float32]:
     if path.suffix.lower() == ".exr":
-        return _read_exr(path)
+        return np.asarray(read_exr(path), np.float32)
     (frame,) = decode_images([path])
     return _depth_of(frame, path)
 
 
-def _read_exr(path: Path) -> NDArray[np.float32]:
-    """The channel Z, that of a layer, the only one, or R: every preset holds depth in one of these."""
+def read_exr(path: Path) -> NDArray[Any]:
+    """Depth in an EXR file, [H,W], of any preset: channel Z, that of a layer, the only one, or R that is G and B too.
+
+    Raises:
+        UserError: it cannot be read, or it is not known which channel is depth.
+        OSError: there is no such file.
+    """
     import OpenEXR  # a large library that few runs need
 
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "there is no such file", str(path))
     try:
         channels = OpenEXR.File(str(path), separate_channels=True).channels()
     except RuntimeError as error:
         raise UserError(f"{path} is no EXR file that can be read ({error}); write it again.") from error
     named = [name for name in channels if name.rpartition(".")[2] == "Z"] or list(channels)
-    name = named[0] if len(named) == 1 else "R"
-    if name not in channels:
+    if set(named) == {"R", "G", "B"} and all(np.array_equal(channels["R"].pixels, channels[c].pixels) for c in "GB"):
+        named = ["R"]
+    if len(named) != 1:
         raise UserError(
-            f"{path} has the channels {', '.join(channels)}, of which it is not known which is depth; "
-            "write it to channel Z."
+            f"{path} has the channels {', '.join(channels)}, and none of them alone is Z; write depth in channel Z."
         )
-    return np.asarray(channels[name].pixels, np.float32)
+    pixels: NDArray[Any] = channels[named[0]].pixels
+    return pixels
 
 
 def _open_npz(path: Path) -> DepthFile:
-    try:
-        with zipfile.ZipFile(path) as file, file.open(file.namelist()[0]) as member:
-            shape, is_fortran, dtype = _read_header(member)
-    except (zipfile.BadZipFile, ValueError, IndexError) as error:
-        raise UserError(f"{path} is no NPZ file that can be read ({error}); write it again.") from error
-    if is_fortran or len(shape) != 3 or dtype.kind != "f" or 0 in shape:
-        raise UserError(f"{path} holds an array {dtype} {shape}; write depth as floats [T,H,W], in C order.")
+    shape, dtype, pictures = npz_pictures(path)
+    if len(shape) != 3 or dtype.kind != "f":
+        raise UserError(f"{path} holds an array {dtype} {shape}; write depth as floats [T,H,W].")
     count, height, width = shape
 
-    def pictures() -> Iterator[NDArray[np.float32]]:
+    def as_floats() -> Iterator[NDArray[np.float32]]:
+        for picture in pictures():
+            yield picture.astype(np.float32, copy=False)
+
+    return DepthFile(path, count, height, width, Timeline.even(count, IMAGE_FOLDER_FPS), as_floats)
+
+
+def npz_pictures(
+    path: Path,
+) -> tuple[tuple[int, ...], np.dtype[Any], Callable[[], Iterator[NDArray[Any]]]]:
+    """Shape and type of the first array of an NPZ file, [T,H,W] or [H,W], and what begins to read its pictures.
+
+    One at a time is held. Raises `UserError` for another array, or a file that cannot be read, also amid the pictures.
+    """
+    with _first_array(path) as member:
+        shape, is_fortran, dtype = _read_array_header(member)
+    if is_fortran or len(shape) not in (2, 3) or dtype.kind not in "fui" or 0 in shape:
+        raise UserError(f"{path} holds an array {dtype} {shape}; write depth as numbers [T,H,W], in C order.")
+
+    def pictures() -> Iterator[NDArray[Any]]:
+        with _first_array(path) as member:
+            _read_array_header(member)
+            for _ in range(shape[0] if len(shape) == 3 else 1):
+                contents = member.read(dtype.itemsize * math.prod(shape[-2:]))
+                yield np.frombuffer(contents, dtype).reshape(shape[-2:])
+
+    return shape, dtype, pictures
+
+
+@contextmanager
+def _first_array(path: Path) -> Iterator[IO[bytes]]:
+    """The first .npy file of an NPZ file; raises `UserError` where what is done with it shows that it is damaged."""
+    try:
         with zipfile.ZipFile(path) as file, file.open(file.namelist()[0]) as member:
-            _read_header(member)
-            for _ in range(count):
-                contents = member.read(dtype.itemsize * math.prod(shape[1:]))
-                yield np.frombuffer(contents, dtype).reshape(height, width).astype(np.float32, copy=False)
-
-    return DepthFile(path, count, height, width, Timeline.even(count, IMAGE_FOLDER_FPS), pictures)
+            yield member
+    except (zipfile.BadZipFile, zlib.error, ValueError, IndexError, EOFError) as error:
+        raise UserError(f"{path} is no NPZ file that can be read ({error}); write it again.") from error
 
 
-def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _read_array_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether in Fortran's order, and type of a .npy file, which is read up to its numbers."""
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(member)
