@@ -14,8 +14,8 @@ from typing import Any
 
 from dc_rt.errors import UserError, option
 from dc_rt.formats import COLORMAPS, EXR_PRESETS, VIDEO_CODECS
-from dc_rt.outputs import FEWEST_DIGITS, Output, all_outputs
-from dc_rt.parsing import parse_range, parse_raw_size, parse_size
+from dc_rt.outputs import FEWEST_DIGITS, STREAM, Output, all_outputs
+from dc_rt.parsing import parse_name, parse_range, parse_raw_size, parse_size
 from dc_rt.sampler import SAMPLERS
 
 # The denoiser's last level has 1/8 of the latents' sides, which are 1/8 of the pixels'.
@@ -38,6 +38,7 @@ POLARITIES = ("preset", "near-white", "far-white")
 STEREO_MODES = ("sbs", "half-sbs", "anaglyph", "rgbd", "left+right")
 PIPE_FORMATS = ("yuv4mpeg", "gray16le", "float32")
 VIEWS = ("srgb", "none")
+MATRICES = ("unknown", "bt601", "bt709", "bt2020")
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,9 @@ class Source(_Checked):
     exposure: float = _option(0.0, "Stops by which linear EXR frames are made brighter.")
     raw_size: str = _option("", "Size of the frames that come raw through a pipe.", parse=parse_raw_size, metavar="WxH")
     raw_format: str = _option("rgb24", "Pixel format of these frames, as FFmpeg calls it.", parse=str, metavar="FORMAT")
+    pipe_matrix: str = _option(
+        "unknown", "Colour matrix of YUV frames that come through a pipe, which does not say it.", choices=MATRICES
+    )
 
 
 @dataclass(frozen=True)
@@ -254,6 +258,13 @@ class Outputs(_Checked):
     stereo: str = _option("sbs", "How the two views of `stereo` are laid out.", choices=STEREO_MODES)
     disparity: float = _option(2.0, "Largest shift between the two views, in percent of the width.", above=0, most=20)
     convergence: float = _option(0.5, "Depth that lies on the screen: 0 the farthest, 1 the nearest.", least=0, most=1)
+    result_name: str = _option(
+        "",
+        "What the results are called; after the video unless given, and stdin those of a pipe.",
+        "--name",
+        parse=parse_name,
+        metavar="NAME",
+    )
     pipe_format: str = _option("yuv4mpeg", "What the output - is.", choices=PIPE_FORMATS)
     keep: str = _option(
         "none",
@@ -270,6 +281,11 @@ class Outputs(_Checked):
             if name not in table:
                 raise UserError(f"There is no {option('outputs', name)}; choose of {', '.join(table)}.")
         object.__setattr__(self, "names", tuple(name for name in table if name in wanted))
+        if STREAM in self.names and self.values == "raw" and self.pipe_format != "float32":
+            raise UserError(
+                f"{option('pipe_format', self.pipe_format)} holds depth from 0 to 1, and {option('values', 'raw')} is "
+                f"of any size; take {option('pipe_format', 'float32')}."
+            )
         if 0 < self.padding < FEWEST_DIGITS:  # a name with fewer would not be known as ours
             raise UserError(
                 f"{option('padding')} must be 0 or at least {FEWEST_DIGITS}, not {self.padding}; try "
@@ -299,12 +315,28 @@ class Outputs(_Checked):
     @property
     def manner(self) -> dict[str, Any]:
         """All that decides what is in the files, by name, whichever of them are written."""
-        return {name: getattr(self, name) for name, _, _ in rules(Outputs) if name not in ("keep", "overwrite")}
+        others = ("keep", "overwrite", "result_name", "pipe_format")
+        return {name: getattr(self, name) for name, _, _ in rules(Outputs) if name not in others}
 
     @property
     def fixed_range(self) -> tuple[float, float] | None:
         """The range that is given in numbers; None where it is found."""
         return parse_range(self.range)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether depth goes to a stream while the model runs: what it is does not depend on frames still to come."""
+        return STREAM in self.names and (self.fixed_range is not None or self.values == "raw")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of the choice, before it runs."""
+        if STREAM not in self.names or self.is_live:
+            return ()
+        return (
+            "depth goes to standard output once the range of the whole clip is known, at the end; "
+            f"{option('range', 'LOW,HIGH')} has it go there while the model runs",
+        )
 
 
 def default_overlap(window_size: int) -> int:

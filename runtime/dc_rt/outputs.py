@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from dc_rt.media.results import OpenWriter
 
 PLUGINS = "dc_rt.outputs"
+STREAM = "-"
+"""The name of the output that is standard output."""
 FEWEST_DIGITS = 4
 """Of the numbers of frames in their files' names."""
 _FRAME = re.compile(rf"frame_\d{{{FEWEST_DIGITS},}}")
@@ -42,7 +44,8 @@ class Output:
         flag: an option of the command line's that adds it to the default ones, if there is one.
         is_default: whether it is written unless other outputs are asked for.
         kind: "file"; "frames", a file a frame in a folder that is called as the video is, named by `frame_name`: by
-            that a later run knows them; "folder", a folder of a layout of its own, `NAME` and the suffix.
+            that a later run knows them; "folder", a folder of a layout of its own, `NAME` and the suffix; "stream",
+            standard output, and no file.
         layout: of such a folder: patterns of its files, as `pathlib` has them. By these a later run knows them; the
             last is the one that tells of the others.
         codec: of a video: a key of `dc_rt.formats.VIDEO_CODECS`, or the option that chooses one. Its file is of a
@@ -64,7 +67,7 @@ class Output:
     writer: str
     flag: str | None = None
     is_default: bool = False
-    kind: Literal["file", "frames", "folder"] = "file"
+    kind: Literal["file", "frames", "folder", "stream"] = "file"
     layout: tuple[str, ...] = ()
     codec: str = ""
     bytes_of: Callable[[Mapping[str, Any]], float] | None = None
@@ -85,6 +88,8 @@ class Output:
     @property
     def path(self) -> str:
         """Where it is written, as it is shown to people."""
+        if self.kind == "stream":
+            return "standard output"
         if self.is_frames:
             return f"NAME/{frame_name(0, self.suffix)}"
         return f"NAME{self.suffix}{'/' if self.kind == 'folder' else ''}"
@@ -268,6 +273,15 @@ _BUILT_IN = (
         beside=3,
         codec="h264",
         needs=frozenset({"audio"}),
+    ),
+    Output(
+        STREAM,
+        "",
+        "depth, frame by frame, as --pipe-format has it",
+        0,
+        "dc_rt.media.stream:stream",
+        kind="stream",
+        takes_image=False,
     ),
 )
 

@@ -25,6 +25,13 @@ def parse_raw_size(text: str) -> tuple[int, int] | None:
     return _size(text, "WxH") if text else None
 
 
+def parse_name(text: str) -> str:
+    """The name of a file without its suffix, or "". Raises `ValueError` with what it must be."""
+    if text.startswith((".", "-")) or any(letter in text for letter in "/\\\0"):
+        raise ValueError("a name without / and \\ that starts with neither . nor -")
+    return text
+
+
 def parse_range(text: str) -> tuple[float, float] | None:
     """The two numbers of "LOW,HIGH"; None for "clip" and "shot", which depend on the depth.
 

@@ -13,7 +13,7 @@ from dc_rt.cli.command import Command
 from dc_rt.cli.options import Values, options_from, outputs_from, with_options, with_options_of
 from dc_rt.errors import UserError, worded
 from dc_rt.options import Outputs, Sampling, Source, as_flag
-from dc_rt.outputs import RAW_SUFFIX
+from dc_rt.outputs import RAW_SUFFIX, STREAM
 from dc_rt.torch_steps import TORCH_STEPS, split_names
 
 app = typer.Typer(
@@ -32,7 +32,12 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the li
 def infer(
     # That a video or folder cannot be read is not for the parser to say, which would end the batch.
     videos: Annotated[
-        list[Path], typer.Argument(metavar="VIDEO...", readable=False, help="Video files, or folders of images.")
+        list[Path],
+        typer.Argument(
+            metavar="VIDEO...",
+            readable=False,
+            help="Video files; folders of images, or sequences such as shot.%04d.exr; - for standard input.",
+        ),
     ],
     engines: Annotated[
         Path | None,
@@ -77,10 +82,13 @@ def infer(
 
     set_up(verbose)
     from dc_rt.cli.infer import Ways, infer_all, preview_all
+    from dc_rt.cli.streams import take_standard_output
 
+    sampling, source, outputs = options_from(values)
+    stream = take_standard_output() if STREAM in outputs.names and not dry_run else None
     opened_with = {"provider": provider, "attention": attention, "torch_steps": split_names(torch_steps)}
-    ways = Ways(engines, backend, cpu_offload, fit, opened_with, save_folder, restart)
-    (preview_all if dry_run else infer_all)(videos, ways, *options_from(values))
+    ways = Ways(engines, backend, cpu_offload, fit, opened_with, save_folder, restart, stream)
+    (preview_all if dry_run else infer_all)(videos, ways, sampling, source, outputs)
 
 
 Raws = Annotated[
@@ -106,8 +114,10 @@ def deliver(
 
     set_up(verbose)
     from dc_rt.cli.deliver import deliver_all
+    from dc_rt.cli.streams import take_standard_output
 
-    deliver_all(raws, outputs_from(values), save_folder, source)
+    outputs = outputs_from(values)
+    deliver_all(raws, outputs, save_folder, source, take_standard_output() if STREAM in outputs.names else None)
 
 
 @app.command(cls=Command)
@@ -169,7 +179,7 @@ def calibrate(
     calibrate_one(raw, truth, outputs_from(values), save_folder, focal, source)
 
 
-@app.command()
+@app.command(cls=Command)
 def compare(
     a: Annotated[
         Path, typer.Argument(metavar="A", readable=False, help="NPZ, a folder of EXR or PNG files, or a grey video.")

@@ -12,7 +12,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import typer
 
@@ -31,6 +31,9 @@ from dc_rt.job.deliver import FromRaw
 from dc_rt.job.forecast import fit, foretell, set_up
 from dc_rt.job.pace import remember
 from dc_rt.job.targets import Targets, check_batch
+from dc_rt.media.pipe import is_pipe
+from dc_rt.media.read_images import is_image
+from dc_rt.media.sequence import is_pattern, matching
 from dc_rt.options import Outputs, Sampling, Source
 from dc_rt.torch_steps import check_torch_steps
 
@@ -40,7 +43,10 @@ _PATIENCE_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Ways:
-    """How videos are run, beside the options that decide the results: as the command line has it."""
+    """How videos are run, beside the options that decide the results: as the command line has it.
+
+    `stream` is where the output `-` goes.
+    """
 
     engines: Path | None
     backend: str
@@ -49,6 +55,7 @@ class Ways:
     opened_with: Mapping[str, Any]
     save_folder: Path
     restart: bool
+    stream: BinaryIO | None = None
 
 
 def infer_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: Source, outputs: Outputs) -> None:
@@ -56,6 +63,7 @@ def infer_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: So
     if planned_card_line():
         raise UserError(f"${PLANNED_CARD} is of a card that is not here; unset it, or add {option('dry_run', True)}.")
     # Said before any work, so that whoever gave the command is still there to hear it; the other videos are run.
+    videos = _meant(videos)
     able = _able(videos, ways, outputs)
     candidates = find_candidates(ways.engines)
     models = Models(candidates, ways.backend, ways.cpu_offload, **ways.opened_with)
@@ -72,10 +80,18 @@ def infer_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: So
         with progress() as shown:
             heard = Heard(shown)
             job = Job(
-                model, plan.video, sampling, taken, outputs, ways.save_folder, restart=ways.restart, listener=heard.hear
+                model,
+                plan.video,
+                sampling,
+                taken,
+                outputs,
+                ways.save_folder,
+                restart=ways.restart,
+                stream=ways.stream,
+                listener=heard.hear,
             )
             run_to_its_end(job)
-        if heard.seconds:
+        if heard.seconds and not (plan.video.pipe or ways.stream):  # whose other ends may have been waited for
             remember(model.engines.manifest, offload, job.plan, sampling, heard.seconds)
 
     done = [targets for targets in able if succeeds(targets.video, partial(run_video, targets.video))]
@@ -86,6 +102,12 @@ def infer_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: So
 
 def preview_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: Source, outputs: Outputs) -> None:
     """Say of all videos what running them would take; raises `typer.Exit` with status 1 if one could not be run."""
+    videos = _meant(videos)
+    if any(map(is_pipe, videos)):
+        raise UserError(
+            f"{option('dry_run', True)} looks at files, and what comes through a pipe is gone once it was looked at; "
+            "name a file, or leave it out."
+        )
     able = _able(videos, ways, outputs)
     candidates, card = find_candidates(ways.engines), find_card()
 
@@ -107,6 +129,17 @@ def preview_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: 
         raise typer.Exit(1)
 
 
+def _meant(typed: Sequence[Path]) -> list[Path]:
+    """The videos that were typed: a name with `*` that means others than images means each of them, as in a shell."""
+    videos: list[Path] = []
+    for path in typed:
+        files = matching(path) if is_pattern(path) else []
+        videos += [path] if all(map(is_image, files)) else files
+    if len(videos) > 1 and all(map(is_image, videos)) and not any(map(is_pattern, videos)):
+        say(f"{len(videos)} images are taken for videos of one frame each; a sequence of them is one name in quotes.")
+    return videos
+
+
 def _able(videos: Sequence[Path], ways: Ways, outputs: Outputs) -> list[Targets]:
     """The videos whose results can be written; of the others it is said why."""
     backend = backend_with(ways.backend, ways.opened_with.get("provider"))
@@ -114,12 +147,19 @@ def _able(videos: Sequence[Path], ways: Ways, outputs: Outputs) -> list[Targets]
     if (attention := ways.opened_with.get("attention")) is not None:
         check_attention(attention, backend)
     check_torch_steps(ways.opened_with.get("torch_steps", ()), backend, ways.cpu_offload)
+    check_stream(ways.stream, videos)
     batch = [Targets.of(video, ways.save_folder, outputs) for video in videos]
     check_batch(batch)
     able = [targets for targets in batch if succeeds(targets.video, partial(targets.check, outputs.overwrite))]
     if not able:
         raise typer.Exit(1)
     return able
+
+
+def check_stream(stream: BinaryIO | None, videos: Sequence[Path]) -> None:
+    """Raise `UserError` where several videos would go to one stream."""
+    if stream and len(videos) > 1:
+        raise UserError(f"{option('outputs', '-')} is one stream, for one video; run the {len(videos)} one by one.")
 
 
 class Heard:
@@ -171,6 +211,8 @@ def run_to_its_end(job: Job | FromRaw) -> None:
         _leave(job)
     except OSError as error:
         kept = "; what was done is kept, and the same command resumes it" if job.is_resumable else ""
+        if isinstance(error, BrokenPipeError):
+            raise UserError(f"The reader of standard output has left before the end{kept}.") from error
         raise UserError(f"The results cannot be written ({error}){kept}.") from error
 
 

@@ -36,7 +36,7 @@ class Progress(AbstractContextManager["Progress"]):
                 self._plan(event)
             case Resumed(num_frames, num_evaluated):
                 say(f"  resumed after frame {num_frames} of an unfinished run")
-                self._total = num_evaluated + 2 * (self._frames - num_frames)
+                self._total = num_evaluated + 2 * (self._frames - num_frames) if self._frames else 0
                 self._finished_frames = self._resumed = num_frames
             case ShotsFound(num_shots, num_evaluated):
                 say("  1 shot" if num_shots == 1 else f"  {num_shots} shots, each estimated by itself")
@@ -50,6 +50,7 @@ class Progress(AbstractContextManager["Progress"]):
             case Warned(sentence):
                 say(f"  {sentence}")
             case Finished(files, num_frames, seconds):
+                self._frames = self._frames or num_frames
                 self._done = self._total
                 self._show(at_the_end=True)
                 self.close()
@@ -60,11 +61,13 @@ class Progress(AbstractContextManager["Progress"]):
         self._show()
 
     def _plan(self, plan: Planned) -> None:
-        self._stages = _OF_THE_MODEL if plan.num_evaluated else ("write",)
+        is_open = not plan.num_frames  # a pipe
+        self._stages = _OF_THE_MODEL if plan.num_evaluated or is_open else ("write",)
         self._frames = plan.num_frames
         self._total = plan.num_evaluated + 2 * plan.num_frames if plan.num_evaluated else plan.num_frames
+        frames = "frames as they come" if is_open else f"{plan.num_frames} of {plan.source_frames} frames"
         say(
-            f"{plan.video}: {plan.num_frames} of {plan.source_frames} frames, "
+            f"{plan.video}: {frames}, "
             f"{plan.source_width}x{plan.source_height} at {plan.source_fps:.4g} frames/s -> "
             f"{plan.width}x{plan.height} at {plan.fps:.4g} frames/s"
         )
@@ -74,11 +77,15 @@ class Progress(AbstractContextManager["Progress"]):
     def close(self) -> None:
         """Draw no more."""
 
-    def _status(self) -> tuple[float, str]:
-        """Share of the work done, and frames, frames per second and time left in words."""
+    def _status(self) -> tuple[float | None, str]:
+        """Share of the work done, and frames, frames per second and time left in words; of a pipe no share is known."""
         if self._looked_at:
-            return 0.0, f"{self._looked_at}/{self._frames} frames looked through for cuts"
+            of_all = f"/{self._frames}" if self._frames else ""
+            return 0.0, f"{self._looked_at}{of_all} frames looked through for cuts"
         elapsed = time.perf_counter() - self._began
+        if not self._frames:
+            rate = (self._finished_frames - self._resumed) / elapsed if elapsed > 0 else 0.0
+            return None, f"{self._finished_frames} frames, {rate:.2f} frames/s"
         share = min(self._done / self._total, 1.0) if self._total else 1.0
         left = f"{_minutes(elapsed / share - elapsed)} left" if share > 0 else "starting"
         rate = share * (self._frames - self._resumed) / elapsed if elapsed > 0 else 0.0
@@ -109,7 +116,7 @@ class Bar(Progress):
 
     def _show(self, at_the_end: bool = False) -> None:
         share, status = self._status()
-        self._bar.update(self._task, completed=share, status=status)
+        self._bar.update(self._task, total=None if share is None else 1.0, completed=share or 0.0, status=status)
 
 
 class Lines(Progress):
@@ -122,7 +129,7 @@ class Lines(Progress):
         if now - max(self._last, self._began) >= PLAIN_SECONDS or (at_the_end and self._last):
             self._last = now
             share, status = self._status()
-            say(f"{100 * share:3.0f} %  {status}")
+            say(status if share is None else f"{100 * share:3.0f} %  {status}")
 
 
 def _minutes(seconds: float) -> str:

@@ -12,7 +12,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO, cast
+
+from dc_rt.errors import UserError
 
 _POLL_SECONDS = 0.05
 
@@ -68,6 +70,19 @@ def protect_streams() -> Outlet | None:
     sys.stderr, _ = _protected(sys.stderr, lambda error: None)
     sys.stdout, outlet = _protected(sys.stdout, _say_lost)
     return outlet
+
+
+def take_standard_output() -> BinaryIO:
+    """Standard output for results alone; all that is printed from now on, by libraries too, goes to standard error.
+
+    Raises `UserError` where it is a terminal.
+    """
+    if sys.stdout.isatty():
+        raise UserError("Standard output is a terminal, which shows no depth; pipe it into a program, or into a file.")
+    sys.stdout.flush()
+    results = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    return cast(BinaryIO, results)
 
 
 def _say_lost(error: OSError) -> None:

@@ -45,8 +45,8 @@ class Truth:
         UserError: there is neither of the two or both, or a value is out of its range.
     """
 
-    points: Path | None = None
-    reference: Path | None = None
+    points: str | Path | None = None
+    reference: str | Path | None = None
     unit: float | None = None
     reference_frame: int = 0
 
@@ -61,9 +61,9 @@ class Truth:
     def read(self, file: RawFile, height: int, width: int) -> Known:
         """All points; `height` and `width` are the source's, which those of a CSV file are in."""
         if self.points is not None:
-            return read_points(self.points, file.frame, file.num_frames, height, width)
+            return read_points(Path(self.points), file.frame, file.num_frames, height, width)
         assert self.reference is not None
-        return read_reference(self.reference, file.frame, file.num_frames, self.unit, self.reference_frame)
+        return read_reference(Path(self.reference), file.frame, file.num_frames, self.unit, self.reference_frame)
 
 
 class Calibration(FromRaw):
@@ -107,12 +107,10 @@ class Calibration(FromRaw):
         known = self._truth.read(file, *self.plan.video.stored_size)
         ends = [*(shot.start for shot in file.shots[1:]), file.num_frames]
         parts = [known.within(shot.start, end) for shot, end in zip(file.shots, ends, strict=True)]
-        fits = [
-            fit(part.disparity, part.z, shot.low, shot.high, _called(shot.start, end, len(parts)))
-            for part, shot, end in zip(parts, file.shots, ends, strict=True)
-        ]
-        for shot, end, fitted in zip(file.shots, ends, fits, strict=True):
-            self._tell(events.Warned(_in_words(fitted, shot.start, end)))
+        fits = []
+        for shot, end, part in zip(file.shots, ends, parts, strict=True):
+            fits.append(fit(part.disparity, part.z, shot.low, shot.high, _called(shot.start, end, len(parts))))
+            self._tell(events.Warned(_in_words(fits[-1], shot.start, end)))
         height, width = self.plan.result_size(self.outputs)
         numbers = self._write_depth(staging / self._targets.name, file, fits, (height, width), clock)
         calibration = {

@@ -21,8 +21,10 @@ from dc_rt.errors import UserError
 from dc_rt.job.events import Cancelled, Event, Failed, Finished, Listener, as_json, from_json
 from dc_rt.job.job import Job, JobCancelled, Runs
 from dc_rt.job.targets import Targets
+from dc_rt.media.pipe import is_pipe
 from dc_rt.model import DepthCrafter
 from dc_rt.options import Outputs, Sampling, Source
+from dc_rt.outputs import STREAM
 
 PATIENCE_SECONDS = 2.0
 
@@ -48,10 +50,15 @@ class ChildJob(Runs):
         Args:
             engines: folder of the engine set.
             opened_with: further arguments of `DepthCrafter.load`, such as `backend`.
-            video, sampling, source, outputs, save_folder, restart, listener: as of `Job`; events come in the thread
-                that calls `run`.
+            video, sampling, source, outputs, save_folder, restart, listener: as of `Job`, but for `-`; events come in
+                the thread that calls `run`.
+
+        Raises:
+            UserError: something is to come from or go to a pipe.
         """
         outputs = outputs or Outputs()
+        if is_pipe(Path(video)) or STREAM in outputs.names:
+            raise UserError("A job in another process reads and writes files alone, and - is none; name a file.")
         self._task = {
             "engines": os.fspath(engines),
             "opened_with": opened_with,

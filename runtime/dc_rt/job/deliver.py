@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dc_rt.errors import UserError, option
 from dc_rt.job import events
@@ -20,6 +21,7 @@ from dc_rt.job.record import Clock, record_of
 from dc_rt.job.results import empty_folder, finish, takers_of_video, write_results
 from dc_rt.job.spool import MOVED, SpoolLock, is_resumable
 from dc_rt.job.targets import Targets, check_batch, text
+from dc_rt.job.writers import stream_of
 from dc_rt.media.raw import RawFile
 from dc_rt.options import Outputs, record
 from dc_rt.outputs import RAW
@@ -46,6 +48,7 @@ class FromRaw(Runs):
             self._targets = self._targets_in(Path(save_folder))
             check_batch([self._targets])
             self._targets.check(outputs.overwrite)
+            self.plan = replace(self.plan, called=self._targets.name)
             if takers := self._takers():
                 self.plan = with_video(self.plan, file, self._source, " and ".join(takers))
         super().__init__(self._targets.spool, listener)
@@ -151,6 +154,7 @@ class Delivery(FromRaw):
         save_folder: str | Path = "demo_output",
         *,
         source: str | Path | None = None,
+        stream: BinaryIO | None = None,
         listener: Listener | None = None,
     ) -> None:
         """Look at the raw file, at where results go, and at the video where its pictures or sound are needed.
@@ -160,6 +164,7 @@ class Delivery(FromRaw):
             outputs: what is written.
             save_folder: where the results go, made if need be.
             source: where the video is now, if not where it was.
+            stream: where the output `-` goes; standard output unless given.
             listener: is told of all that happens (`dc_rt.job.events`).
 
         Raises:
@@ -167,6 +172,7 @@ class Delivery(FromRaw):
                 would be overwritten.
         """
         outputs = outputs or Outputs()
+        self._stream = stream_of(outputs, stream)
         if RAW in (row.name for row in outputs.rows):
             raise UserError(f"{raw} is a raw file already, and stays; leave {option('keep', 'raw')} out.")
         super().__init__(raw, outputs, save_folder, source, listener)
@@ -175,7 +181,7 @@ class Delivery(FromRaw):
         return Targets.with_sound(self._raw, save_folder, self.outputs, self.plan.video.sound)
 
     def _write(self, staging: Path, file: RawFile, clock: Clock) -> tuple[dict[str, Any], list[int]]:
-        numbers = write_results(staging, self.plan, self.outputs, file, Early(), clock)
+        numbers = write_results(staging, self.plan, self.outputs, file, Early(), clock, stream=self._stream)
         return self._record(file, numbers, clock), numbers
 
 

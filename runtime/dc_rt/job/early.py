@@ -55,8 +55,9 @@ class EarlyOutputs:
         """The frames of `read_at_sizes`, with their numbers, the first size of each, once the last was handed to the
         writers too."""
         for index, (number, images) in enumerate(frames):
-            time = self._timeline.time(number)
-            self._hand(ResultFrame(index, number, time, NO_DEPTH, NO_DEPTH, NO_DEPTH, images[-1]))
+            if self.sizes:
+                time = self._timeline.time(number)
+                self._hand(ResultFrame(index, number, time, NO_DEPTH, NO_DEPTH, NO_DEPTH, images[-1]))
             yield number, images[0]
 
     def __enter__(self) -> EarlyOutputs:

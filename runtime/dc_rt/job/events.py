@@ -15,7 +15,7 @@ class Planned:
     Attributes:
         video: its path.
         source_frames, source_height, source_width, source_fps: of the video, as a player shows it.
-        num_frames, fps: of the results.
+        num_frames, fps: of the results. Of a pipe, whose end has not come, all numbers of frames are 0.
         height, width: that the model runs at; `notes` say it where the results have another size.
         num_evaluated: frames that go through the denoiser in all: every window's, at every evaluation of every step. As
             of one shot, where the shots are found first (`ShotsFound`).

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dc_rt.attention import DEFAULT_ATTENTION
 from dc_rt.errors import UserError
-from dc_rt.media import list_images
+from dc_rt.media import VideoInfo
+from dc_rt.media.read_exr import View
 from dc_rt.options import Sampling
 from dc_rt.torch_steps import in_words
 
@@ -28,12 +29,13 @@ _CALLED_BEFORE = {"num_denoising_steps": "steps"}
 def fingerprint(engines: EngineSet, plan: Plan, sampling: Sampling) -> dict[str, Any]:
     """That of a run. Raises `UserError` where the video cannot be read any more."""
     try:
-        video = content_hash(plan.video.path)
+        video = content_hash(plan.video)
     except OSError as error:
         raise UserError(f"{plan.video.path} cannot be read any more ({error}); check the file.") from error
     graphs = "".join(engines.manifest.graphs[graph][0].sha256 for graph in sorted(engines.manifest.graphs))
     return {
         "video": video,
+        **_seen_as(plan.video.images.view if plan.video.images else View()),
         "engines": hashlib.sha256(graphs.encode()).hexdigest(),
         "backend": _backend(engines),
         "size": f"{plan.width}x{plan.height}",
@@ -50,7 +52,7 @@ def differences(found: Fingerprint, now: Fingerprint) -> dict[str, tuple[Any, An
 
     An option that was added since then had its default.
     """
-    defaults = vars(Sampling()) | {"shots": _ONE_SHOT}
+    defaults = vars(Sampling()) | _seen_as(View()) | {"shots": _ONE_SHOT}
     added = {name: value for name, value in defaults.items() if name in now}
     known = added | {_CALLED_BEFORE.get(name, name): value for name, value in found.items()}
     if known.keys() != now.keys():
@@ -72,10 +74,23 @@ def _backend(engines: EngineSet) -> str:
     return backend + in_words(engines.torch_steps)
 
 
-def content_hash(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of a folder's images."""
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    images = ((image.name, content_hash(image)) for image in list_images(path))
-    return hashlib.sha256(repr(list(images)).encode()).hexdigest()
+def _seen_as(view: View) -> dict[str, Any]:
+    return {"view": view.name, "exposure": view.exposure}
+
+
+def content_hash(video: VideoInfo) -> str:
+    """SHA-256 of a file, or of the names and contents of images; of a pipe, of what its frames are.
+
+    The frames themselves come later: they are compared with those that are kept.
+    """
+    if video.pipe:
+        return hashlib.sha256(repr((video.pipe.form, video.fps)).encode()).hexdigest()
+    if video.images:
+        images = ((image.name, _file_hash(image)) for image in video.images.files)
+        return hashlib.sha256(repr(list(images)).encode()).hexdigest()
+    return _file_hash(video.path)
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,12 +9,12 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +27,16 @@ from dc_rt.job.events import Event, Listener, Progressed
 from dc_rt.job.fingerprint import fingerprint
 from dc_rt.job.forecast import check_space, disk_need
 from dc_rt.job.kept import attributes_of
+from dc_rt.job.live import LiveStream
 from dc_rt.job.plan import Plan, plan_video
 from dc_rt.job.record import Clock, origin_of, record_of
 from dc_rt.job.results import empty_folder, finish, write_results
-from dc_rt.job.spool import Spool, SpoolLock, is_resumable
+from dc_rt.job.spool import INPUT, Spool, SpoolLock, is_resumable
 from dc_rt.job.targets import Targets, check_batch
 from dc_rt.job.threads import Behind, ahead
-from dc_rt.job.writers import WRITE_BEHIND, check_writers
+from dc_rt.job.writers import WRITE_BEHIND, check_writers, stream_of
 from dc_rt.media import Damage, VideoInfo, read_at_sizes
+from dc_rt.media.pipe import Kept, Pipe, PipeError
 from dc_rt.media.shots import DETECTION_SIZE, find_cuts
 from dc_rt.model import DepthCrafter
 from dc_rt.noise import Noise
@@ -88,8 +90,9 @@ class Runs:
         try:
             results = run()
         except BaseException as error:
-            # Whatever a cancelled run ends with, such as a window that was cut off.
-            if self._cancelled.is_set() and isinstance(error, Interrupted | JobCancelled):
+            # Whatever a cancelled run ends with, such as a window that was cut off, or a pipe: on a terminal Ctrl-C
+            # ends the program at its other end too, amid a frame.
+            if self._cancelled.is_set() and isinstance(error, Interrupted | JobCancelled | PipeError):
                 self._status = "cancelled"
                 self._tell_end(events.Cancelled(self.is_resumable))
                 raise JobCancelled from None
@@ -130,16 +133,19 @@ class Job(Runs):
         save_folder: str | Path = "demo_output",
         *,
         restart: bool = False,
+        stream: BinaryIO | None = None,
         listener: Listener | None = None,
     ) -> None:
         """Look at the video, and at where its results go; nothing is written.
 
         Args:
             model: runs one job at a time.
-            video: a file, a folder of images, or what `dc_rt.probe` found out about it.
+            video: a file, a folder or sequence of images, `-` for what comes through standard input, or what
+                `dc_rt.probe` found out about it.
             sampling, source, outputs: how depth is sampled, what is taken of the video, what is written.
             save_folder: where the results go, made if need be.
             restart: throw away what an unfinished run did.
+            stream: where the output `-` goes; standard output unless given.
             listener: is told of all that happens (`dc_rt.job.events`).
 
         Raises:
@@ -148,13 +154,14 @@ class Job(Runs):
         """
         self.model = model
         self.sampling, self.source, self.outputs = sampling or Sampling(), source or Source(), outputs or Outputs()
-        self.plan: Plan = plan_video(video, self.source)
+        self.plan: Plan = replace(plan_video(video, self.source), called=self.outputs.result_name)
         self.plan.check_engines(model.engines.manifest.profile, self.sampling)
         check_writers(self.plan, self.outputs)
         self._targets = Targets.of(self.plan.video.path, Path(save_folder), self.outputs)
         check_batch([self._targets])
         self._targets.check(self.outputs.overwrite)
         self._restart = restart
+        self._stream = stream_of(self.outputs, stream)
         super().__init__(self._targets.spool, listener)
 
     def run(self) -> list[Path]:
@@ -189,6 +196,8 @@ class Job(Runs):
         with Spool(targets.spool, identity, plan.height, plan.width, self._restart) as spool:
             targets.remember_moves()
             clock.take_up(spool.progress.notes)
+            if isinstance(plan.video.pipe, Pipe):
+                plan.video.pipe.keep_in(spool.folder / INPUT, (spool.progress.notes or {}).get("piped", 0))
             if not spool.progress.complete:
                 check_space(targets.save_folder, plan, disk_need(plan, self.outputs, spool.num_frames))
             plan = self._settle_shots(spool, clock)
@@ -196,8 +205,16 @@ class Job(Runs):
                 done = _frames_done(spool)
                 left = 0 if spool.progress.complete else plan.num_evaluated(self.sampling, done)
                 self._tell(events.Resumed(done, left))
+            stream = self._stream
             if not spool.progress.complete:
                 self._run_model(spool, clock)
+                stream = None if self.outputs.is_live else stream
+            elif plan.video.is_open:
+                # All of it was read before; that the same comes again is to be seen nevertheless.
+                for _ in read_at_sizes(plan.video, [], plan.stride, plan.limit):
+                    self._check_not_cancelled()
+            if plan.video.is_open:
+                self.plan = plan = plan.settled()
             damage = Damage(**(spool.progress.notes or {}).get("damage", {}))
             for sentence in damage.describe():
                 self._tell(events.Warned(sentence))
@@ -205,7 +222,7 @@ class Job(Runs):
             early = Early.of(spool.folder, spool.progress.notes or {})
             origin = origin_of(self.model.engines, plan, damage, spool.num_frames)
             about = attributes_of(origin, plan, record(self.sampling, self.source), damage, spool, identity["video"])
-            numbers = write_results(staging, plan, self.outputs, spool, early, clock, about)
+            numbers = write_results(staging, plan, self.outputs, spool, early, clock, about, stream)
             options = record(self.sampling, self.source, self.outputs)
             found = record_of(origin, plan, self.outputs, options, spool, numbers, clock)
             results = finish(staging, targets, found, self.outputs.overwrite, is_kept=True)
@@ -222,11 +239,13 @@ class Job(Runs):
             shots = notes["shots"]
         else:
             damage = Damage()
-            frames = read_at_sizes(plan.video, [DETECTION_SIZE], plan.stride, plan.num_frames, damage=damage)
+            frames = read_at_sizes(plan.video, [DETECTION_SIZE], plan.stride, plan.limit, damage=damage)
             with closing(_refuse_hopeless(frames, self.sampling.window_size, damage, plan)) as frames:
                 looked_at = ((number, image) for number, (image,) in clock.timed("detect", frames))
                 shots = [0, *find_cuts(looked_at)]
-            spool.commit(None, clock.notes() | {"shots": shots}, between_shots=True)
+            spool.commit(None, clock.notes() | {"shots": shots} | _synced(plan), between_shots=True)
+            if plan.video.is_open:  # all of it has come
+                plan = plan.settled()
         self.plan = plan = replace(plan, shots=tuple(shots))
         self._tell(events.ShotsFound(len(shots), plan.num_evaluated(self.sampling)))
         return plan
@@ -238,24 +257,30 @@ class Job(Runs):
         is_resumed = state is not None or spool.num_frames > 0
         start = spool.shot_start + (state.next_frame if state else 0)
         damage = Damage()
-        # A run that is resumed does not see all frames.
-        early = EarlyOutputs(spool.folder, plan, None if is_resumed else self.outputs)
+        # A run that is resumed does not see all frames, and of a pipe nobody knows how long they are shown for.
+        sees_all = not is_resumed and not plan.video.is_open
+        early = EarlyOutputs(spool.folder, plan, self.outputs if sees_all else None)
+        live = LiveStream(spool, plan, self.outputs, self._stream) if self._stream and self.outputs.is_live else None
         sizes = list(dict.fromkeys([(plan.height, plan.width), *early.sizes]))
-        read_from = read_at_sizes(plan.video, sizes, plan.stride, plan.num_frames, start, damage)
+        read_from = read_at_sizes(plan.video, sizes, plan.stride, plan.limit, start, damage)
         if not is_resumed:
             read_from = _refuse_hopeless(read_from, sampling.window_size, damage, plan)
 
         def append(depth: NDArray[np.float32]) -> None:
             with clock.measure("write", frames=0):
                 spool.append(depth)
+                if live:
+                    live.tell(spool.num_frames)
 
         def commit(state: WindowState | None, between_shots: bool = False, **notes: Any) -> None:
             kept = clock.notes() | {"damage": vars(damage), "shots": shots} | notes
             with clock.measure("write", frames=0):
+                kept |= _synced(plan)
                 spool.commit(state, kept, between_shots=between_shots)
             self._tell(events.WindowDone(_frames_done(spool)))
 
         with (
+            live or nullcontext(),
             Behind(WRITE_BEHIND) as writer,
             early,
             closing(read_from),
@@ -275,9 +300,23 @@ class Job(Runs):
                 for depth in depths:
                     writer.submit(append, depth)
             writer.submit(partial(commit, early=early.finish()), None)
+        if live:
+            live.finish(self._check_not_cancelled)
         # Decoding has the last word on the number of frames: a stream may hold a few that cannot be shown.
         if spool.num_frames == 0:
+            if plan.video.pipe:
+                raise UserError("No frame came on standard input; the program that is to write them may say why.")
             raise UserError(f"No frame of {plan.video.path} could be decoded; copy or download it again.")
+
+
+def _synced(plan: Plan) -> dict[str, int]:
+    """What the spool's state counts of a pipe, which is on the disk before it; nothing of files."""
+    match plan.video.pipe:
+        case Pipe() as pipe:
+            return {"piped": pipe.sync()}
+        case Kept(pipe=pipe):
+            return {"piped": pipe.num_kept}
+    return {}
 
 
 def _by_shot(frames: Iterable[tuple[int, Frame]], starts: Sequence[int]) -> Iterator[Iterator[Frame]]:

@@ -17,7 +17,9 @@ from dc_rt.job.fingerprint import content_hash
 from dc_rt.job.plan import Plan, plan_video
 from dc_rt.job.targets import result_name
 from dc_rt.media import Damage, Timeline, VideoInfo
+from dc_rt.media.pipe import is_pipe
 from dc_rt.media.raw import RawFile
+from dc_rt.media.sequence import is_pattern
 from dc_rt.options import Source
 
 
@@ -49,7 +51,8 @@ def attributes_of(
             "width": plan.width,
         },
         "video": {
-            "path": os.path.abspath(video.path),  # noqa: PTH100 - the folder may be another one when it is looked for
+            # The folder may be another one when it is looked for.
+            "path": "-" if video.pipe else os.path.abspath(video.path),  # noqa: PTH100 - links stay as they are
             "sha256": video_sha256,
             "height": video.height,
             "width": video.width,
@@ -86,14 +89,8 @@ def plan_of(file: RawFile) -> Plan:
             sound=None if video["sound"] is None else str(video["sound"]),
             time_code=str(video["time_code"]),
         )
-        made = Plan(
-            info,
-            int(plan["stride"]),
-            int(plan["num_frames"]),
-            file.height,
-            file.width,
-            called=result_name(file.path),
-        )
+        size = (file.height, file.width)
+        made = Plan(info, int(plan["stride"]), int(plan["num_frames"]), *size, called=result_name(file.path))
         if file.numbers[-1] >= len(made.timeline):
             raise ValueError("frames beyond the end of the video")
         return made
@@ -137,14 +134,21 @@ def with_video(plan: Plan, file: RawFile, given: Path | None, needed_for: str) -
     Raises:
         UserError: it is not there, is another one or has changed.
     """
+    if is_pipe(plan.video.path):
+        raise UserError(
+            f"{file.path} is of frames that came through a pipe and are gone, and they are needed for {needed_for}; "
+            "leave that out, or estimate the depth of a file."
+        )
     path = given or plan.video.path
-    if not os.path.lexists(path):
+    if not os.path.lexists(path) and not is_pattern(path):
         raise UserError(
             f"{path}, the video of {file.path}, is not there, and is needed for {needed_for}; say where it is with "
             f"{option('source', 'FILE')}."
         )
+    known = {name: value for name, value in options_of(file).items() if name in vars(Source())}
+    found = plan_video(path, Source(**known | {"shots": "none"}))
     try:
-        sha256 = content_hash(path)
+        sha256 = content_hash(found.video)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; check the name and the permissions.") from error
     if sha256 != file.attributes["video"].get("sha256"):
@@ -152,8 +156,6 @@ def with_video(plan: Plan, file: RawFile, given: Path | None, needed_for: str) -
             f"{path} is not the video that {file.path} is of, or was changed since; give that one with "
             f"{option('source', 'FILE')}, or estimate its depth again."
         )
-    known = {name: value for name, value in options_of(file).items() if name in vars(Source())}
-    found = plan_video(path, Source(**known | {"shots": "none"}))
     return replace(plan, video=replace(found.video, timeline=plan.video.timeline))
 
 

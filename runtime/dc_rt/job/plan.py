@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
@@ -15,6 +16,7 @@ from dc_rt.formats import VIDEO_CODECS
 from dc_rt.job.events import Planned
 from dc_rt.job.targets import result_name, text
 from dc_rt.media import Timeline, VideoInfo, frame_stride, output_size, probe
+from dc_rt.media.pipe import Pipe
 from dc_rt.media.shot_lists import read_starts, taken_starts
 from dc_rt.options import Outputs, Sampling, Source
 from dc_rt.outputs import Output
@@ -28,7 +30,8 @@ class Plan:
 
     Attributes:
         video: what `dc_rt.probe` found out about it.
-        stride, num_frames: every `stride`th frame is taken, so many in all.
+        stride, num_frames: every `stride`th frame is taken, so many in all; of a pipe whose end has not come, so many
+            at most, and 0 for all.
         height, width: of the frames as they are processed.
         shots: the first of these frames of every shot, from 0 on; None where they are found before the model runs.
         called: what the results are called, if not as the video is.
@@ -46,6 +49,11 @@ class Plan:
     def name(self) -> str:
         """What the results are called."""
         return self.called or result_name(self.video.path)
+
+    @property
+    def limit(self) -> int | None:
+        """Frames to take at most; None for all that come through a pipe."""
+        return None if self.video.is_open and not self.num_frames else self.num_frames
 
     @property
     def fps(self) -> Fraction:
@@ -84,8 +92,26 @@ class Plan:
 
     def num_evaluated(self, sampling: Sampling, after: int = 0) -> int:
         """Frames that go through the denoiser in the windows from frame `after` on, counted at every evaluation."""
+        if self.video.is_open:
+            return 0
         frames = sum(end - start for start, end in self.windows(sampling) if start >= after)
         return sum(sampling.evaluations) * frames
+
+    @property
+    def followed(self) -> Plan:
+        """The plan for whoever reads the frames of a pipe while they come, from where they are kept."""
+        if not isinstance(self.video.pipe, Pipe):
+            return self
+        return replace(self, video=replace(self.video, pipe=self.video.pipe.kept))
+
+    def settled(self) -> Plan:
+        """The plan for a pipe once its end has come: its frames are read from where they are kept from now on."""
+        assert isinstance(self.video.pipe, Pipe)
+        num_kept = self.video.pipe.num_kept
+        num_frames = len(range(0, num_kept, self.stride)[: self.limit])
+        video = replace(self.video, timeline=Timeline.even(num_kept, self.video.fps), pipe=self.video.pipe.kept)
+        shots = self.shots and tuple(start for start in self.shots if start < num_frames)
+        return replace(self, video=video, num_frames=num_frames, shots=shots)
 
     def described(self, sampling: Sampling, outputs: Outputs) -> Planned:
         """The plan as an event."""
@@ -95,12 +121,12 @@ class Plan:
             self.video.height,
             self.video.width,
             float(self.video.fps),
-            self.num_frames,
+            0 if self.video.is_open else self.num_frames,
             self.height,
             self.width,
             float(self.fps),
             self.num_evaluated(sampling),
-            (*self.video.notes, *sampling.notes, *self._notes(outputs)),
+            (*self.video.notes, *sampling.notes, *outputs.notes, *self._notes(outputs)),
         )
 
     def _notes(self, outputs: Outputs) -> Iterator[str]:
@@ -133,12 +159,12 @@ def plan_video(video: str | Path | VideoInfo, source: Source) -> Plan:
     Raises:
         UserError: the video cannot be read, or no frame is left of it; or the list of its shots is none of it.
     """
-    info = video if isinstance(video, VideoInfo) else probe(video)
+    info = video if isinstance(video, VideoInfo) else probe(video, source)
     stride = frame_stride(float(info.fps), source.target_fps)
     num_frames = len(range(0, info.num_frames, stride))
     if source.process_length >= 0:
-        num_frames = min(num_frames, source.process_length)
-    if num_frames == 0:
+        num_frames = source.process_length if info.is_open else min(num_frames, source.process_length)
+    if num_frames == 0 and not (info.is_open and source.process_length < 0):
         raise UserError(
             f"No frame is left of {info.path} (every {stride}. of {info.num_frames}, at most {source.process_length}); "
             f"try {option('process_length', -1)}."
@@ -151,4 +177,5 @@ def _shots(video: VideoInfo, shots: str, stride: int, num_frames: int) -> tuple[
     if shots == "auto":
         return None
     starts = (0,) if shots == "none" else read_starts(Path(shots).expanduser(), video.timeline)
-    return taken_starts(starts, stride, num_frames)
+    # How long a pipe is shows at its end.
+    return taken_starts(starts, stride, sys.maxsize if video.is_open else num_frames)

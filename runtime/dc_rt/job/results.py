@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dc_rt.depth import DepthSource, normalised, range_of
 from dc_rt.errors import UserError, option
@@ -37,6 +37,7 @@ def write_results(
     early: Early,
     clock: Clock,
     about: Mapping[str, Any] | None = None,
+    stream: BinaryIO | None = None,
 ) -> list[int]:
     """Write all results into a folder, a frame at a time, each in a thread of its own; gives the frames' numbers.
 
@@ -50,15 +51,16 @@ def write_results(
         early: what was written while the model ran.
         clock: is told of every frame.
         about: what a raw file says of the run.
+        stream: where the output `-` goes; None where it is written already.
     """
     written = early.take(plan, outputs, staging)
-    rows = [row for row in plan.rows(outputs) if row not in written]
+    rows = [row for row in plan.rows(outputs) if row not in written and (row.kind != "stream" or stream)]
     needs = frozenset[str]().union(*(row.needs for row in rows))
     numbers: list[int] = []
     with ExitStack() as stack:
         audio = stack.enter_context(AudioPackets(plan.video)) if "audio" in needs else None
         sound = audio.stream if audio else None
-        hand = open_writers(stack, rows, staging, plan, outputs, source.num_frames, source.shots, sound, about)
+        hand = open_writers(stack, rows, staging, plan, outputs, source.num_frames, source.shots, sound, about, stream)
         is_read = bool(takers_of_video(plan, outputs, rows))
         for frame in result_frames(stack, plan, outputs, source, clock, is_read, "source" in needs, audio):
             hand(frame)

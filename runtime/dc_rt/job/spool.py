@@ -4,6 +4,7 @@ A spool is a folder beside the results:
 
     lock        held by the run that works on it
     depth.f32   float32 [H,W] a frame; what lies beyond the state's frames is void
+    input       the frames of a pipe, raw; what lies beyond those that the state counts is void
     state       SHA-256 of the rest, then an .npz of the `WindowState` and a record in JSON
     results     what is written before it is moved into place
     moved.json  what earlier runs may have moved into place before they were killed: see `dc_rt.job.targets`
@@ -21,9 +22,10 @@ import os
 import shutil
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -50,9 +52,10 @@ class Committed:
 
 MOVED = "moved.json"
 EARLY = "early"  # see dc_rt.job.early
+INPUT = "input"  # see dc_rt.media.pipe
 
 # All but the lock. The state comes first, since it vouches for the rest.
-_CONTENTS = ("state", "state.part", "depth.f32", "results", EARLY, MOVED, f"{MOVED}.part")
+_CONTENTS = ("state", "state.part", "depth.f32", INPUT, "results", EARLY, MOVED, f"{MOVED}.part")
 
 _LOCK_ATTEMPTS = 100  # all but the first are for folders and lock files that are deleted in the same instant
 
@@ -209,6 +212,18 @@ class Spool:
         self._depth.seek(0)
         for _ in range(self._num_frames):
             yield self._read_frame()
+
+    def flush(self) -> None:
+        """Have what was appended read by `frames_as_they_come`."""
+        self._depth.flush()
+
+    def frames_as_they_come(self, wait_for: Callable[[int], bool]) -> Iterator[NDArray[np.float32]]:
+        """As `frames`, in another thread than the one that appends: `wait_for` waits for a frame, False at the end."""
+        with (self.folder / "depth.f32").open("rb") as depth:
+            for index in count():
+                if not wait_for(index):
+                    return
+                yield np.frombuffer(depth.read(self._frame_bytes), np.float32).reshape(self._shape)
 
     def delete(self) -> None:
         """Remove the folder with all that is in it, once the results are in place."""

@@ -26,7 +26,9 @@ from typing import Any
 from dc_rt.errors import UserError, option
 from dc_rt.job.spool import MOVED, write_whole
 from dc_rt.media.audio import audio_codec
-from dc_rt.media.read_images import IMAGE_SUFFIXES
+from dc_rt.media.pipe import is_pipe
+from dc_rt.media.read_images import is_image
+from dc_rt.media.sequence import files_of, is_pattern, sequence_name
 from dc_rt.options import Outputs
 from dc_rt.outputs import RAW_SUFFIX, Output, all_outputs, frame_name, is_frame_name
 
@@ -42,10 +44,14 @@ _RECORD_KEYS = ("model", "engines", "source", "result", "options", "timings", "v
 
 
 def result_name(video: Path) -> str:
-    """What the results of a video or a raw file are called: as it is without its suffix, or as the folder is."""
+    """What results are called: after the file, the folder, the sequence or the raw file; `stdin` those of a pipe."""
+    if is_pipe(video):
+        return "stdin"
     if video.name.endswith(RAW_SUFFIX):
         return video.name.removesuffix(RAW_SUFFIX)
-    return video.resolve().name if os.path.isdir(video) else video.stem  # noqa: PTH112 - pathlib's may raise
+    if os.path.isdir(video):  # noqa: PTH112 - pathlib's may raise
+        return video.resolve().name
+    return sequence_name(video) if is_pattern(video) else video.stem
 
 
 def text(path: str | Path) -> str:
@@ -85,7 +91,7 @@ class Targets:
     @classmethod
     def with_sound(cls, read: Path, save_folder: Path, outputs: Outputs, sound: str | None) -> Targets:
         """The same of a video or a raw file, the codec of whose sound is known (`VideoInfo.sound`)."""
-        name = result_name(read)
+        name = outputs.result_name or result_name(read)
         rows = outputs.rows_with(sound)
         return cls(read, save_folder, name, *_names(name, rows), _folders(name, rows))
 
@@ -246,8 +252,7 @@ def _is_one_name(first: str, second: str, folder: Path) -> bool:
 
 def _check_inputs(batch: Sequence[Targets]) -> None:
     folders = {_identity(targets.video): targets.video for targets in batch if _is_folder(targets.video)}
-    inputs = {_identity(targets.video) for targets in batch if not _is_folder(targets.video)}
-    inputs.update(_identity(image) for folder in folders.values() for image in _images(folder))
+    inputs = {_identity(file) for targets in batch for file in _files(targets.video)}
     spools = {_identity(targets.spool) for targets in batch}
     for targets in batch:
         for place in (targets.save_folder, *([targets.frame_folder] if targets.frames else [])):
@@ -273,12 +278,16 @@ def _is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - pathlib's raises where a folder above cannot be read
 
 
-def _images(folder: Path) -> list[Path]:
-    """The files in a folder that may be read as images, none if it cannot be looked at: reading it says why."""
+def _files(video: Path) -> list[Path]:
+    """The files that may be read of a video, none of a folder that cannot be looked at: reading it says why."""
     try:
-        return [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+        if _is_folder(video):
+            return [path for path in video.iterdir() if is_image(path)]
+        if is_pattern(video):
+            return files_of(video)
     except OSError:
         return []
+    return [] if is_pipe(video) else [video]
 
 
 def _identity(path: Path) -> tuple[int, int] | str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from av.audio.stream import AudioStream
 
@@ -15,11 +16,11 @@ from dc_rt.job.threads import Behind
 from dc_rt.media import check_video
 from dc_rt.media.results import Result, ResultFrame
 from dc_rt.options import Outputs
-from dc_rt.outputs import Output
+from dc_rt.outputs import STREAM, Output
 
 # Frames between what makes them and a writer: enough to even out, little beside a window.
 WRITE_BEHIND = 16
-_FEWEST, _PIXELS = 2, WRITE_BEHIND * 1024 * 576
+_FEWEST, _PIXELS = 2, 4 * 1024 * 576
 
 
 def check_writers(plan: Plan, outputs: Outputs) -> None:
@@ -41,23 +42,11 @@ def open_writers(
     shots: tuple[ShotDepth, ...] = (),
     audio: AudioStream | None = None,
     about: Mapping[str, Any] | None = None,
+    stream: BinaryIO | None = None,
 ) -> Callable[[ResultFrame], None]:
     """Open the writers of `rows` in a folder; gives what hands a frame to all of them. `stack` closes them."""
-    height, width = plan.result_size(outputs)
-    result = Result(
-        num_frames=num_frames,
-        height=height,
-        width=width,
-        model_height=plan.height,
-        model_width=plan.width,
-        timeline=plan.timeline,
-        sample_aspect_ratio=plan.sample_aspect_ratio(height, width),
-        shots=shots,
-        video=plan.video,
-        outputs=outputs,
-        audio=audio,
-        about=about or {},
-    )
+    result = result_of(plan, outputs, num_frames, shots, audio, about, stream)
+    height, width = result.height, result.width
     writers = []
     for row in rows:
         path = folder / plan.name if row.is_frames else folder / f"{plan.name}{row.suffix}"
@@ -70,6 +59,39 @@ def open_writers(
             submit(write, frame)
 
     return hand
+
+
+def stream_of(outputs: Outputs, given: BinaryIO | None) -> BinaryIO | None:
+    """Where the output `-` goes: standard output unless something else is given; None where it is not asked for."""
+    return (given or sys.stdout.buffer) if STREAM in outputs.names else None
+
+
+def result_of(
+    plan: Plan,
+    outputs: Outputs,
+    num_frames: int,
+    shots: tuple[ShotDepth, ...] = (),
+    audio: AudioStream | None = None,
+    about: Mapping[str, Any] | None = None,
+    stream: BinaryIO | None = None,
+) -> Result:
+    """What writers are told of all frames."""
+    height, width = plan.result_size(outputs)
+    return Result(
+        num_frames=num_frames,
+        height=height,
+        width=width,
+        model_height=plan.height,
+        model_width=plan.width,
+        timeline=plan.timeline,
+        sample_aspect_ratio=plan.sample_aspect_ratio(height, width),
+        shots=shots,
+        video=plan.video,
+        outputs=outputs,
+        audio=audio,
+        about=about or {},
+        stream=stream,
+    )
 
 
 def frames_between(height: int, width: int) -> int:

@@ -15,6 +15,7 @@ from av.packet import Packet
 
 from dc_rt.errors import UserError, option
 from dc_rt.media.container import codec_name, open_video, sound_of, video_streams
+from dc_rt.media.pipe import is_pipe
 from dc_rt.media.read import VideoInfo
 
 # What says how many samples a decoder is to leave out, and how it is set up anew.
@@ -26,7 +27,7 @@ def audio_codec(path: Path) -> str | None:
 
     Raises `UserError` for a file that is no video.
     """
-    if not path.is_file():
+    if is_pipe(path) or not path.is_file():
         return None
     with open_video(path) as container:
         return sound_of(container)
@@ -36,9 +37,9 @@ class AudioPackets:
     """Gives the packets of a video's sound in order, up to a time; a context manager."""
 
     def __init__(self, video: VideoInfo) -> None:
-        """Opens the file; what is none, such as a folder of images, has no sound."""
+        """Opens the file; what is none, such as a folder of images or a pipe, has no sound."""
         self.stream: AudioStream | None = None
-        self._container = open_video(video.path) if video.path.is_file() else None
+        self._container = open_video(video.path) if video.path.is_file() and not video.pipe else None
         if self._container and self._container.streams.audio:
             self.stream = self._container.streams.audio[0]
             shown = video_streams(self._container)[0]

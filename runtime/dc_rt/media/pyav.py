@@ -18,12 +18,15 @@ _TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if _MAJOR < 19 else {
 DECODING_ERRORS = (av.FFmpegError, ValueError)
 
 
-def open_input(file: str | BinaryIO) -> InputContainer:
+def open_input(
+    file: str | BinaryIO, format: str | None = None, options: dict[str, str] | None = None
+) -> InputContainer:
     """Open a URL of FFmpeg's, "file:clip.mp4" for example, or an open file, for reading.
 
-    Raises `av.FFmpegError` for what FFmpeg cannot read.
+    `format` and `options` are of FFmpeg's demuxer, which it finds itself unless they are given. Raises
+    `av.FFmpegError` for what FFmpeg cannot read.
     """
-    container: InputContainer = av.open(file, "r", **_TOLERANT)
+    container: InputContainer = av.open(file, "r", format=format, options=options, **_TOLERANT)
     return container
 
 

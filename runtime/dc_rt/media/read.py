@@ -1,4 +1,4 @@
-"""Videos in: what one holds, and its frames as they are shown, from a video file or a folder of images."""
+"""Videos in: what one holds, and its frames as they are shown, from a video file, images or a pipe."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from dc_rt.errors import UserError
+from dc_rt.errors import UserError, option
 from dc_rt.media.container import (
     MAX_PIXELS,
     Clock,
@@ -35,10 +36,15 @@ from dc_rt.media.container import (
 )
 from dc_rt.media.decode import Damage, Fed, decoded_frames, numbered_frames
 from dc_rt.media.orientation import Orientation
+from dc_rt.media.pipe import Kept, Pipe, is_pipe, open_pipe, standard_input
 from dc_rt.media.pyav import to_fraction
-from dc_rt.media.read_images import ALPHA, is_transparent, list_images, look_through, oriented_images
+from dc_rt.media.read_exr import View
+from dc_rt.media.read_images import ALPHA, Images, is_transparent, list_images, look_through, oriented_images
+from dc_rt.media.sequence import find_sequence, is_pattern
 from dc_rt.media.structure import ends_early, is_animated_webp, is_heif, says_encrypted
-from dc_rt.media.timeline import LONGEST_PAUSE, Timeline, timeline_of, unevenness
+from dc_rt.media.timeline import LONGEST_PAUSE, Timeline, exact_rate, timeline_of, unevenness
+from dc_rt.options import Source
+from dc_rt.parsing import parse_raw_size
 
 # Images carry no frame rate.
 IMAGE_FOLDER_FPS = Fraction(24)
@@ -57,7 +63,7 @@ class VideoInfo:
     """A video that can be read, as a player shows it.
 
     Attributes:
-        path: the file or the folder.
+        path: the file, the folder, the pattern of a sequence, or `-`.
         height, width: in square pixels, turned as it is shown: what is stored with wide pixels is wider here.
         aspect: width to height as shown, exactly.
         timeline: when the frames are shown that should be there.
@@ -66,6 +72,8 @@ class VideoInfo:
         stored: height and width in pixels as they are stored, turned as it is shown; None where these are square.
         sound: FFmpeg's name of the codec of its sound; None where it has none.
         time_code: of its first frame, as the file has it; "" where it has none.
+        images: that are its frames; None where these come from a video file or a pipe.
+        pipe: that its frames come from, or are kept of; None where they come from files.
     """
 
     path: Path
@@ -78,6 +86,8 @@ class VideoInfo:
     stored: tuple[int, int] | None = None
     sound: str | None = None
     time_code: str = ""
+    images: Images | None = None
+    pipe: Pipe | Kept | None = None
 
     @property
     def stored_size(self) -> tuple[int, int]:
@@ -86,8 +96,13 @@ class VideoInfo:
 
     @property
     def num_frames(self) -> int:
-        """Frames that should be there; decoding has the last word."""
+        """Frames that should be there; decoding has the last word. 0 of a pipe whose end has not come."""
         return len(self.timeline)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is a pipe whose end has not come: how many frames there are is not known."""
+        return self.pipe is not None and not self.num_frames
 
     @property
     def fps(self) -> Fraction:
@@ -95,18 +110,31 @@ class VideoInfo:
         return self.timeline.fps
 
 
-def probe(path: str | Path) -> VideoInfo:
-    """Look a video file, or a folder of images, through before any work is done on it.
+def probe(path: str | Path, source: Source | None = None) -> VideoInfo:
+    """Look a video file, a folder or a sequence of images, or what comes through a pipe, before any work is done on it.
 
     A file is read to its end, and its first frames are decoded: frames are counted, since containers' own counts and
     rates are missing or wrong often enough. An end that is missing is found now in MP4, MOV, Matroska and WebM, which
-    tell; in other formats, where it is missing amid a frame.
-    Raises `UserError` for what is not there, is no video, is empty, is encrypted, has no video stream or no frame, is
-    cut short, or cannot be decoded.
+    tell; in other formats, where it is missing amid a frame. Of a pipe (`-`) the start is read, which is so lost to
+    anything else that reads it.
+
+    Args:
+        path: the file, the folder, a pattern (`dc_rt.media.sequence`), or `-` for standard input.
+        source: what images and raw frames do not say themselves: their rate, view, size and format.
+
+    Raises:
+        UserError: for what is not there, is no video, is empty, is encrypted, has no video stream or no frame, is cut
+            short, or cannot be decoded; and for an option in `source` that it has no use for.
     """
-    path = Path(path)
+    path, source = Path(path), source or Source()
     try:
-        return _probe_folder(path) if path.is_dir() else _probe_file(path)
+        if is_pipe(path):
+            return _probe_pipe(path, source)
+        _check_no_pipe(path, source)
+        if path.is_dir() or is_pattern(path):
+            return _probe_images(path, source)
+        _check_states_all(path, source)
+        return _probe_file(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; check the name and the permissions.") from error
 
@@ -151,8 +179,8 @@ def read_at_sizes(
         UserError: what cannot be opened; and all that `probe` raises, for a path.
     """
     source = video if isinstance(video, VideoInfo) else probe(video)
-    count = len(range(0, source.num_frames, stride))
-    count = count if limit is None else min(count, limit)
+    count = None if source.is_open else len(range(0, source.num_frames, stride))
+    count = limit if count is None else count if limit is None else min(count, limit)
     # One for all frames of a size: making its tables takes longer than converting a small frame.
     reformatters = [VideoReformatter() for _ in sizes]
     given = 0
@@ -167,11 +195,20 @@ def read_at_sizes(
 
 
 def _stored_frames(
-    source: VideoInfo, stride: int, count: int, damage: Damage
+    source: VideoInfo, stride: int, count: int | None, damage: Damage
 ) -> Generator[tuple[int, VideoFrame, Orientation], None, None]:
-    """n, frame n * stride as it is stored, and how it is turned, for n below `count`."""
-    if source.path.is_dir():
-        with closing(oriented_images(list_images(source.path)[: count * stride : stride])) as images:
+    """n, frame n * stride as it is stored, and how it is turned, for n below `count`; all that come for None."""
+    if source.pipe:
+        with closing(source.pipe.frames()) as frames:
+            # To the end of the last that is taken: until then it is shown.
+            for number, frame in enumerate(islice(frames, None if count is None else count * stride)):
+                if number % stride == 0:
+                    yield number // stride, frame, Orientation()
+        return
+    assert count is not None  # of files it is known
+    if source.images:
+        taken = Images(source.images.files[: count * stride : stride], source.images.view)
+        with closing(oriented_images(taken)) as images:
             for number, (image, orientation) in enumerate(images):
                 yield number, image, orientation
         return
@@ -202,12 +239,77 @@ def _to_rgb(
     return np.ascontiguousarray(orientation.apply(rgb))
 
 
-def _probe_folder(folder: Path) -> VideoInfo:
-    images = list_images(folder)
-    height, width, notes = look_through(images)
-    return VideoInfo(
-        folder, height, width, Fraction(width, height), Timeline.even(len(images), IMAGE_FOLDER_FPS), None, notes
-    )
+def _probe_images(path: Path, source: Source) -> VideoInfo:
+    """Of a folder, or of a sequence."""
+    sequence = None if path.is_dir() else find_sequence(path)
+    files = sequence.images if sequence else tuple(list_images(path))
+    images = Images(files, View(source.view, source.exposure))
+    found = look_through(images)
+    fps = exact_rate(source.fps) if source.fps > 0 else IMAGE_FOLDER_FPS
+    timeline = _numbered_at(sequence.times, fps) if sequence else Timeline.even(len(files), fps)
+    notes = found.notes
+    if num_missing := timeline.end - len(files):
+        notes = (*notes, f"{num_missing} frames are left out by the range; the others keep their times")
+    aspect = Fraction(found.width, found.height) * found.pixel_aspect
+    width = max(round(found.height * aspect), 1)
+    if found.pixel_aspect != 1:
+        notes = (*notes, _of_wide_pixels(found.pixel_aspect))
+    stored = (found.height, found.width)
+    return VideoInfo(path, found.height, width, aspect, timeline, None, notes, stored, images=images)
+
+
+def _numbered_at(times: NDArray[np.int64], fps: Fraction) -> Timeline:
+    """That of frames with these numbers, counted from 0: every second one, say, is shown for as long as two."""
+    step = int(np.gcd.reduce(np.diff(times))) if len(times) > 1 else 1
+    return Timeline(step / fps, times // step, int(times[-1]) // step + 1, fps / step, True)
+
+
+def _probe_pipe(path: Path, source: Source) -> VideoInfo:
+    if source.view != Source.view or source.exposure != Source.exposure:
+        raise UserError(f"{option('view')} and {option('exposure')} are of EXR files alone; leave them out.")
+    pipe = open_pipe(standard_input(), parse_raw_size(source.raw_size), source.raw_format, source.pipe_matrix)
+    form = pipe.form
+    if form.height * form.width > MAX_PIXELS:
+        raise UserError(
+            f"The frames on standard input have {form.width}x{form.height} pixels, and at most {MAX_PIXELS:,} are "
+            "read; make them smaller first."
+        )
+    if form.fps and source.fps > 0:
+        raise UserError(
+            f"The stream on standard input states its rate, {float(form.fps):.4g} frames/s; leave {option('fps')} out, "
+            "or have it written with another."
+        )
+    notes = ["interlaced, read without deinterlacing"] if form.is_interlaced else []
+    if not form.fps and source.fps <= 0:
+        notes.append(f"a pipe that states no rate: taken at {float(IMAGE_FOLDER_FPS):.4g} frames/s")
+    if form.pixel_aspect != 1:
+        notes.append(_of_wide_pixels(form.pixel_aspect))
+    fps = form.fps or (exact_rate(source.fps) if source.fps > 0 else IMAGE_FOLDER_FPS)
+    aspect = Fraction(form.width, form.height) * form.pixel_aspect
+    width = max(round(form.height * aspect), 1)
+    stored = (form.height, form.width)
+    return VideoInfo(path, form.height, width, aspect, Timeline.even(0, fps), None, tuple(notes), stored, pipe=pipe)
+
+
+def _check_no_pipe(path: Path, source: Source) -> None:
+    for name in ("raw_size", "pipe_matrix"):
+        if getattr(source, name) != getattr(Source, name):
+            raise UserError(
+                f"{option(name)} is of frames that come through a pipe, and {path} is none; leave it out, or give - in "
+                "its place."
+            )
+
+
+def _check_states_all(path: Path, source: Source) -> None:
+    """Raise `UserError` for options that a video file has no use for."""
+    for name, value, default in (
+        ("fps", source.fps, Source.fps),
+        ("view", source.view, Source.view),
+        ("exposure", source.exposure, Source.exposure),
+    ):
+        if value != default:
+            of = "images and raw frames" if name == "fps" else "EXR files"
+            raise UserError(f"{path} is a video file, and {option(name, value)} is of {of} alone; leave it out.")
 
 
 def _probe_file(path: Path) -> VideoInfo:
@@ -435,9 +537,13 @@ def _notes(frame: VideoFrame, orientation: Orientation, pixel_aspect: Fraction) 
     if is_transparent(frame):
         yield ALPHA
     if pixel_aspect != 1:
-        yield f"stored with pixels of {pixel_aspect.numerator}:{pixel_aspect.denominator}, read as it is shown"
+        yield _of_wide_pixels(pixel_aspect)
     if not orientation.is_exact:
         yield "turned by an angle that is no multiple of 90 degrees, read at the nearest"
+
+
+def _of_wide_pixels(aspect: Fraction) -> str:
+    return f"stored with pixels of {aspect.numerator}:{aspect.denominator}, read as it is shown"
 
 
 def _timing(timeline: Timeline) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 import numpy as np
 from av.audio.stream import AudioStream
@@ -47,6 +47,7 @@ class Result:
         outputs: the options.
         audio: its sound, as a template of a stream; None where it has none, or no output needs "audio".
         about: what a raw file says of the run (docs/raw.md).
+        stream: where an output goes that is no file; None where there is none.
     """
 
     num_frames: int
@@ -61,6 +62,7 @@ class Result:
     outputs: Outputs
     audio: AudioStream | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    stream: BinaryIO | None = None
 
 
 @dataclass(frozen=True)

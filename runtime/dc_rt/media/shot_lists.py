@@ -50,7 +50,7 @@ def read_starts(path: Path, timeline: Timeline) -> tuple[int, ...]:
     for number, following in pairwise(starts):
         if following <= number:
             raise _wrong(path, f"has frame {following} after frame {number}", "sort it, and name no frame twice")
-    if starts[-1] >= len(timeline):
+    if 0 < len(timeline) <= starts[-1]:  # 0 of a pipe, whose end has not come
         end = f"the video's {len(timeline)} frames end with {len(timeline) - 1}"
         what = f"has a shot from frame {starts[-1]} on, and {end}"
         raise _wrong(path, what, "give the list of this video, counted from 0")

@@ -20,6 +20,7 @@ _COMMON_RATES = (
     *(Fraction(1000 * rate, 1001) for rate in _ROUND_RATES if rate % 12 == 0 or rate == 30),
     Fraction(25, 2),
 )
+_ROUNDING_OF_RATES = 2e-4  # how far off people write them
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +103,12 @@ def timeline_of(
     # What the last frame is shown for, if nothing says so: as long as most of the others.
     end = int(times[-1]) + (last_duration if last_duration > 0 else int(np.median(np.diff(times))))
     return Timeline(tick, times, end, len(times) / (end * tick), False)
+
+
+def exact_rate(fps: float) -> Fraction:
+    """The rate that a number stands for: 23.976, and 23.98 too, for 24000/1001."""
+    common = min(_COMMON_RATES, key=lambda rate: abs(rate - Fraction(fps)))
+    return common if abs(common / Fraction(fps) - 1) < _ROUNDING_OF_RATES else Fraction(fps).limit_denominator(1001)
 
 
 def unevenness(timeline: Timeline) -> tuple[float, float] | None:

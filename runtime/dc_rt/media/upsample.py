@@ -36,7 +36,7 @@ _LEAST_SIDE = 1e-5  # far above rounding, where there is no range
 # depth, which spans about 1 over a clip. Below are its own noise and what a texture leaves in it.
 _STEP, _WHOLE_STEP = 0.05, 0.15
 
-_BAND = 1 << 17  # pixels worked on together, small enough for a cache
+_BAND = 1 << 16  # pixels worked on together
 
 
 class Upsampler:
