@@ -187,6 +187,6 @@ def test_the_command_line_says_sizes(tmp_path: Path) -> None:
     done = dc_rt("infer", str(clip), *options, "--size", "source")
     assert done.returncode == 0, done.stderr
     assert "results of 321x181" in done.stdout + done.stderr
-    assert "4:4:4" in done.stdout + done.stderr
+    assert "321x181 is odd: H.264 is stored as yuv444p" in done.stdout + done.stderr
     refused = dc_rt("infer", str(clip), *options, "--size", "0x9")
     assert_refused(refused, "--size must be model, source or WxH")
