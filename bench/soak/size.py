@@ -17,9 +17,9 @@ from bench.children import apart
 from bench.records import write_record
 from bench.soak.memory import runtime, write_clip
 
-HEIGHT, WIDTH, MAX_RES = 360, 642, 128
-# Windows so short that the fewer frames are many of them too: what ONNX Runtime holds grows over the first ten.
-WINDOW, OVERLAP = 6, 2
+HEIGHT, WIDTH, MAX_RES = 360, 642, 256
+# Windows so short that the fewer frames are several of them too: what a model holds follows from the largest.
+WINDOW, OVERLAP = 16, 4
 OPTIONS = (
     *("--size", "source", "--max-res", str(MAX_RES), "--window-size", str(WINDOW), "--overlap", str(OVERLAP)),
     *("--save-exr", "--save-png"),

@@ -20,7 +20,7 @@ from dc_rt.outputs import STREAM, Output
 
 # Frames between what makes them and a writer: enough to even out, little beside a window.
 WRITE_BEHIND = 16
-_FEWEST, _PIXELS = 2, 4 * 1024 * 576
+_FEWEST, _PIXELS = 2, 2 * 1024 * 576
 
 
 def check_writers(plan: Plan, outputs: Outputs) -> None:

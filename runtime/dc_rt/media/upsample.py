@@ -11,7 +11,7 @@ All weights are positive and sum to 1, so that no value lies outside those aroun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
@@ -97,58 +97,58 @@ class Upsampler:
         chosen = np.flatnonzero(share)
         if not len(chosen):
             return
-        width = self.size[1]
-        y, x = chosen // width + band.start, chosen % width
-        colours = [np.take(guide[band, :, channel].ravel(), chosen).astype(np.float32) for channel in range(3)]
+        y, x = chosen // self.size[1] + band.start, chosen % self.size[1]
         samples = [
             np.take(row, y) * self.model_size[1] + np.take(column, x)
             for row in self._rows.taps
             for column in self._columns.taps
         ]
         values = [np.take(depth.ravel(), sample) for sample in samples]
-
-        def mean(sigma: float, likeness: Callable[[int], Array]) -> Array:
-            rows = [np.take(weights, y) for weights in self._rows.nearness(sigma)]
-            columns = [np.take(weights, x) for weights in self._columns.nearness(sigma)]
-            total, weighted = np.zeros(len(chosen), np.float32), np.zeros(len(chosen), np.float32)
-            for index, value in enumerate(values):
-                weight = likeness(index)
-                weight *= rows[index // _TAPS]
-                weight *= columns[index % _TAPS]
-                total += weight
-                weight *= value
-                weighted += weight
-            weighted /= total
-            return weighted
-
-        def colour_likeness(index: int) -> Array:
-            squares = np.zeros(len(chosen), np.float32)
-            for colour, plane in zip(colours, small, strict=True):
-                difference = np.take(plane, samples[index])
-                difference -= colour
-                difference *= difference
-                squares += difference
-            squares *= np.float32(-0.5 / _COLOUR**2)
-            np.exp(squares, out=squares)
-            squares += np.float32(_ANY_COLOUR)
-            return squares
-
-        first = mean(_FIRST_DISTANCE, colour_likeness)
-        span = np.maximum.reduce(values) - np.minimum.reduce(values)
-        scale = np.float32(np.sqrt(0.5)) / (np.float32(_SIDE) * span + np.float32(_LEAST_SIDE))
-
-        def depth_likeness(index: int) -> Array:
-            difference: Array = values[index] - first
-            difference *= scale
-            difference *= difference
-            np.negative(difference, out=difference)
-            np.exp(difference, out=difference)
-            return difference
-
-        second = mean(_SECOND_DISTANCE, depth_likeness)
+        colours = [np.take(guide[band, :, channel].ravel(), chosen).astype(np.float32) for channel in range(3)]
+        likeness = (_colour_likeness(colours, [np.take(plane, sample) for plane in small]) for sample in samples)
+        first = _mean(values, likeness, self._nearness(_FIRST_DISTANCE, y, x))
+        second = _mean(values, _depth_likeness(values, first), self._nearness(_SECOND_DISTANCE, y, x))
         flat = result[band].ravel()  # a view
         bilinear = flat[chosen]
         flat[chosen] = bilinear + share.ravel()[chosen] * (second - bilinear)
+
+    def _nearness(self, sigma: float, y: NDArray[np.intp], x: NDArray[np.intp]) -> Iterator[Array]:
+        """Of each of the samples to the pixels: float32 [n] in (0,1]."""
+        columns = [np.take(weights, x) for weights in self._columns.nearness(sigma)]
+        for weights in self._rows.nearness(sigma):
+            row = np.take(weights, y)
+            yield from (row * column for column in columns)
+
+
+def _mean(values: list[Array], likeness: Iterable[Array], nearness: Iterable[Array]) -> Array:
+    """Of samples' depth [n], with the products of these for weights."""
+    total, weighted = np.zeros_like(values[0]), np.zeros_like(values[0])
+    for value, like, near in zip(values, likeness, nearness, strict=True):
+        weight = like * near
+        total += weight
+        weight *= value
+        weighted += weight
+    weighted /= total
+    return weighted
+
+
+def _colour_likeness(colours: list[Array], others: list[Array]) -> Array:
+    """Of pixels to samples, by their three channels [n]: float32 [n], from 1 down to `_ANY_COLOUR`."""
+    squares = np.zeros_like(colours[0])
+    for colour, other in zip(colours, others, strict=True):
+        squares += np.square(other - colour)
+    squares *= np.float32(-0.5 / _COLOUR**2)
+    return np.exp(squares, out=squares) + np.float32(_ANY_COLOUR)
+
+
+def _depth_likeness(values: list[Array], first: Array) -> Iterator[Array]:
+    """Of each of the samples to the first mean [n], in proportion to the range of all of them: float32 [n]."""
+    span = np.maximum.reduce(values) - np.minimum.reduce(values)
+    scale = np.float32(np.sqrt(0.5)) / (np.float32(_SIDE) * span + np.float32(_LEAST_SIDE))
+    for value in values:
+        squares = np.square((value - first) * scale)
+        np.negative(squares, out=squares)
+        yield np.exp(squares, out=squares)
 
 
 class _Side:
