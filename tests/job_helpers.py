@@ -57,3 +57,20 @@ def run_job(
     sampling, source, kept = chosen
     wanted = dataclasses.replace(kept, **outputs)
     return Job(model, video, sampling, source, wanted, folder, restart=restart, listener=listen).run()
+
+
+class Fault(Exception):
+    """Raised by a test amid a run."""
+
+
+def fail_at(stage: str, count: int, error: type[Exception] = Fault) -> OnStage:
+    """A progress callback that raises at the `count`th report of `stage`: as an engine or a disk would."""
+    seen = 0
+
+    def progress(name: str, frames: int, seconds: float) -> None:
+        nonlocal seen
+        seen += name == stage
+        if name == stage and seen == count:
+            raise error
+
+    return progress

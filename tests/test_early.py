@@ -17,15 +17,11 @@ from dc_rt.job.early import Early
 from dc_rt.job.spool import EARLY
 from dc_rt.options import Outputs
 from dc_rt.outputs import all_outputs
-from job_helpers import choose, run_job
+from job_helpers import Fault, choose, run_job
 from media_helpers import moving_gradient, write_clip
 
 OPTIONS = choose("npz", window_size=6, overlap=2, steps=1)
 SPOOL = Path("out", ".clip.spool")
-
-
-class Fault(Exception):
-    """Raised by a test amid a run."""
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 from dc_rt import DepthCrafter, UserError
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.job.spool import Spool
-from job_helpers import choose, run_job
+from job_helpers import Fault, choose, fail_at, run_job
 from media_helpers import moving_gradient, write_clip
 
 OPTIONS = choose("npz", "exr", window_size=10, overlap=3, steps=1)
@@ -50,23 +50,6 @@ def assert_same_results(folder, expected):
     for name in RESULTS:
         assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in expected.iterdir())
-
-
-class Fault(Exception):
-    """Raised by a test amid a run."""
-
-
-def fail_at(stage, count, error=Fault):
-    """A progress callback that raises at the `count`th report of `stage`: as an engine or a disk would."""
-    seen = 0
-
-    def progress(name, frames, seconds):
-        nonlocal seen
-        seen += name == stage
-        if name == stage and seen == count:
-            raise error
-
-    return progress
 
 
 @pytest.mark.parametrize(

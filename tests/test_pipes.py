@@ -23,7 +23,7 @@ from dc_rt import Outputs, UserError
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.job import ChildJob
 from dc_rt.media import to_uint8
-from media_helpers import moving_gradient, real_clip, write_clip, write_images
+from media_helpers import moving_gradient, real_clip, write_clip, write_images, write_timed
 
 FAST = ("--num-denoising-steps", "1", "--max-res", "64", "--window-size", "8", "--overlap", "2")
 RANGE = ("--range", "0.2,0.9")
@@ -400,6 +400,23 @@ def test_the_shots_of_a_pipe_are_those_of_the_file(frames: NDArray[np.uint8], tm
     succeeded(piped(stream, *how, "pipe"))
     assert results(Path("pipe")) == results(Path("file"))
     assert len(json.loads(Path("pipe/stdin.json").read_text())["shots"]) == 2
+
+
+def test_shots_after_the_end_of_a_pipe_are_said(frames: NDArray[np.uint8]) -> None:
+    Path("cuts.csv").write_text("0\n5\n900\n")
+    how = ("--shots", "cuts.csv", "--outputs", "npz", "--save-folder", "out")
+    done = succeeded(piped(yuv4mpeg(frames[:9]), *how))
+    assert b"1 of 3 shots begin after the last frame" in done.stdout
+    assert len(json.loads(Path("out/stdin.json").read_text())["shots"]) == 2
+    cut = succeeded(piped(yuv4mpeg(frames[:9]), *how, "--process-length", "4"))
+    assert b"begin after the last frame" not in cut.stdout  # as was asked for
+
+
+def test_times_that_a_stream_cannot_hold_are_said(tmp_path: Path) -> None:
+    clip = write_timed(tmp_path / "uneven.mkv", [0, 40, 120, 160, 300, 340], Fraction(1, 1000))
+    how = (*FAST, *RANGE, "--save-folder", str(tmp_path), "--dry-run", "--outputs")
+    assert "evenly, since yuv4mpeg has one rate" in dc_rt("infer", clip, *how, "-").stdout
+    assert "evenly" not in dc_rt("infer", clip, *how, "npz").stdout
 
 
 def test_depth_of_a_pipe_is_delivered_to_a_stream_but_its_pictures_are_gone(frames: NDArray[np.uint8]) -> None:

@@ -21,7 +21,7 @@ from dc_rt.job import Planned, Resumed, ShotsFound, WindowDone, plan_video
 from dc_rt.job.fingerprint import differences, fingerprint
 from dc_rt.job.spool import Spool
 from dc_rt.options import Sampling
-from job_helpers import choose, run_job
+from job_helpers import Fault, choose, fail_at, run_job
 from media_helpers import spoilt, write_clip, write_images
 
 SIZE = 64
@@ -96,23 +96,6 @@ def alone(frames, tmp_path_factory):
 def expected(alone):
     """Depth of the whole clip, shot by shot."""
     return np.concatenate([depth for depth, *_ in alone])
-
-
-class Fault(Exception):
-    """Raised by a test amid a run."""
-
-
-def fail_at(stage, count):
-    """A progress callback that raises at the `count`th report of `stage`."""
-    seen = 0
-
-    def progress(name, frames, seconds):
-        nonlocal seen
-        seen += name == stage
-        if name == stage and seen == count:
-            raise Fault
-
-    return progress
 
 
 def of_shots(shots, **values):

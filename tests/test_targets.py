@@ -18,7 +18,7 @@ from dc_rt import UserError
 from dc_rt.job.spool import Spool
 from dc_rt.job.targets import Targets, check_batch
 from dc_rt.outputs import all_outputs
-from job_helpers import choose, run_job
+from job_helpers import Fault, choose, run_job
 from media_helpers import moving_gradient, write_clip, write_image, write_images
 
 FAST = ("--num-denoising-steps", "1", "--window-size", "16", "--overlap", "5")
@@ -322,10 +322,6 @@ def test_a_file_that_appears_during_the_run_stays_and_the_work_is_kept(job):
     job(EVERYTHING, progress=lambda stage, *_: stages.append(stage))
     assert "denoiser" not in stages
     assert contents(Path("out"), without=".json") == expected
-
-
-class Fault(Exception):
-    """Raised by a test amid a run."""
 
 
 def run_without_deleting_the_spool(job, monkeypatch, *arguments):

@@ -116,7 +116,7 @@ def preview_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: 
         asked = (candidates, plan_video(video, source), sampling, source, ways.backend, ways.cpu_offload)
         setup = fit(*asked, card) if ways.fit else set_up(*asked)
         forecast = foretell(setup, sampling, outputs, ways.save_folder, card)
-        for line in described(forecast, sampling, ways.save_folder):
+        for line in described(forecast, sampling, outputs, ways.save_folder):
             say(line)
         if ways.fit:
             say(fitted(setup, source))

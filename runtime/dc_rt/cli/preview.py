@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dc_rt.errors import option
 from dc_rt.job.forecast import Forecast, Setup, size_in_words
-from dc_rt.options import Sampling, Source
+from dc_rt.options import Outputs, Sampling, Source
 
 
 def fitted(setup: Setup, asked: Source) -> str:
@@ -22,7 +22,7 @@ def fitted(setup: Setup, asked: Source) -> str:
     )
 
 
-def described(forecast: Forecast, sampling: Sampling, save_folder: Path) -> Iterator[str]:
+def described(forecast: Forecast, sampling: Sampling, outputs: Outputs, save_folder: Path) -> Iterator[str]:
     """The lines of `--dry-run` for one video; options marked."""
     setup, plan = forecast.setup, forecast.setup.plan
     yield (
@@ -46,6 +46,8 @@ def described(forecast: Forecast, sampling: Sampling, save_folder: Path) -> Iter
         f"{size_in_words(forecast.disk_free)} are free"
     )
     yield f"  time     {_time(forecast)}"
+    for note in (*plan.video.notes, *sampling.notes, *outputs.notes, *plan.notes_on_results(outputs)):
+        yield f"  note     {note}"
 
 
 def _gpu(forecast: Forecast) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dc_rt.job.plan import Plan
 from dc_rt.job.spool import EARLY
-from dc_rt.job.writers import open_writers
+from dc_rt.job.writers import open_writers, result_of
 from dc_rt.media.results import NO_DEPTH, ResultFrame
 from dc_rt.options import Outputs
 from dc_rt.outputs import Output
@@ -48,7 +48,8 @@ class EarlyOutputs:
         rows = [row for row in plan.rows(outputs) if row.is_early] if outputs else []
         self.sizes = [plan.result_size(outputs)] if outputs and rows else []
         with ExitStack() as stack:
-            self._hand = open_writers(stack, rows, self._folder, plan, outputs or Outputs(), plan.num_frames)
+            result = result_of(plan, outputs or Outputs(), plan.num_frames)
+            self._hand = open_writers(stack, rows, self._folder, plan.name, result)
             self._stack = stack.pop_all()
 
     def watch(self, frames: Iterable[tuple[int, list[NDArray[np.uint8]]]]) -> Iterator[tuple[int, NDArray[np.uint8]]]:

@@ -214,7 +214,12 @@ class Job(Runs):
                 for _ in read_at_sizes(plan.video, [], plan.stride, plan.limit):
                     self._check_not_cancelled()
             if plan.video.is_open:
-                self.plan = plan = plan.settled()
+                open_plan, self.plan = plan, plan.settled()
+                plan = self.plan
+                left_out = len(open_plan.shots or ()) - len(plan.shots or ())
+                if left_out and open_plan.limit is None:
+                    said = f"{left_out} of {len(open_plan.shots or ())} shots begin after the last frame, and are none"
+                    self._tell(events.Warned(said))
             damage = Damage(**(spool.progress.notes or {}).get("damage", {}))
             for sentence in damage.describe():
                 self._tell(events.Warned(sentence))

@@ -19,7 +19,7 @@ from dc_rt.media import Timeline, VideoInfo, frame_stride, output_size, probe
 from dc_rt.media.pipe import Pipe
 from dc_rt.media.shot_lists import read_starts, taken_starts
 from dc_rt.options import Outputs, Sampling, Source
-from dc_rt.outputs import Output
+from dc_rt.outputs import STREAM, Output
 from dc_rt.parsing import parse_size
 from dc_rt.windows import plan_windows
 
@@ -130,20 +130,26 @@ class Plan:
         )
 
     def _notes(self, outputs: Outputs) -> Iterator[str]:
-        """What is to be said of the shots, and of the files that will be written, before they are."""
+        """What is to be said of the shots, and of what will be written, before it is."""
         if self.shots is None:
             yield "its shots are found first, in a pass over all frames"
         elif len(self.shots) > 1:
             yield f"{len(self.shots)} shots, each estimated by itself"
+        yield from self.notes_on_results(outputs)
+
+    def notes_on_results(self, outputs: Outputs) -> Iterator[str]:
+        """What is to be said of what will be written."""
         height, width = self.result_size(outputs)
         if (height, width) != (self.height, self.width):
             yield f"results of {width}x{height}"
         videos = [row for row in self.rows(outputs) if row.codec]
-        for name in dict.fromkeys(row.codec for row in videos):
+        for name, wide in dict.fromkeys((row.codec, row.beside * width) for row in videos):
             codec = VIDEO_CODECS[name]
-            if codec.stored_as(height, width) != codec.pixel_format:
-                name, stored = codec.words.split(",")[0], codec.stored_as(height, width)
-                yield f"{width}x{height} is odd: {name} is stored as {stored}, which some players do not show"
+            if codec.stored_as(height, wide) != codec.pixel_format:
+                name, stored = codec.words.split(",")[0], codec.stored_as(height, wide)
+                yield f"{wide}x{height} is odd: {name} is stored as {stored}, which some players do not show"
+        if STREAM in outputs.names and outputs.pipe_format == "yuv4mpeg" and not self.timeline.is_constant:
+            yield f"{float(self.fps):.6g} frames/s on standard output, evenly, since yuv4mpeg has one rate"
         if outputs.copies_sound and self.video.sound is None:
             yield "no sound to copy"
         usual = {row.name: row.suffix for row in outputs.rows}

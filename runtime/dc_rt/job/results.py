@@ -20,7 +20,7 @@ from dc_rt.job.plan import Plan
 from dc_rt.job.record import Clock, as_text
 from dc_rt.job.targets import Targets, laid_out
 from dc_rt.job.threads import ahead
-from dc_rt.job.writers import frames_between, open_writers
+from dc_rt.job.writers import frames_between, open_writers, result_of
 from dc_rt.media import read_at_sizes
 from dc_rt.media.audio import AudioPackets
 from dc_rt.media.results import NO_DEPTH, NO_IMAGE, ResultFrame
@@ -60,7 +60,8 @@ def write_results(
     with ExitStack() as stack:
         audio = stack.enter_context(AudioPackets(plan.video)) if "audio" in needs else None
         sound = audio.stream if audio else None
-        hand = open_writers(stack, rows, staging, plan, outputs, source.num_frames, source.shots, sound, about, stream)
+        result = result_of(plan, outputs, source.num_frames, source.shots, sound, about, stream)
+        hand = open_writers(stack, rows, staging, plan.name, result)
         is_read = bool(takers_of_video(plan, outputs, rows))
         for frame in result_frames(stack, plan, outputs, source, clock, is_read, "source" in needs, audio):
             hand(frame)

@@ -33,25 +33,14 @@ def check_writers(plan: Plan, outputs: Outputs) -> None:
 
 
 def open_writers(
-    stack: ExitStack,
-    rows: Iterable[Output],
-    folder: Path,
-    plan: Plan,
-    outputs: Outputs,
-    num_frames: int,
-    shots: tuple[ShotDepth, ...] = (),
-    audio: AudioStream | None = None,
-    about: Mapping[str, Any] | None = None,
-    stream: BinaryIO | None = None,
+    stack: ExitStack, rows: Iterable[Output], folder: Path, name: str, result: Result
 ) -> Callable[[ResultFrame], None]:
     """Open the writers of `rows` in a folder; gives what hands a frame to all of them. `stack` closes them."""
-    result = result_of(plan, outputs, num_frames, shots, audio, about, stream)
-    height, width = result.height, result.width
     writers = []
     for row in rows:
-        path = folder / plan.name if row.is_frames else folder / f"{plan.name}{row.suffix}"
+        path = folder / name if row.is_frames else folder / f"{name}{row.suffix}"
         writer = stack.enter_context(row.open_writer()(path, result))
-        behind = stack.enter_context(Behind(frames_between(height, width)))
+        behind = stack.enter_context(Behind(frames_between(result.height, result.width)))
         writers.append((behind.submit, writer.write))
 
     def hand(frame: ResultFrame) -> None:
