@@ -13,7 +13,7 @@ from dc_rt.compare import compare, open_pair, signed_colours
 from dc_rt.errors import UserError
 from dc_rt.formats import EXR_PRESETS
 from dc_rt.media import ExrWriter, NpzWriter, PngWriter, VideoWriter
-from media_helpers import decode, moving_gradient, write_clip
+from media_helpers import decode, moving_gradient, with_matrix, write_clip
 
 FRAMES, HEIGHT, WIDTH = 5, 48, 64
 
@@ -153,3 +153,21 @@ def test_what_is_no_depth_gets_one_sentence(tmp_path: Path) -> None:
     nothing = write_npz(tmp_path / "nan.npz", np.full_like(depth(), np.nan))
     with pytest.raises(UserError, match="no pixel where both are numbers"):
         compare(*open_pair(a, nothing))
+
+
+def test_videos_with_pixels_that_are_not_square_are_compared_pixel_by_pixel(tmp_path: Path) -> None:
+    """As those of most runs are, whose sizes are rounded to a multiple of 64."""
+    a = write_npz(tmp_path / "a.npz", depth())
+    with VideoWriter(tmp_path / "b.mp4", Fraction(24), HEIGHT, WIDTH, 0, sample_aspect_ratio=Fraction(5, 3)) as writer:
+        for frame in depth():
+            writer.write(np.rint(frame * 65535).astype(np.uint16))
+    found = compare(*open_pair(a, tmp_path / "b.mp4"), tmp_path / "d.mp4")
+    assert (found.width, found.height) == (WIDTH, HEIGHT)
+    assert found.largest < 0.01
+
+
+def test_a_video_that_is_turned_is_one_sentence(tmp_path: Path) -> None:
+    grey = np.repeat(moving_gradient(FRAMES, HEIGHT, WIDTH)[..., :1], 3, axis=-1)
+    turned = with_matrix(write_clip(tmp_path / "turned.mp4", grey), 0, 1, -1, 0)
+    with pytest.raises(UserError, match="is turned, or changes its size"):
+        compare(*open_pair(turned, turned))

@@ -176,13 +176,16 @@ def _read_array_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dty
 
 def _open_video(path: Path) -> DepthFile:
     video = probe(path)
+    height, width = video.stored_size  # of pixels that need not be square: those of an NPZ file of the same run
 
     def pictures() -> Iterator[NDArray[np.float32]]:
         with closing(numbered_frames(path, video.stamps, video.num_frames, Damage())) as frames:
             for _, frame in frames:
+                if (frame.height, frame.width) != (height, width):
+                    raise UserError(f"{path} is turned, or changes its size, which no result does; write it again.")
                 yield _depth_of(frame, path)
 
-    return DepthFile(path, video.num_frames, video.height, video.width, video.timeline, pictures)
+    return DepthFile(path, video.num_frames, height, width, video.timeline, pictures)
 
 
 def _depth_of(frame: VideoFrame, path: Path) -> NDArray[np.float32]:
