@@ -24,7 +24,7 @@ from dc_rt.media.audio import AudioCopy, codec_name
 from dc_rt.media.png import write_png
 from dc_rt.media.results import Result, ResultFrame
 from dc_rt.media.write_frames import FramesWriter, PngWriter
-from dc_rt.outputs import frame_name
+from dc_rt.outputs import all_outputs, frame_name
 
 CONFIG, RGB, DEPTH, AUDIO = "iw3_export.yml", "rgb", "depth", "audio"
 """Names in the folder that iw3 gives them too."""
@@ -71,9 +71,8 @@ class Iw3Folder:
         """Wait for all files and raise the error of one; after an error of the caller's own, that one prevails."""
         self._writers.__exit__(kind, error, traceback)
         if kind is None:
-            name = self._result.video.path.stem.encode(
-                "utf-8", "ignore"
-            ).decode()  # of names that are no text, the rest
+            # As all results are called, wherever the video is by now; of names that are no text, the rest.
+            name = self._folder.name.removesuffix(all_outputs()["iw3"].suffix).encode("utf-8", "ignore").decode()
             audio = self._sound.name if self._sound else None
             contents = config(name, self._result.timeline.fps, self._shots, audio)
             (self._folder / CONFIG).write_text(contents, encoding="utf-8", newline="\n")
