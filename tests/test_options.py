@@ -35,6 +35,14 @@ from dc_rt.options import as_flag, flags_of, rules
         (Source, "max_res", 63),
         (Source, "dataset", "abacus"),
         (Outputs, "overwrite", 1),
+        (Outputs, "range", "0.5,0.2"),
+        (Outputs, "range", "nan,1"),
+        (Outputs, "range", "0,1e39"),
+        (Outputs, "range", "-3e38,3e38"),
+        (Outputs, "range", "0.1,0.10000000001"),
+        (Outputs, "gamma", 1e-300),
+        (Outputs, "gamma", 1e300),
+        (Outputs, "start_number", 10**12),
     ],
 )
 def test_a_wrong_value_is_refused_with_the_options_name(kind, name, value):

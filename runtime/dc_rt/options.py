@@ -31,6 +31,7 @@ DATASET_SIZES: dict[str, tuple[int, int]] = {
 """Height and width of the paper's benchmarks, by the name of the data set."""
 
 _ANY_SIZE = "open"
+_MOST_DIGITS = 12  # of the numbers in the names of frames
 
 UPSCALES = ("guided", "bilinear")
 VALUES = ("normalised", "raw")
@@ -237,7 +238,9 @@ class Outputs(_Checked):
     polarity: str = _option(
         "preset", "Whether large is near or far; preset is as --exr has it, else near-white.", choices=POLARITIES
     )
-    gamma: float = _option(1.0, "Values are raised to 1/gamma: above 1, what is far gets lighter.", above=0)
+    gamma: float = _option(
+        1.0, "Values are raised to 1/gamma: above 1, what is far gets lighter.", least=0.01, most=100
+    )
     colormap: str = _option("inferno", "Colours of NAME_vis.mp4.", choices=COLORMAPS)
     dither: bool = _option(False, "Break the steps of 8-bit videos up, so that slopes show no bands.")
     depth_codec: str = _option(
@@ -252,8 +255,8 @@ class Outputs(_Checked):
     )
     exr_type: str = _option("float", "Numbers in EXR files.", choices=("float", "half"))
     exr_compression: str = _option("zip", "Of EXR files.", choices=("zip", "zips", "piz"))
-    start_number: int = _option(0, "Number of the first file of frames.", least=0)
-    padding: int = _option(0, "Digits of these numbers, from 4 on; 0 for as many as sort.", least=0, most=12)
+    start_number: int = _option(0, "Number of the first file of frames.", least=0, most=10**_MOST_DIGITS - 1)
+    padding: int = _option(0, "Digits of these numbers, from 4 on; 0 for as many as sort.", least=0, most=_MOST_DIGITS)
     audio: bool = _option(False, "Copy the source's sound into the videos.")
     stereo: str = _option("sbs", "How the two views of `stereo` are laid out.", choices=STEREO_MODES)
     disparity: float = _option(2.0, "Largest shift between the two views, in percent of the width.", above=0, most=20)

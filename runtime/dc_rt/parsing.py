@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 
 LARGEST_SIDE = 16384
 MAX_PIXELS = 16384 * 8192
@@ -40,14 +41,20 @@ def parse_range(text: str) -> tuple[float, float] | None:
     """
     if text in ("clip", "shot"):
         return None
-    expected = "clip, shot or LOW,HIGH in numbers, the first the smaller"
+    expected = "clip, shot or LOW,HIGH in numbers of float32, the first the smaller"
     try:
         low, high = map(float, text.split(","))
-    except ValueError:
+        span = _as_float32(_as_float32(high) - _as_float32(low))
+    except (ValueError, OverflowError):
         raise ValueError(expected) from None
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    if not (math.isfinite(span) and span > 0):
         raise ValueError(expected)
     return low, high
+
+
+def _as_float32(number: float) -> float:
+    """The nearest that depth could be; raises `OverflowError` beyond its numbers."""
+    return float(struct.unpack("f", struct.pack("f", number))[0])
 
 
 def _size(text: str, expected: str) -> tuple[int, int]:
