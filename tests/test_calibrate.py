@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import OpenEXR
@@ -336,6 +337,14 @@ def test_what_cannot_be_calibrated_is_one_sentence(kept: Kept, tmp_path: Path) -
         Truth()
     with pytest.raises(UserError, match=r"unit must be greater than 0, not -1; try unit=0\.001"):
         Truth(reference=tmp_path / "z.npz", unit=-1)
+    for name in "unit", "reference_frame":
+        of_references: dict[str, Any] = {name: 2}
+        with pytest.raises(UserError, match=f"{name} is of reference, and points say it themselves; leave it out"):
+            Truth(points=tmp_path / "points.csv", **of_references)
+    np.savez(tmp_path / "z.npz", depth=np.ones((12, 8, 8), np.float32))
+    whole = Truth(reference=tmp_path / "z.npz", reference_frame=3)
+    with pytest.raises(UserError, match=r"z\.npz has a frame for each of the results; leave reference_frame=3 out"):
+        Calibration(kept.raw, whole, None, tmp_path / "out").run()
     (tmp_path / "points.csv").write_text("0,640,0,1\n")
     with pytest.raises(UserError, match=r"Line 1 of .* is outside the picture: .* it has 640x272 pixels"):
         Calibration(kept.raw, Truth(points=tmp_path / "points.csv"), None, tmp_path / "out").run()

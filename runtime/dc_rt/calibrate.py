@@ -295,7 +295,9 @@ def read_reference(path: Path, read: ReadFrame, num_frames: int, unit: float | N
             f"{path} has {count} frames and the results have {num_frames}; give a reference of the same frames, or of "
             "one of them."
         )
-    if count == 1 and not 0 <= frame < num_frames:
+    if count > 1 and frame:
+        raise UserError(f"{path} has a frame for each of the results; leave {option('reference_frame', frame)} out.")
+    if not 0 <= frame < num_frames:
         raise UserError(
             f"The results have frames 0 to {num_frames - 1}, and no frame {frame}, that {path} would be of; give "
             f"another {option('reference_frame')}."

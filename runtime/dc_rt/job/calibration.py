@@ -56,6 +56,11 @@ class Truth:
                 f"Depth is calibrated with either {option('points', 'CSV')} or {option('reference', 'DEPTH')}; give "
                 "one of them."
             )
+        for name, is_given in (("unit", self.unit is not None), ("reference_frame", self.reference_frame != 0)):
+            if is_given and self.points is not None:
+                raise UserError(
+                    f"{option(name)} is of {option('reference')}, and points say it themselves; leave it out."
+                )
         _check_positive("unit", self.unit, 0.001)
 
     def read(self, file: RawFile, height: int, width: int) -> Known:
