@@ -190,6 +190,18 @@ def test_a_video_that_was_moved_is_asked_for_where_it_is_needed(
     assert len(results(tmp_path / "c")) == 4
 
 
+def test_a_video_that_was_renamed_gives_the_same_pictures_stereo_and_folder_for_iw3(
+    bundled: DepthCrafter, kept: Kept, tmp_path: Path
+) -> None:
+    sampling, source, _ = choose(**CHOSEN)
+    outputs = Outputs(("stereo", "iw3", "side-by-side"), stereo="left+right")
+    Job(bundled, kept.video, sampling, source, outputs, tmp_path / "direct").run()
+    renamed = tmp_path / "take 2.mp4"
+    shutil.copy(kept.video, renamed)
+    deliver(kept.raw, outputs, tmp_path / "out", source=renamed)
+    assert results(tmp_path / "out") == results(tmp_path / "direct")
+
+
 def test_another_or_a_changed_video_is_refused(kept: Kept, tmp_path: Path) -> None:
     other = tmp_path / "clip.mp4"
     other.write_bytes(kept.video.read_bytes() + b"\0")
@@ -210,6 +222,48 @@ def test_what_cannot_be_delivered_is_one_sentence(kept: Kept, tmp_path: Path) ->
     with pytest.raises(UserError, match="is the video of one raw file; deliver them one by one"):
         deliver_all([kept.raw, other], Outputs(), tmp_path / "out", kept.video)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_video_is_never_overwritten_by_what_is_made_of_it(kept: Kept, tmp_path: Path) -> None:
+    video = tmp_path / "clip_input.mp4"
+    shutil.copy(kept.video, video)
+    for outputs in Outputs(("input.mp4",), overwrite=True), Outputs(("npz", "input.mp4"), overwrite=True):
+        with pytest.raises(UserError, match=r"clip_input\.mp4 is to be read, and would be overwritten by the results"):
+            Delivery(kept.raw, outputs, tmp_path, source=video)
+    assert video.read_bytes() == kept.video.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("ends", "options", "largest"),
+    [
+        ((-1.0, 65536.0), {}, "65536"),
+        ((-7e4, 1.0), {"exr": "nuke"}, "70001"),
+        ((0.0, 300.0), {"gamma": 0.5}, "90000"),
+        ((0.0, 1e30), {"gamma": 0.5}, "inf"),
+    ],
+)
+def test_depth_that_half_floats_do_not_hold_is_refused_before_any_work(
+    kept: Kept, tmp_path: Path, ends: tuple[float, float], options: dict[str, Any], largest: str
+) -> None:
+    low, high = ends
+    shutil.copy(kept.raw, tmp_path / kept.raw.name)
+    raw = rewritten(tmp_path / kept.raw.name, **{".zattrs": {"shots": [{"start": 0, "low": low, "high": high}]}})
+    asked = {"values": "raw", "exr_type": "half"} | options
+    with pytest.raises(UserError, match=rf"Values of up to {largest} are more than half floats hold"):
+        Delivery(raw, Outputs(("exr",), **asked), tmp_path / "out")
+    Delivery(raw, Outputs(("exr",), **asked | {"values": "normalised"}), tmp_path / "out")
+    Delivery(raw, Outputs(("npz",), **asked), tmp_path / "out")
+
+
+def test_pictures_that_are_too_wide_to_be_put_together_are_refused_before_any_work(kept: Kept, tmp_path: Path) -> None:
+    outputs = Outputs(("side-by-side",), size="16000x64", upscale="bilinear")
+    with pytest.raises(UserError, match=r"takes no pictures of 48000x64; choose another size\.$"):
+        Delivery(kept.raw, outputs, tmp_path / "out")
+
+
+def test_what_other_commands_say_of_a_raw_file_names_this_one(kept: Kept) -> None:
+    for command in (["infer", kept.raw], ["compare", kept.raw, kept.raw]):
+        assert_refused(dc_rt(*command), "is no video but raw depth; write what is wanted of it with `dc-rt deliver`")
 
 
 def test_the_option_of_earlier_versions_is_told_of_this_one() -> None:

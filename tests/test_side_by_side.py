@@ -66,6 +66,10 @@ def test_stereo_of_kept_depth_is_that_of_a_run(clip: Path) -> None:
     assert dc_rt("stereo", clip, *FAST, *options, "from-video").returncode == 0
     name = "clip_3D_HSBS_LR.mp4"
     assert Path("from-raw", name).read_bytes() == Path("from-video", name).read_bytes()
+    for run_option, flag in (["--dry-run"], "--dry-run"), (["--process-length", 2], "--process-length"):
+        refused = dc_rt("stereo", "kept/clip.raw.zarr.zip", *run_option, "--save-folder", "none")
+        assert_refused(refused, rf"{flag} is of a run of the model, and kept.clip\.raw.* was made by one; leave it out")
+        assert not Path("none").exists()
     both = dc_rt("stereo", "kept/clip.raw.zarr.zip", clip)
     assert_refused(both, "Videos and raw files are not taken together; give them in commands of their own")
 

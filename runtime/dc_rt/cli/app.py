@@ -11,7 +11,7 @@ import typer
 from dc_rt.attention import ATTENTIONS
 from dc_rt.cli.command import Command
 from dc_rt.cli.options import Values, options_from, outputs_from, with_options, with_options_of
-from dc_rt.errors import UserError, worded
+from dc_rt.errors import UserError, option, worded
 from dc_rt.options import Outputs, Sampling, Source, as_flag
 from dc_rt.outputs import RAW_SUFFIX, STREAM
 from dc_rt.torch_steps import TORCH_STEPS, split_names
@@ -134,7 +134,13 @@ def stereo(**given: Any) -> None:
     elif len(raws) < len(given["videos"]):
         raise UserError("Videos and raw files are not taken together; give them in commands of their own.")
     else:
-        deliver(raws=raws, **{name: given[name] for name in signature(deliver).parameters if name in given})
+        taken = signature(deliver).parameters
+        for name, parameter in signature(stereo).parameters.items():
+            if name not in (*taken, "videos") and given[name] != parameter.default:
+                raise UserError(
+                    f"{option(name)} is of a run of the model, and {raws[0]} was made by one; leave it out."
+                )
+        deliver(raws=raws, **{name: given[name] for name in taken if name in given})
 
 
 @app.command(cls=Command)

@@ -22,7 +22,7 @@ def deliver_all(
     raws: Sequence[Path], outputs: Outputs, save_folder: Path, source: Path | None, stream: BinaryIO | None = None
 ) -> None:
     """Deliver all that can be delivered; raises `typer.Exit` with status 1 if one could not."""
-    check_stream(stream, raws)
+    check_stream(outputs, raws)
     if source is not None and len(raws) > 1:
         raise UserError(f"{option('source', source)} is the video of one raw file; deliver them one by one.")
     check_batch([Targets.of(raw, save_folder, outputs) for raw in raws])

@@ -31,10 +31,12 @@ from dc_rt.job.deliver import FromRaw
 from dc_rt.job.forecast import fit, foretell, set_up
 from dc_rt.job.pace import remember
 from dc_rt.job.targets import Targets, check_batch
+from dc_rt.job.writers import check_writers
 from dc_rt.media.pipe import is_pipe
 from dc_rt.media.read_images import is_image
 from dc_rt.media.sequence import is_pattern, matching
 from dc_rt.options import Outputs, Sampling, Source
+from dc_rt.outputs import STREAM
 from dc_rt.torch_steps import check_torch_steps
 
 _POLL_SECONDS = 0.2
@@ -115,6 +117,7 @@ def preview_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: 
         began = time.perf_counter()
         asked = (candidates, plan_video(video, source), sampling, source, ways.backend, ways.cpu_offload)
         setup = fit(*asked, card) if ways.fit else set_up(*asked)
+        check_writers(setup.plan, outputs)
         forecast = foretell(setup, sampling, outputs, ways.save_folder, card)
         for line in described(forecast, sampling, outputs, ways.save_folder):
             say(line)
@@ -147,7 +150,7 @@ def _able(videos: Sequence[Path], ways: Ways, outputs: Outputs) -> list[Targets]
     if (attention := ways.opened_with.get("attention")) is not None:
         check_attention(attention, backend)
     check_torch_steps(ways.opened_with.get("torch_steps", ()), backend, ways.cpu_offload)
-    check_stream(ways.stream, videos)
+    check_stream(outputs, videos)
     batch = [Targets.of(video, ways.save_folder, outputs) for video in videos]
     check_batch(batch)
     able = [targets for targets in batch if succeeds(targets.video, partial(targets.check, outputs.overwrite))]
@@ -156,9 +159,9 @@ def _able(videos: Sequence[Path], ways: Ways, outputs: Outputs) -> list[Targets]
     return able
 
 
-def check_stream(stream: BinaryIO | None, videos: Sequence[Path]) -> None:
+def check_stream(outputs: Outputs, videos: Sequence[Path]) -> None:
     """Raise `UserError` where several videos would go to one stream."""
-    if stream and len(videos) > 1:
+    if STREAM in outputs.names and len(videos) > 1:
         raise UserError(f"{option('outputs', '-')} is one stream, for one video; run the {len(videos)} one by one.")
 
 

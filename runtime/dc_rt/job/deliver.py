@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,8 +22,9 @@ from dc_rt.job.record import Clock, record_of
 from dc_rt.job.results import empty_folder, finish, takers_of_video, write_results
 from dc_rt.job.spool import MOVED, SpoolLock, is_resumable
 from dc_rt.job.targets import Targets, check_batch, text
-from dc_rt.job.writers import stream_of
+from dc_rt.job.writers import check_writers, stream_of
 from dc_rt.media.raw import RawFile
+from dc_rt.media.results import check_values
 from dc_rt.options import Outputs, record
 from dc_rt.outputs import RAW
 
@@ -51,6 +53,10 @@ class FromRaw(Runs):
             self.plan = replace(self.plan, called=self._targets.name)
             if takers := self._takers():
                 self.plan = with_video(self.plan, file, self._source, " and ".join(takers))
+            video = self._source or self.plan.video.path
+            if takers or os.path.lexists(video):
+                check_batch([replace(self._targets, video=video)])
+            self._check(file)
         super().__init__(self._targets.spool, listener)
 
     @property
@@ -130,6 +136,9 @@ class FromRaw(Runs):
         """Where the results go."""
         raise NotImplementedError
 
+    def _check(self, file: RawFile) -> None:
+        """Raise `UserError` where the results cannot be written, as far as that is known beforehand."""
+
     def _takers(self) -> tuple[str, ...]:
         """What takes pictures or sound of the video, in words."""
         return takers_of_video(self.plan, self.outputs, self.plan.rows(self.outputs))
@@ -168,8 +177,8 @@ class Delivery(FromRaw):
             listener: is told of all that happens (`dc_rt.job.events`).
 
         Raises:
-            UserError: the raw file cannot be read, the video is needed and is not there or is another one, or something
-                would be overwritten.
+            UserError: the raw file cannot be read, the video is needed and is not there or is another one, an output
+                cannot be written, or something would be overwritten.
         """
         outputs = outputs or Outputs()
         self._stream = stream_of(outputs, stream)
@@ -179,6 +188,10 @@ class Delivery(FromRaw):
 
     def _targets_in(self, save_folder: Path) -> Targets:
         return Targets.with_sound(self._raw, save_folder, self.outputs, self.plan.video.sound)
+
+    def _check(self, file: RawFile) -> None:
+        check_writers(self.plan, self.outputs)
+        check_values(self.outputs, file.shots)
 
     def _write(self, staging: Path, file: RawFile, clock: Clock) -> tuple[dict[str, Any], list[int]]:
         numbers = write_results(staging, self.plan, self.outputs, file, Early(), clock, stream=self._stream)

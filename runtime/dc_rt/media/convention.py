@@ -25,6 +25,13 @@ def shown_values(frame: ResultFrame, outputs: Outputs, preset: str = NEAR_WHITE)
     return 1 - near if _is_far_white(outputs, preset) else near
 
 
+def shown_range(raw: tuple[float, float], outputs: Outputs, preset: str = NEAR_WHITE) -> tuple[float, float]:
+    """What the ends of a range of raw depth become in `shown_values`; infinity beyond what float32 holds."""
+    with np.errstate(over="ignore"):
+        first, last = map(float, _curved(np.array(raw, np.float32), outputs))
+    return (1 - first, 1 - last) if _is_far_white(outputs, preset) else (first, last)
+
+
 def shown_uint16(frame: ResultFrame, outputs: Outputs) -> NDArray[np.uint16]:
     """The same as grey of 16 bits: round(65535 * near-white), and far-white is exactly 65535 - that."""
     near = to_uint16(_near_white(frame, outputs))
@@ -38,7 +45,10 @@ def shown_uint8(frame: ResultFrame, outputs: Outputs) -> NDArray[np.uint8]:
 
 
 def _near_white(frame: ResultFrame, outputs: Outputs) -> NDArray[np.float32]:
-    depth = frame.raw if outputs.values == "raw" else frame.depth
+    return _curved(frame.raw if outputs.values == "raw" else frame.depth, outputs)
+
+
+def _curved(depth: NDArray[np.float32], outputs: Outputs) -> NDArray[np.float32]:
     return depth if outputs.gamma == 1 else np.power(np.maximum(depth, 0), np.float32(1 / outputs.gamma))
 
 

@@ -44,6 +44,7 @@ from dc_rt.media.sequence import find_sequence, is_pattern
 from dc_rt.media.structure import ends_early, is_animated_webp, is_heif, says_encrypted
 from dc_rt.media.timeline import LONGEST_PAUSE, Timeline, exact_rate, timeline_of, unevenness
 from dc_rt.options import Source
+from dc_rt.outputs import RAW_SUFFIX
 from dc_rt.parsing import parse_raw_size
 
 # Images carry no frame rate.
@@ -313,6 +314,8 @@ def _check_states_all(path: Path, source: Source) -> None:
 
 
 def _probe_file(path: Path) -> VideoInfo:
+    if path.name.endswith(RAW_SUFFIX):
+        raise UserError(f"{path} is no video but raw depth; write what is wanted of it with `dc-rt deliver`.")
     _check_whole_file(path)
     packets = _scan(path)
     trial = _try(path)

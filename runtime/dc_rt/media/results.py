@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dc_rt.depth import ShotDepth, range_of
 from dc_rt.formats import EXR_PRESETS, VIDEO_CODECS
 from dc_rt.media.colormap import coloured
-from dc_rt.media.convention import FAR_WHITE, NEAR_WHITE, shown_uint8, shown_uint16, shown_values
+from dc_rt.media.convention import FAR_WHITE, NEAR_WHITE, shown_range, shown_uint8, shown_uint16, shown_values
 from dc_rt.media.raw import RawWriter
 from dc_rt.media.read import VideoInfo
 from dc_rt.media.timecode import TimeCodes
@@ -161,22 +161,31 @@ def exr(folder: Path, result: Result) -> Writer:
     Raises `UserError` where raw depth does not fit into half floats.
     """
     outputs = result.outputs
-    half = outputs.exr_type == "half"
-    if half and outputs.values == "raw":
-        check_half(*range_of(result.shots))
+    check_values(outputs, result.shots)
     writer = ExrWriter(
         folder,
         result.sample_aspect_ratio,
         preset=outputs.exr,
-        half=half,
+        half=outputs.exr_type == "half",
         compression=outputs.exr_compression,
         fps=result.timeline.fps,
         time_codes=TimeCodes.of(result.video),
         start_number=outputs.start_number,
         padding=outputs.digits(result.num_frames),
     )
-    preset = FAR_WHITE if EXR_PRESETS[outputs.exr].is_far_white else NEAR_WHITE
+    preset = _polarity_of(outputs)
     return Adapted(writer, lambda frame: (shown_values(frame, outputs, preset), frame.time))
+
+
+def check_values(outputs: Outputs, shots: tuple[ShotDepth, ...]) -> None:
+    """Raise `UserError` where depth of these shots, as EXR files are to hold it, does not fit into half floats."""
+    if "exr" in outputs.names and outputs.exr_type == "half" and outputs.values == "raw":
+        check_half(*shown_range(range_of(shots), outputs, _polarity_of(outputs)))
+
+
+def _polarity_of(outputs: Outputs) -> str:
+    """That of EXR files, where none is asked for."""
+    return FAR_WHITE if EXR_PRESETS[outputs.exr].is_far_white else NEAR_WHITE
 
 
 def png(folder: Path, result: Result) -> Writer:

@@ -95,9 +95,10 @@ def _check_encoder(name: str, height: int, width: int) -> None:
     try:
         encoder.open()
     except av.FFmpegError as error:
+        instead = "" if name == "h264" else f"{option('depth_codec')} or "
         raise UserError(
-            f"The encoder of {codec.words} takes no pictures of {width}x{height}; choose another "
-            f"{option('depth_codec')} or {option('size')}."
+            f"The encoder of {codec.words} takes no pictures of {width}x{height}; choose another {instead}"
+            f"{option('size')}."
         ) from error
 
 
