@@ -13,7 +13,7 @@ import pytest
 from av.sidedata.sidedata import Type
 from numpy.typing import NDArray
 
-from dc_rt import DepthCrafter, Job
+from dc_rt import DepthCrafter, Job, Sampling, Source
 from dc_rt.errors import UserError
 from dc_rt.media import probe, read_frames
 from dc_rt.media.audio import AudioPackets
@@ -22,7 +22,7 @@ from dc_rt.media.results import Result, ResultFrame
 from dc_rt.media.stereo import StereoWarper, View, anaglyph, halved
 from dc_rt.options import STEREO_MODES, Outputs
 from dc_rt.outputs import all_outputs
-from media_helpers import decode, moving_gradient, write_clip, write_clip_with_sound
+from media_helpers import decode, moving_gradient, spoilt, write_clip, write_clip_with_sound
 
 HEIGHT, WIDTH = 150, 200  # more than one band of rows, and no whole number of them
 
@@ -338,6 +338,27 @@ def test_a_folder_for_iw3_has_pictures_depth_sound_and_the_file_that_tells_of_th
         grey = next(container.decode(video=0)).to_ndarray(format="gray16le")
     assert (grey == np.round(slopes() * 65535)).all()
     assert sounds(folder / found["audio_file"]) == sounds(clip)
+
+
+def test_frames_that_are_lost_are_stood_in_for_so_that_all_others_keep_their_times(
+    bundled: DepthCrafter, tmp_path: Path
+) -> None:
+    whole = write_clip(tmp_path / "whole.mp4", moving_gradient(NUM_FRAMES, *SIZE), options={"g": "1"})
+    clip = spoilt(whole, tmp_path / "clip.mp4", slice(2, 4))
+    (tmp_path / "shots.csv").write_text("0\n4\n")
+    source = Source(max_res=64, shots=str(tmp_path / "shots.csv"))
+    outputs = Outputs(("iw3",), size="source")
+    Job(bundled, clip, Sampling(steps=1, window_size=4, overlap=1), source, outputs, tmp_path / "out").run()
+    folder = tmp_path / "out" / "clip_iw3"
+    expected = [*read_frames(whole, *SIZE)]
+    expected[2:4] = [expected[1]] * 2
+    for kind in "rgb", "depth":
+        assert sorted(path.name for path in (folder / kind).iterdir()) == [f"frame_{i:08d}.png" for i in range(6)]
+    for index, image in enumerate(expected):
+        assert (decode(folder / "rgb" / f"frame_{index:08d}.png")[0] == image).all()
+    depth = [(folder / "depth" / f"frame_{index:08d}.png").read_bytes() for index in range(6)]
+    assert depth[1] == depth[2] == depth[3] != depth[4]
+    assert '"scene_boundary": "frame_00000004"' in (folder / "iw3_export.yml").read_text(encoding="utf-8")
 
 
 def test_a_folder_for_iw3_of_a_clip_without_sound_names_none(tmp_path: Path) -> None:

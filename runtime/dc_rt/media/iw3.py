@@ -44,7 +44,8 @@ class Iw3Folder:
         self._folder = folder
         self._result = result
         self._shots: list[str] = []
-        self._shot = 0
+        self._num_written = 0
+        self._last: ResultFrame | None = None
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as opening:
             self._rgb = opening.enter_context(RgbWriter(folder / RGB, padding=_PADDING))
@@ -53,14 +54,24 @@ class Iw3Folder:
             self._writers = opening.pop_all()
 
     def write(self, frame: ResultFrame) -> None:
-        """Append a frame: its picture, its depth normalised, and its sound."""
-        self._rgb.write(frame.image)
-        self._depth.write(frame.depth)
+        """Append a frame: its picture, its depth normalised, and its sound.
+
+        Frames before it that were lost are stood in for by the one before these: all others keep their times.
+        """
+        last = self._last or frame
+        while self._num_written < frame.number:
+            self._append(last)
+        if frame.shot != last.shot:
+            self._shots.append(frame_name(self._num_written, "", _PADDING))
+        self._append(frame)
         if self._sound:
             self._sound.write(frame.audio)
-        if frame.shot != self._shot:
-            self._shot = frame.shot
-            self._shots.append(frame_name(frame.index, "", _PADDING))
+        self._last = frame
+
+    def _append(self, frame: ResultFrame) -> None:
+        self._rgb.write(frame.image)
+        self._depth.write(frame.depth)
+        self._num_written += 1
 
     def __enter__(self) -> Self:
         return self
