@@ -53,6 +53,13 @@ def test_a_wrong_value_is_refused_with_the_options_name(kind, name, value):
     assert flags_of(name)[0] in worded(error.value.sentence, as_flag)
 
 
+def test_an_option_that_need_not_be_given_may_be_left_out():
+    with pytest.raises(UserError, match=r"result_name must be a name without / .* not 'a/b'; or leave it out\.$"):
+        Outputs(result_name="a/b")
+    with pytest.raises(UserError, match=r"not 'large'; try size='model'\.$"):
+        Outputs(size="large")
+
+
 def test_an_unknown_output_is_refused_with_those_that_there_are():
     with pytest.raises(UserError, match=r"There is no outputs='bmp'; choose of depth.mp4, .*png"):
         Outputs(("depth.mp4", "bmp"))

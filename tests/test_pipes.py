@@ -419,6 +419,18 @@ def test_times_that_a_stream_cannot_hold_are_said(tmp_path: Path) -> None:
     assert "evenly" not in dc_rt("infer", clip, *how, "npz").stdout
 
 
+def test_a_dry_run_says_what_the_run_would_refuse(tmp_path: Path) -> None:
+    clip = write_timed(tmp_path / "clip.mkv", list(range(4)), Fraction(1, 24))
+    other = write_timed(tmp_path / "other.mkv", list(range(4)), Fraction(1, 24))
+    folder = ("--save-folder", str(tmp_path / "out"))
+    for dry in ((), ("--dry-run",)):
+        refused = dc_rt("infer", clip, other, *FAST, *folder, *dry, "--outputs", "-")
+        assert_refused(refused, "--outputs - is one stream, for one video; run the 2 one by one")
+        wide = dc_rt("infer", clip, *FAST, *folder, *dry, "--outputs", "side-by-side", "--size", "6000x64")
+        assert_refused(wide, r"takes no pictures of 18000x64; choose another --size\.$")
+    assert not (tmp_path / "out").exists()
+
+
 def test_depth_of_a_pipe_is_delivered_to_a_stream_but_its_pictures_are_gone(frames: NDArray[np.uint8]) -> None:
     succeeded(piped(yuv4mpeg(frames[:9]), "--keep", "raw", "--outputs", "npz", "--save-folder", "kept"))
     deliver = [sys.executable, "-m", "dc_rt.cli", "deliver", "kept/stdin.raw.zarr.zip", "--save-folder", "out"]

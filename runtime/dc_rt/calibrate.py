@@ -329,6 +329,7 @@ def _pictures(path: Path) -> tuple[int, Iterator[NDArray[Any]]]:
             files = picture_files(path)
             return len(files), map(_read_picture, files)
         if path.suffix.lower() != ".npz":
+            path.stat()  # what is not there is no image that cannot be read
             return 1, iter([_read_picture(path)])
         shape, _, pictures = npz_pictures(path)
         return shape[0] if len(shape) == 3 else 1, pictures()

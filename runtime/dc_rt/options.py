@@ -79,7 +79,8 @@ class Rule:
             try:
                 self.parse(str(value))
             except ValueError as error:
-                raise UserError(f"{option(name)} must be {error}, not {value!r}; try {instead}.") from None
+                mend = f"try {instead}" if default else "or leave it out"
+                raise UserError(f"{option(name)} must be {error}, not {value!r}; {mend}.") from None
             return
         if isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, int | type(default)):
             kind = "a whole number" if type(default) is int else "a number" if type(default) is float else "yes or no"
