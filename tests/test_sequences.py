@@ -15,10 +15,10 @@ import pytest
 from numpy.typing import NDArray
 
 from command_helpers import assert_refused, contents, dc_rt
-from dc_rt import Source, UserError
+from dc_rt import DepthCrafter, Job, Outputs, Sampling, Source, UserError
 from dc_rt.media import VideoInfo, probe, read_frames
 from dc_rt.media.sequence import sequence_name
-from media_helpers import moving_gradient, write_clip, write_image, write_images
+from media_helpers import decode, moving_gradient, write_clip, write_image, write_images
 
 FAST = ("--num-denoising-steps", "1", "--max-res", "64", "--window-size", "8", "--overlap", "2")
 
@@ -56,6 +56,29 @@ def numbered(tmp_path: Path) -> Path:
 
 def reds(info: VideoInfo) -> list[int]:
     return [int(frame[0, 0, 0]) for frame in read_all(info)]
+
+
+@pytest.mark.parametrize("fps", [0.01, 1e5])
+def test_the_slowest_and_the_fastest_rate_of_images_are_written(
+    bundled: DepthCrafter, tmp_path: Path, fps: float
+) -> None:
+    images = write_images(tmp_path / "images", moving_gradient(3, 64, 64))
+    outputs = Outputs(("depth.mp4", "exr", "iw3"), depth_codec="hevc")
+    sampling, source = Sampling(steps=1, window_size=3, overlap=1), Source(max_res=64, fps=fps)
+    Job(bundled, images, sampling, source, outputs, tmp_path / "out").run()
+    assert len(decode(tmp_path / "out" / "images_depth.mp4")) == 3
+
+
+def test_a_rate_that_the_encoder_does_not_take_is_refused_before_any_work(
+    bundled: DepthCrafter, tmp_path: Path
+) -> None:
+    images = write_images(tmp_path / "images", moving_gradient(3, 64, 64))
+    outputs = Outputs(("depth.mp4",), depth_codec="av1")
+    with pytest.raises(
+        UserError, match=r"AV1, 10 bits takes no 960 frames/s; choose another depth_codec or target_fps"
+    ):
+        Job(bundled, images, Sampling(steps=1), Source(max_res=64, fps=960), outputs, tmp_path / "out")
+    Job(bundled, images, Sampling(steps=1), Source(max_res=64, fps=240), outputs, tmp_path / "out")
 
 
 @pytest.mark.parametrize("pattern", ["shot.%04d.png", "shot.####.png"])

@@ -196,11 +196,13 @@ class Source(_Checked):
         parse=str,
         metavar="none|auto|FILE",
     )
-    fps: float = _option(-1.0, "Frame rate of images, which carry none, or of a raw pipe.", above=0, instead=-1)
+    fps: float = _option(
+        -1.0, "Frame rate of images, which carry none, or of a raw pipe.", least=0.01, most=1e5, instead=-1
+    )
     view: str = _option(
         "srgb", "How linear EXR frames are shown to the model: srgb, or none for values as they are.", choices=VIEWS
     )
-    exposure: float = _option(0.0, "Stops by which linear EXR frames are made brighter.")
+    exposure: float = _option(0.0, "Stops by which linear EXR frames are made brighter.", least=-100, most=100)
     raw_size: str = _option("", "Size of the frames that come raw through a pipe.", parse=parse_raw_size, metavar="WxH")
     raw_format: str = _option("rgb24", "Pixel format of these frames, as FFmpeg calls it.", parse=str, metavar="FORMAT")
     pipe_matrix: str = _option(

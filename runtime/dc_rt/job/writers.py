@@ -29,7 +29,7 @@ def check_writers(plan: Plan, outputs: Outputs) -> None:
     for row in plan.rows(outputs):
         if row.codec:
             sound_of = plan.video.path if "audio" in row.needs else None
-            check_video(row.codec, height, row.beside * width, sound_of)
+            check_video(row.codec, height, row.beside * width, sound_of, plan.fps)
 
 
 def open_writers(

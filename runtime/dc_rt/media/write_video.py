@@ -40,6 +40,7 @@ SQUARE = Fraction(1)
 _SHORTEST_TICK = Fraction(1, 1_000_000)
 _SIDE_BY_SIDE = ":frame-packing=3"  # ITU-T H.264, Annex D: side by side
 _LARGEST_FIELD = 65535  # of numbers in H.264's headers
+_USUAL_RATE = Fraction(25)  # which no encoder refuses
 
 # FFmpeg's names by the suffix. Matroska's files otherwise begin with a number drawn at random; their checksums would
 # not fit what `set_display_size` changes.
@@ -58,15 +59,16 @@ def fitting(sample_aspect_ratio: Fraction) -> Fraction:
     return max(sample_aspect_ratio.limit_denominator(_LARGEST_FIELD), Fraction(1, _LARGEST_FIELD))
 
 
-def check_video(name: str, height: int, width: int, sound_of: Path | None = None) -> None:
+def check_video(name: str, height: int, width: int, sound_of: Path | None = None, fps: Fraction = _USUAL_RATE) -> None:
     """Raise `UserError` where this build of PyAV cannot write a video.
 
     Args:
         name: its codec, a key of `VIDEO_CODECS`.
         height, width: of its pictures.
         sound_of: a video whose sound is to be copied into it.
+        fps: frames a second.
     """
-    _check_encoder(name, height, width)
+    _check_encoder(name, height, width, fps)
     if sound_of is None or not sound_of.is_file():
         return
     with open_video(sound_of) as source:
@@ -77,7 +79,7 @@ def check_video(name: str, height: int, width: int, sound_of: Path | None = None
                 AudioCopy(container, template)
 
 
-def _check_encoder(name: str, height: int, width: int) -> None:
+def _check_encoder(name: str, height: int, width: int, fps: Fraction) -> None:
     codec = VIDEO_CODECS[name]
     if codec.encoder not in av.codecs_available:
         kind = codec.words.split(",")[0]
@@ -87,19 +89,37 @@ def _check_encoder(name: str, height: int, width: int) -> None:
             f"{instead}."
         )
     _quiet(codec)
-    encoder = cast("av.VideoCodecContext", av.VideoCodecContext.create(codec.encoder, "w"))
-    encoder.height, encoder.width = height, width
-    encoder.pix_fmt = codec.stored_as(height, width)
-    encoder.time_base = Fraction(1, 25)
-    encoder.options = dict(codec.options)
-    try:
-        encoder.open()
-    except av.FFmpegError as error:
-        instead = "" if name == "h264" else f"{option('depth_codec')} or "
+    instead = "" if name == "h264" else f"{option('depth_codec')} or "
+    if not _opens(codec, height, width, _USUAL_RATE):
         raise UserError(
             f"The encoder of {codec.words} takes no pictures of {width}x{height}; choose another {instead}"
             f"{option('size')}."
-        ) from error
+        )
+    if not _opens(codec, height, width, fps):
+        raise UserError(
+            f"The encoder of {codec.words} takes no {float(fps):.6g} frames/s; choose another {instead}"
+            f"{option('target_fps')}."
+        )
+
+
+def _opens(codec: VideoCodec, height: int, width: int, fps: Fraction) -> bool:
+    """Whether the encoder takes such pictures."""
+    encoder = cast("av.VideoCodecContext", av.VideoCodecContext.create(codec.encoder, "w"))
+    encoder.height, encoder.width = height, width
+    encoder.pix_fmt = codec.stored_as(height, width)
+    encoder.framerate = _stated(fps)
+    encoder.time_base = 1 / encoder.framerate
+    encoder.options = dict(codec.options)
+    try:
+        encoder.open()
+    except av.FFmpegError:
+        return False
+    return True
+
+
+def _stated(fps: Fraction) -> Fraction:
+    """The frame rate that streams state: the nearest that their headers hold."""
+    return max(fps.limit_denominator(_LARGEST_FIELD), Fraction(1, _LARGEST_FIELD))
 
 
 class VideoWriter:
@@ -138,12 +158,12 @@ class VideoWriter:
         Raises:
             UserError: this PyAV cannot write such a video.
         """
-        _check_encoder(codec, height, width)
+        fps = timing.fps if isinstance(timing, Timeline) else timing
+        _check_encoder(codec, height, width, fps)
         self._codec = VIDEO_CODECS[codec]
         self._dither = dither and self._codec.bits == 8
         self._shape = (height, width, 3)
         self._timeline = timing if isinstance(timing, Timeline) else None
-        fps = timing.fps if isinstance(timing, Timeline) else timing
         self._tick = _tick_for(self._timeline) if self._timeline else 1 / fps
         self._num_frames = 0
         self._last_time = -1
@@ -158,8 +178,9 @@ class VideoWriter:
         options = {**self._codec.options, **({} if crf is None else {"crf": str(crf)})}
         if is_side_by_side:
             options["x264-params"] += _SIDE_BY_SIDE
-        rate = max(fps.limit_denominator(_LARGEST_FIELD), Fraction(1, _LARGEST_FIELD))
-        self._stream = cast("VideoStream", self._container.add_stream(self._codec.encoder, rate=rate, options=options))
+        self._stream = cast(
+            "VideoStream", self._container.add_stream(self._codec.encoder, rate=_stated(fps), options=options)
+        )
         if is_side_by_side:
             self._stream.metadata["stereo_mode"] = "left_right"  # in Matroska; MP4 has no place that PyAV can write to
         self._stream.height, self._stream.width = height, width
