@@ -111,6 +111,25 @@ def test_times_gaps_and_shapes_are_those_of_the_video_though_it_is_gone(
         assert records[0][key] == records[1][key]
 
 
+def test_what_is_to_be_said_of_the_results_is_said_before_them(kept: Kept, tmp_path: Path) -> None:
+    def listen(event: Event) -> None:
+        if isinstance(event, Planned):
+            assert not (tmp_path / "out").exists()
+            said.extend(event.notes)
+
+    for name, values, expected in (
+        ("png", "raw", ["results of 100x61", "raw depth beyond 0 and 1 is cut to these in png"]),
+        ("npz", "raw", ["results of 100x61"]),
+        ("side-by-side", "normalised", ["results of 100x61", "300x61 is odd: H.264 is stored as yuv444p", "no sound"]),
+    ):
+        said: list[str] = []
+        outputs = Outputs((name,), values=values, size="100x61")
+        Delivery(kept.raw, outputs, tmp_path / "out", listener=listen).run()
+        assert [note for note in said if not note.startswith(tuple(expected))] == []
+        assert len(said) == len(expected)
+        shutil.rmtree(tmp_path / "out")
+
+
 def test_the_record_says_what_was_done(kept: Kept, tmp_path: Path) -> None:
     told: list[Event] = []
     files = Delivery(kept.raw, Outputs(("npz",), gamma=2.0), tmp_path / "out", listener=told.append).run()

@@ -57,6 +57,7 @@ class Output:
         takes_only_text: whether its library takes no names that are no text, as file systems do.
         needs: what of a frame is only read where it is asked for: "source", "audio".
         takes_depth: whether it takes depth of a frame, or its range; if not, it may be written while the model runs.
+        cuts_values: whether it holds the values that are asked for, as far as these are from 0 to 1.
         takes_image: whether it takes the source's frame; if no output does, the video is not read again.
     """
 
@@ -78,6 +79,7 @@ class Output:
     takes_only_text: bool = False
     needs: frozenset[str] = frozenset()
     takes_depth: bool = True
+    cuts_values: bool = False
     takes_image: bool = True
 
     @property
@@ -163,6 +165,7 @@ _BUILT_IN = (
         is_default=True,
         codec="depth_codec",
         bytes_of=lambda options: VIDEO_CODECS[options["depth_codec"]].bytes_per_pixel,
+        cuts_values=True,
         takes_image=False,
     ),
     Output(
@@ -212,6 +215,7 @@ _BUILT_IN = (
         "depth, a file a frame, 16-bit grey",
         2,
         "dc_rt.media.results:png",
+        cuts_values=True,
         flag="--save-png",
         kind="frames",
         takes_image=False,
@@ -222,6 +226,7 @@ _BUILT_IN = (
         "depth, a file a frame, 16-bit grey, Deflate",
         2,
         "dc_rt.media.results:tiff",
+        cuts_values=True,
         flag="--save-tiff",
         kind="frames",
         takes_image=False,
@@ -269,6 +274,7 @@ _BUILT_IN = (
         "the source, depth in grey and in colours beside one another, with sound, H.264",
         1,
         "dc_rt.media.stereo_results:side_by_side",
+        cuts_values=True,
         flag="--side-by-side",
         beside=3,
         codec="h264",

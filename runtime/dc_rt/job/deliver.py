@@ -46,7 +46,7 @@ class FromRaw(Runs):
         with RawFile(self._raw) as file:
             self.plan: Plan = plan_of(file)
             self._origin, self._options = origin_of_kept(file), options_of(file)
-            self._notes = (*self.plan.video.notes, *damage_of(file).describe())
+            damage = damage_of(file)
             self._targets = self._targets_in(Path(save_folder))
             check_batch([self._targets])
             self._targets.check(outputs.overwrite)
@@ -57,6 +57,7 @@ class FromRaw(Runs):
             if takers or os.path.lexists(video):
                 check_batch([replace(self._targets, video=video)])
             self._check(file)
+            self._notes = (*self.plan.video.notes, *damage.describe(), *self.plan.notes_on_results(outputs))
         super().__init__(self._targets.spool, listener)
 
     @property

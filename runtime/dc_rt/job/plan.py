@@ -142,6 +142,8 @@ class Plan:
         height, width = self.result_size(outputs)
         if (height, width) != (self.height, self.width):
             yield f"results of {width}x{height}"
+        if outputs.values == "raw" and (cut := [row.name for row in self.rows(outputs) if row.cuts_values]):
+            yield f"raw depth beyond 0 and 1 is cut to these in {', '.join(cut)}"
         videos = [row for row in self.rows(outputs) if row.codec]
         for name, wide in dict.fromkeys((row.codec, row.beside * width) for row in videos):
             codec = VIDEO_CODECS[name]
