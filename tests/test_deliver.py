@@ -18,7 +18,7 @@ import pytest
 import typer
 
 from command_helpers import assert_refused, dc_rt
-from dc_rt import Delivery, DepthCrafter, Job, JobCancelled, Outputs, UserError, deliver
+from dc_rt import Delivery, DepthCrafter, Job, JobCancelled, Outputs, UserError, deliver, probe
 from dc_rt.cli.deliver import deliver_all
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.job import Event, Finished, Planned, Progressed, WindowDone
@@ -210,6 +210,20 @@ def test_what_cannot_be_delivered_is_one_sentence(kept: Kept, tmp_path: Path) ->
     with pytest.raises(UserError, match="is the video of one raw file; deliver them one by one"):
         deliver_all([kept.raw, other], Outputs(), tmp_path / "out", kept.video)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_to_be_known_of_the_files_is_said_before_they_are_written(kept: Kept, tmp_path: Path) -> None:
+    heard: list[Event] = []
+    outputs = Outputs(("depth.mp4",), size="97x63", upscale="bilinear", exr="nuke")
+    deliver(kept.raw, outputs, tmp_path / "out", listener=heard.append)
+    (notes,) = (event.notes for event in heard if isinstance(event, Planned))
+    assert "97x63 is odd: H.264 is stored as yuv444p, which some players do not show" in notes
+    assert any("the output exr is not written" in note for note in notes)
+
+
+def test_a_raw_file_that_is_given_as_a_video_is_told_of_deliver(kept: Kept) -> None:
+    with pytest.raises(UserError, match="holds kept depth and no video; write results from it with dc-rt deliver"):
+        probe(kept.raw)
 
 
 def test_the_option_of_earlier_versions_is_told_of_this_one() -> None:

@@ -115,6 +115,19 @@ class _Checked:
             object.__setattr__(self, name, value)
 
 
+# Options of one output alone.
+_ONLY_OF = {
+    "exr": "exr",
+    "exr_type": "exr",
+    "exr_compression": "exr",
+    "stereo": "stereo",
+    "disparity": "stereo",
+    "convergence": "stereo",
+    "depth_codec": "depth.mp4",
+    "pipe_format": STREAM,
+}
+
+
 @dataclass(frozen=True)
 class Sampling(_Checked):
     """How depth is sampled from the model.
@@ -322,6 +335,16 @@ class Outputs(_Checked):
     def fixed_range(self) -> tuple[float, float] | None:
         """The range that is given in numbers; None where it is found."""
         return parse_range(self.range)
+
+    @property
+    def without_use(self) -> tuple[str, ...]:
+        """Options that were chosen and change nothing, each of an output that is not written, in a sentence each."""
+        given = ((name, getattr(self, name), default) for name, _, default in rules(Outputs) if name in _ONLY_OF)
+        return tuple(
+            f"{option(name, value)} changes nothing: the output {_ONLY_OF[name]} is not written"
+            for name, value, default in given
+            if value != default and _ONLY_OF[name] not in self.names
+        )
 
     @property
     def is_live(self) -> bool:

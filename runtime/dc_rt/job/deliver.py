@@ -97,7 +97,7 @@ class FromRaw(Runs):
                 *size,
                 float(plan.fps),
                 0,
-                self._notes,
+                (*self._notes, *self._notes_on_outputs()),
             )
         )
         with RawFile(self._raw) as file, self._staging() as staging:
@@ -133,6 +133,10 @@ class FromRaw(Runs):
     def _takers(self) -> tuple[str, ...]:
         """What takes pictures or sound of the video, in words."""
         return takers_of_video(self.plan, self.outputs, self.plan.rows(self.outputs))
+
+    def _notes_on_outputs(self) -> Iterator[str]:
+        """What is to be said of what will be written."""
+        return iter(())
 
     def _record(self, file: RawFile, numbers: list[int], clock: Clock) -> dict[str, Any]:
         """What `NAME.json` says, once all is written."""
@@ -179,6 +183,9 @@ class Delivery(FromRaw):
 
     def _targets_in(self, save_folder: Path) -> Targets:
         return Targets.with_sound(self._raw, save_folder, self.outputs, self.plan.video.sound)
+
+    def _notes_on_outputs(self) -> Iterator[str]:
+        return self.plan.notes_on_outputs(self.outputs)
 
     def _write(self, staging: Path, file: RawFile, clock: Clock) -> tuple[dict[str, Any], list[int]]:
         numbers = write_results(staging, self.plan, self.outputs, file, Early(), clock, stream=self._stream)

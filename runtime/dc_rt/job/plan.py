@@ -142,6 +142,12 @@ class Plan:
         height, width = self.result_size(outputs)
         if (height, width) != (self.height, self.width):
             yield f"results of {width}x{height}"
+        yield from self.notes_on_outputs(outputs)
+
+    def notes_on_outputs(self, outputs: Outputs) -> Iterator[str]:
+        """The same, but for their size."""
+        yield from outputs.without_use
+        height, width = self.result_size(outputs)
         videos = [row for row in self.rows(outputs) if row.codec]
         for name, wide in dict.fromkeys((row.codec, row.beside * width) for row in videos):
             codec = VIDEO_CODECS[name]

@@ -44,6 +44,7 @@ from dc_rt.media.sequence import find_sequence, is_pattern
 from dc_rt.media.structure import ends_early, is_animated_webp, is_heif, says_encrypted
 from dc_rt.media.timeline import LONGEST_PAUSE, Timeline, exact_rate, timeline_of, unevenness
 from dc_rt.options import Source
+from dc_rt.outputs import RAW_SUFFIX
 from dc_rt.parsing import parse_raw_size
 
 # Images carry no frame rate.
@@ -558,6 +559,8 @@ def _check_whole_file(path: Path) -> None:
         raise UserError(f"There is no file {path}; check the name.")
     if not path.is_file():
         raise UserError(f"{path} is neither a file nor a folder; give a video file or a folder of images.")
+    if path.name.endswith(RAW_SUFFIX):
+        raise UserError(f"{path} holds kept depth and no video; write results from it with dc-rt deliver {path}.")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty (0 bytes); copy or download it again.")
     if ends_early(path):
