@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dc_rt.options import Outputs, Sampling, Source, flags_of, rules
+from dc_rt.errors import worded
+from dc_rt.options import Outputs, Sampling, Source, as_flag, flags_of, rules
 from dc_rt.outputs import all_outputs
 
 Values = dict[str, Any]
@@ -96,13 +97,15 @@ def _output_parameters() -> Iterator[inspect.Parameter]:
     yield _make("outputs", str, None, typer.Option(help=f"What to write, of {table}.", metavar="NAME,..."))
     for row in all_outputs().values():
         if row.flag:
-            help = f"Also write {row.path}: {row.help}."
+            help = f"Also write {row.path}: {worded(row.help, as_flag)}."
             yield _make(_variable(row.flag), bool, False, typer.Option(row.flag, help=help))
 
 
 def _parameter(name: str, rule: Any, default: Any) -> inspect.Parameter:
     metavar = "|".join(rule.choices) or rule.metavar or None
-    return _make(name, type(default), default, typer.Option(*flags_of(name), help=rule.help, metavar=metavar))
+    return _make(
+        name, type(default), default, typer.Option(*flags_of(name), help=worded(rule.help, as_flag), metavar=metavar)
+    )
 
 
 def _make(name: str, kind: type, default: Any, shown: Any) -> inspect.Parameter:
