@@ -139,7 +139,7 @@ def stereo(**given: Any) -> None:
 
 
 @app.command(cls=Command)
-@with_options(Outputs, only=("size", "upscale", "overwrite"))
+@with_options(Outputs, only=("size", "upscale", "start_number", "padding", "overwrite"))
 def calibrate(
     raw: Annotated[Path, typer.Argument(metavar="RAW", readable=False, help="A file that a run with --keep raw left.")],
     points: Annotated[
