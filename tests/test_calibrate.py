@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from command_helpers import assert_refused, dc_rt
-from dc_rt import UserError
+from dc_rt import Outputs, UserError
 from dc_rt.calibrate import Known, fit, read_points, read_reference
 from dc_rt.job import Calibration, Truth
 from dc_rt.media.raw import RawFile
@@ -308,6 +308,16 @@ def test_points_on_the_command_line_give_the_same_metres_at_the_sources_size(kep
     assert points[-1]["point"] == "line 9"
     again = dc_rt("calibrate", kept.raw, *options, "--focal", "0", "--save-folder", tmp_path / "out")
     assert_refused(again, r"--focal must be greater than 0, not 0; try --focal 1000\.")
+
+
+def test_files_of_metres_have_numbers_rate_and_time_code(kept: Kept, tmp_path: Path) -> None:
+    truth = Truth(reference=truth_of(kept, tmp_path / "truth.npz"))
+    Calibration(kept.raw, truth, Outputs(start_number=9990), tmp_path / "out").run()
+    files = sorted((tmp_path / "out" / "clip_metric").iterdir())
+    assert (files[0].name, files[-1].name) == ("frame_09990.exr", "frame_10001.exr")
+    headers = [OpenEXR.File(str(file)).header() for file in files]
+    assert all("framesPerSecond" in header for header in headers)
+    assert [header["timeCode"].frame for header in headers[:3]] == [0, 1, 2]
 
 
 def test_every_shot_is_fitted_by_itself_and_needs_points(tmp_path: Path, kept: Kept) -> None:

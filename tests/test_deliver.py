@@ -18,7 +18,7 @@ import pytest
 import typer
 
 from command_helpers import assert_refused, dc_rt
-from dc_rt import Delivery, DepthCrafter, Job, JobCancelled, Outputs, UserError, deliver
+from dc_rt import Delivery, DepthCrafter, Job, JobCancelled, Outputs, UserError, deliver, probe
 from dc_rt.cli.deliver import deliver_all
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.job import Event, Finished, Planned, Progressed, WindowDone
@@ -118,9 +118,9 @@ def test_what_is_to_be_said_of_the_results_is_said_before_them(kept: Kept, tmp_p
             said.extend(event.notes)
 
     for name, values, expected in (
-        ("png", "raw", ["results of 100x61", "raw depth beyond 0 and 1 is cut to these in png"]),
-        ("npz", "raw", ["results of 100x61"]),
-        ("side-by-side", "normalised", ["results of 100x61", "300x61 is odd: H.264 is stored as yuv444p", "no sound"]),
+        ("png", "raw", ["raw depth beyond 0 and 1 is cut to these in png"]),
+        ("npz", "raw", []),
+        ("side-by-side", "normalised", ["300x61 is odd: H.264 is stored as yuv444p", "no sound"]),
     ):
         said: list[str] = []
         outputs = Outputs((name,), values=values, size="100x61")
@@ -280,9 +280,18 @@ def test_pictures_that_are_too_wide_to_be_put_together_are_refused_before_any_wo
         Delivery(kept.raw, outputs, tmp_path / "out")
 
 
-def test_what_other_commands_say_of_a_raw_file_names_this_one(kept: Kept) -> None:
-    for command in (["infer", kept.raw], ["compare", kept.raw, kept.raw]):
-        assert_refused(dc_rt(*command), "is no video but raw depth; write what is wanted of it with `dc-rt deliver`")
+def test_what_is_to_be_known_of_the_files_is_said_before_they_are_written(kept: Kept, tmp_path: Path) -> None:
+    heard: list[Event] = []
+    outputs = Outputs(("depth.mp4",), size="97x63", upscale="bilinear", exr="nuke")
+    deliver(kept.raw, outputs, tmp_path / "out", listener=heard.append)
+    (notes,) = (event.notes for event in heard if isinstance(event, Planned))
+    assert "97x63 is odd: H.264 is stored as yuv444p, which some players do not show" in notes
+    assert any("the output exr is not written" in note for note in notes)
+
+
+def test_a_raw_file_that_is_given_as_a_video_is_told_of_deliver(kept: Kept) -> None:
+    with pytest.raises(UserError, match="holds kept depth and no video; write results from it with dc-rt deliver"):
+        probe(kept.raw)
 
 
 def test_the_option_of_earlier_versions_is_told_of_this_one() -> None:

@@ -68,6 +68,15 @@ def test_an_unknown_output_is_refused_with_those_that_there_are():
         Outputs(("depth.mp4", "bmp"))
 
 
+def test_options_of_an_output_that_is_not_written_are_said_to_change_nothing():
+    said = Outputs(("npz",), stereo="anaglyph", exr="nuke", gamma=2.0).without_use
+    assert [worded(note, as_flag) for note in said] == [
+        "--exr nuke changes nothing: the output exr is not written",
+        "--stereo anaglyph changes nothing: the output stereo is not written",
+    ]
+    assert Outputs(("exr", "stereo"), stereo="anaglyph", exr="nuke").without_use == ()
+
+
 def test_numbers_of_numpy_are_taken_as_what_they_are():
     numbers: dict[str, Any] = {"steps": np.int64(3), "guidance_scale": np.float32(1.5)}
     sampling = Sampling(**numbers)

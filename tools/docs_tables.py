@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from dc_rt.cli.original import ORIGINAL
+from dc_rt.errors import worded
 from dc_rt.formats import EXR_PRESETS, VIDEO_CODECS, container_for
 from dc_rt.gpu import Card
 from dc_rt.library import NoLibrary, choose_library
-from dc_rt.options import Outputs, Rule, Sampling, Source, flags_of, rules
+from dc_rt.options import Outputs, Rule, Sampling, Source, as_flag, flags_of, rules
 from dc_rt.outputs import all_outputs
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -40,10 +41,21 @@ def tables() -> dict[tuple[str, str], str]:
 def options_table(options: type) -> str:
     """A line an option."""
     lines = (
-        (f"`{name}`", " ".join(f"`{flag}`" for flag in flags_of(name)), shown(default), allowed(rule), rule.help)
+        (
+            f"`{name}`",
+            " ".join(f"`{flag}`" for flag in flags_of(name)),
+            shown(default),
+            allowed(rule),
+            in_docs(rule.help),
+        )
         for name, rule, default in rules(options)
     )
     return table(("in Python", "on the command line", "default", "values", ""), lines)
+
+
+def in_docs(help: str) -> str:
+    """What an option or an output does, with the options that it names as they are typed."""
+    return worded(help, lambda *marked: f"`{as_flag(*marked)}`")
 
 
 def outputs_table() -> str:
@@ -52,7 +64,7 @@ def outputs_table() -> str:
         (
             f"`{row.name}`",
             f"`{row.path}`",
-            row.help,
+            in_docs(row.help),
             "by default" if row.is_default else f"`{row.flag}`" if row.flag else "",
         )
         for row in all_outputs().values()

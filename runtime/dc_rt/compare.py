@@ -6,6 +6,7 @@ import math
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,8 @@ def compare(a: DepthFile, b: DepthFile, video: Path | None = None, *, side_by_si
         writer = None
         if video:
             width = a.width * (3 if side_by_side else 1)
-            writer = stack.enter_context(VideoWriter(video, a.timeline, a.height, width))
+            shape = a.pixel_aspect or b.pixel_aspect or Fraction(1)
+            writer = stack.enter_context(VideoWriter(video, a.timeline, a.height, width, sample_aspect_ratio=shape))
         for pair in _pairs(a, b):
             aligned.add(*pair)
             if writer:

@@ -117,6 +117,19 @@ class _Checked:
             object.__setattr__(self, name, value)
 
 
+# Options of one output alone.
+_ONLY_OF = {
+    "exr": "exr",
+    "exr_type": "exr",
+    "exr_compression": "exr",
+    "stereo": "stereo",
+    "disparity": "stereo",
+    "convergence": "stereo",
+    "depth_codec": "depth.mp4",
+    "pipe_format": STREAM,
+}
+
+
 @dataclass(frozen=True)
 class Sampling(_Checked):
     """How depth is sampled from the model.
@@ -132,7 +145,7 @@ class Sampling(_Checked):
     )
     window_size: int = _option(110, "Frames denoised together.", least=1)
     overlap: int = _option(25, "Frames that neighbouring windows share.", least=0)
-    seed: int = _option(42, "Of the noise.", least=0, most=2**64 - 1)
+    seed: int = _option(42, "Seed of the noise.", least=0, most=2**64 - 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -197,16 +210,24 @@ class Source(_Checked):
         metavar="none|auto|FILE",
     )
     fps: float = _option(
-        -1.0, "Frame rate of images, which carry none, or of a raw pipe.", least=0.01, most=1e5, instead=-1
+        -1.0,
+        "Frame rate of images or of raw frames on standard input, which carry none; -1 for 24.",
+        least=0.01,
+        most=1e5,
+        instead=-1,
     )
     view: str = _option(
         "srgb", "How linear EXR frames are shown to the model: srgb, or none for values as they are.", choices=VIEWS
     )
     exposure: float = _option(0.0, "Stops by which linear EXR frames are made brighter.", least=-100, most=100)
-    raw_size: str = _option("", "Size of the frames that come raw through a pipe.", parse=parse_raw_size, metavar="WxH")
-    raw_format: str = _option("rgb24", "Pixel format of these frames, as FFmpeg calls it.", parse=str, metavar="FORMAT")
+    raw_size: str = _option(
+        "", "Size of raw frames on standard input; yuv4mpeg states its own.", parse=parse_raw_size, metavar="WxH"
+    )
+    raw_format: str = _option(
+        "rgb24", "Pixel format of raw frames on standard input, as FFmpeg calls it.", parse=str, metavar="FORMAT"
+    )
     pipe_matrix: str = _option(
-        "unknown", "Colour matrix of YUV frames that come through a pipe, which does not say it.", choices=MATRICES
+        "unknown", "Colour matrix of YUV frames on standard input, which do not say it.", choices=MATRICES
     )
 
 
@@ -229,23 +250,27 @@ class Outputs(_Checked):
         metavar="model|source|WxH",
     )
     upscale: str = _option(
-        "guided", "How depth is brought to that size: along the picture's edges, or without it.", choices=UPSCALES
+        "guided",
+        f"How depth is brought to {option('size')}: guided by the source's picture, or bilinear.",
+        choices=UPSCALES,
     )
     range: str = _option(
         "clip",
-        "Depth that becomes 0 and 1: the smallest and largest of the clip, of each shot, or these.",
+        "Which depth becomes 0 and 1: the smallest and largest of the clip, those of each shot, or LOW and HIGH.",
         parse=parse_range,
         metavar="clip|shot|LOW,HIGH",
     )
-    values: str = _option("normalised", "Depth in that range, or as the model gives it.", choices=VALUES)
+    values: str = _option(
+        "normalised", f"Depth from 0 to 1, as {option('range')} says, or raw, as the model gives it.", choices=VALUES
+    )
     polarity: str = _option(
-        "preset", "Whether large is near or far; preset is as --exr has it, else near-white.", choices=POLARITIES
+        "preset",
+        f"Whether large is near or far; preset: as {option('exr')} says in EXR files, elsewhere near-white.",
+        choices=POLARITIES,
     )
-    gamma: float = _option(
-        1.0, "Values are raised to 1/gamma: above 1, what is far gets lighter.", least=0.01, most=100
-    )
-    colormap: str = _option("inferno", "Colours of NAME_vis.mp4.", choices=COLORMAPS)
-    dither: bool = _option(False, "Break the steps of 8-bit videos up, so that slopes show no bands.")
+    gamma: float = _option(1.0, "Values are raised to 1/gamma: above 1, dark ones get lighter.", least=0.01, most=100)
+    colormap: str = _option("inferno", "Colours of NAME_vis.mp4 and of the side-by-side video.", choices=COLORMAPS)
+    dither: bool = _option(False, "Dither 8-bit videos of depth, so that slopes show no bands.")
     depth_codec: str = _option(
         "h264",
         f"Codec of NAME_depth: {'; '.join(f'{name} is {codec.words}' for name, codec in VIDEO_CODECS.items())}.",
@@ -256,25 +281,36 @@ class Outputs(_Checked):
         f"Whose conventions EXR files follow: {'; '.join(f'{name}: {it.words}' for name, it in EXR_PRESETS.items())}.",
         choices=tuple(EXR_PRESETS),
     )
-    exr_type: str = _option("float", "Numbers in EXR files.", choices=("float", "half"))
-    exr_compression: str = _option("zip", "Of EXR files.", choices=("zip", "zips", "piz"))
+    exr_type: str = _option("float", "Type of the numbers in EXR files.", choices=("float", "half"))
+    exr_compression: str = _option(
+        "zip", "Compression of EXR files; all three are lossless.", choices=("zip", "zips", "piz")
+    )
     start_number: int = _option(0, "Number of the first file of frames.", least=0, most=10**_MOST_DIGITS - 1)
-    padding: int = _option(0, "Digits of these numbers, from 4 on; 0 for as many as sort.", least=0, most=_MOST_DIGITS)
+    padding: int = _option(
+        0, "Digits of the numbers of files of frames, from 4 on; 0 for as many as sort.", least=0, most=_MOST_DIGITS
+    )
     audio: bool = _option(False, "Copy the source's sound into the videos.")
-    stereo: str = _option("sbs", "How the two views of `stereo` are laid out.", choices=STEREO_MODES)
-    disparity: float = _option(2.0, "Largest shift between the two views, in percent of the width.", above=0, most=20)
-    convergence: float = _option(0.5, "Depth that lies on the screen: 0 the farthest, 1 the nearest.", least=0, most=1)
+    stereo: str = _option("sbs", "How the two views are laid out, in the output stereo.", choices=STEREO_MODES)
+    disparity: float = _option(
+        2.0,
+        "How far nearest and farthest are shifted against each other in the output stereo, in percent of the width.",
+        above=0,
+        most=20,
+    )
+    convergence: float = _option(
+        0.5, "Depth that lies on the screen in the output stereo: 0 is the farthest, 1 the nearest.", least=0, most=1
+    )
     result_name: str = _option(
         "",
-        "What the results are called; after the video unless given, and stdin those of a pipe.",
+        "What the results are called, instead of after the video; those of standard input are called stdin.",
         "--name",
         parse=parse_name,
         metavar="NAME",
     )
-    pipe_format: str = _option("yuv4mpeg", "What the output - is.", choices=PIPE_FORMATS)
+    pipe_format: str = _option("yuv4mpeg", "Format of depth on standard output, the output -.", choices=PIPE_FORMATS)
     keep: str = _option(
         "none",
-        "Leave the raw depth in NAME.raw.zarr.zip, for dc-rt deliver to write outputs from.",
+        "raw: also keep the model's own depth in NAME.raw.zarr.zip, from which dc-rt deliver writes other results.",
         choices=("none", "raw"),
     )
     overwrite: bool = _option(False, "Replace files that dc-rt did not write.")
@@ -328,6 +364,16 @@ class Outputs(_Checked):
     def fixed_range(self) -> tuple[float, float] | None:
         """The range that is given in numbers; None where it is found."""
         return parse_range(self.range)
+
+    @property
+    def without_use(self) -> tuple[str, ...]:
+        """Options that were chosen and change nothing, each of an output that is not written, in a sentence each."""
+        given = ((name, getattr(self, name), default) for name, _, default in rules(Outputs) if name in _ONLY_OF)
+        return tuple(
+            f"{option(name, value)} changes nothing: the output {_ONLY_OF[name]} is not written"
+            for name, value, default in given
+            if value != default and _ONLY_OF[name] not in self.names
+        )
 
     @property
     def is_live(self) -> bool:

@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from dc_rt.errors import UserError
+from dc_rt.errors import UserError, option
 from dc_rt.formats import CONTAINERS, VIDEO_CODECS, container_for, exr_bytes_per_pixel
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ _BUILT_IN = (
     Output(
         "depth.mp4",
         "_depth.mp4",
-        "depth in grey; .mov or .mkv where `depth_codec` or sound asks for it",
+        f"depth in grey; .mov or .mkv where {option('depth_codec')} or sound asks for it",
         1 / 3,
         "dc_rt.media.results:grey_video",
         is_default=True,
@@ -181,7 +181,7 @@ _BUILT_IN = (
     Output(
         "input.mp4",
         "_input.mp4",
-        "the frames that were taken, at the size they were processed at, H.264",
+        "the frames that were taken, at the size of the results, H.264",
         1 / 3,
         "dc_rt.media.results:input_video",
         is_default=True,
@@ -200,7 +200,7 @@ _BUILT_IN = (
     Output(
         "exr",
         ".exr",
-        "depth, a file a frame, float32 in channel Z unless `exr` and `exr_type` say otherwise",
+        f"depth, a file a frame, float32 in channel Z unless {option('exr')} and {option('exr_type')} say otherwise",
         4,
         "dc_rt.media.results:exr",
         flag="--save-exr",
@@ -242,7 +242,7 @@ _BUILT_IN = (
     Output(
         "stereo",
         "_3D_LRF_Full_SBS.mp4",
-        "left and right views, laid out as `stereo` says, with sound, H.264",
+        f"left and right views, laid out as {option('stereo')} says, with sound, H.264",
         2 / 3,
         "dc_rt.media.stereo_results:stereo",
         codec="h264",
@@ -283,7 +283,7 @@ _BUILT_IN = (
     Output(
         STREAM,
         "",
-        "depth, frame by frame, as --pipe-format has it",
+        f"depth, frame by frame, as {option('pipe_format')} has it",
         0,
         "dc_rt.media.stream:stream",
         kind="stream",

@@ -95,7 +95,8 @@ Raws = Annotated[
     list[Path], typer.Argument(metavar="RAW...", readable=False, help="Files that runs with --keep raw left.")
 ]
 VideoNow = Annotated[
-    Path | None, typer.Option("--source", metavar="FILE", readable=False, help="Where the video is, if it was moved.")
+    Path | None,
+    typer.Option("--source", metavar="FILE", readable=False, help="Where the video is now, if it was moved."),
 ]
 
 
@@ -109,7 +110,7 @@ def deliver(
     *,
     values: Values,
 ) -> None:
-    """Write results from kept depth, without a model: the same files as those of a run with the same options."""
+    """Write results from depth that --keep raw left, without a model: the files of a run with these options."""
     from dc_rt.log import set_up
 
     set_up(verbose)
@@ -125,8 +126,8 @@ def deliver(
 def stereo(**given: Any) -> None:
     """Make left and right views of videos by their depth, for headsets, 3D screens and red-cyan glasses.
 
-    It is dc-rt infer with --outputs stereo and --size source, unless told otherwise; of what runs with --keep raw left
-    it is dc-rt deliver, without a model.
+    It is dc-rt infer with --outputs stereo and --size source, unless told otherwise. Given a NAME.raw.zarr.zip, which
+    --keep raw left, it is dc-rt deliver: no model runs.
     """
     raws = [path for path in given["videos"] if path.name.endswith(RAW_SUFFIX)]
     if not raws:
@@ -144,7 +145,7 @@ def stereo(**given: Any) -> None:
 
 
 @app.command(cls=Command)
-@with_options(Outputs, only=("size", "upscale", "overwrite"))
+@with_options(Outputs, only=("size", "upscale", "start_number", "padding", "overwrite"))
 def calibrate(
     raw: Annotated[Path, typer.Argument(metavar="RAW", readable=False, help="A file that a run with --keep raw left.")],
     points: Annotated[
@@ -162,9 +163,14 @@ def calibrate(
         ),
     ] = None,
     unit: Annotated[
-        float | None, typer.Option(metavar="METRES", help="What 1 is in the reference; 1, and 0.001 in PNG.")
+        float | None,
+        typer.Option(
+            metavar="METRES", help="Metres that 1 is in the reference; 1 unless given, and 0.001 in PNG files."
+        ),
     ] = None,
-    reference_frame: Annotated[int, typer.Option(help="Frame of the results that one picture is of.")] = 0,
+    reference_frame: Annotated[
+        int, typer.Option(help="With one picture as the reference: the frame of the results that it is of.")
+    ] = 0,
     focal: Annotated[
         float | None, typer.Option(metavar="PIXELS", help="The camera's focal length, in pixels of the source's width.")
     ] = None,
@@ -174,7 +180,7 @@ def calibrate(
     *,
     values: Values,
 ) -> None:
-    """Write kept depth in metres, fitted to known depth: NAME_metric/frame_0000.exr, NAME_metric.npz and its .json."""
+    """Write depth that --keep raw left in metres, fitted to known depth: NAME_metric/frame_0000.exr, .npz and .json."""
     from dc_rt.log import set_up
 
     set_up(verbose)

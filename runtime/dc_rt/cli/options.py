@@ -8,10 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from dc_rt.options import Outputs, Sampling, Source, flags_of, rules
+from dc_rt.errors import worded
+from dc_rt.options import Outputs, Sampling, Source, as_flag, flags_of, rules
 from dc_rt.outputs import all_outputs
 
 Values = dict[str, Any]
+
+_PANELS = {Source: "What is read", Sampling: "How depth is estimated", Outputs: "What is written"}
 
 
 def with_options(
@@ -87,22 +90,25 @@ def _parameters(classes: Sequence[type]) -> list[inspect.Parameter]:
     for options in classes:
         if options is Outputs:
             found += _output_parameters()
-        found += [_parameter(name, rule, default) for name, rule, default in rules(options)]
+        found += [_parameter(name, rule, default, _PANELS[options]) for name, rule, default in rules(options)]
     return found
 
 
 def _output_parameters() -> Iterator[inspect.Parameter]:
-    table = ", ".join(all_outputs())
-    yield _make("outputs", str, None, typer.Option(help=f"What to write, of {table}.", metavar="NAME,..."))
+    table, panel = ", ".join(all_outputs()), _PANELS[Outputs]
+    shown = typer.Option(help=f"What to write, of {table}.", metavar="NAME,...", rich_help_panel=panel)
+    yield _make("outputs", str, None, shown)
     for row in all_outputs().values():
         if row.flag:
-            help = f"Also write {row.path}: {row.help}."
-            yield _make(_variable(row.flag), bool, False, typer.Option(row.flag, help=help))
+            help = f"Also write {row.path}: {worded(row.help, as_flag)}."
+            yield _make(_variable(row.flag), bool, False, typer.Option(row.flag, help=help, rich_help_panel=panel))
 
 
-def _parameter(name: str, rule: Any, default: Any) -> inspect.Parameter:
+def _parameter(name: str, rule: Any, default: Any, panel: str) -> inspect.Parameter:
     metavar = "|".join(rule.choices) or rule.metavar or None
-    return _make(name, type(default), default, typer.Option(*flags_of(name), help=rule.help, metavar=metavar))
+    help = worded(rule.help, as_flag)
+    shown = typer.Option(*flags_of(name), help=help, metavar=metavar, rich_help_panel=panel)
+    return _make(name, type(default), default, shown)
 
 
 def _make(name: str, kind: type, default: Any, shown: Any) -> inspect.Parameter:

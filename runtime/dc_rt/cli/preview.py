@@ -35,7 +35,8 @@ def described(forecast: Forecast, sampling: Sampling, outputs: Outputs, save_fol
         f"profile {profile.name}; {setup.choice.reason}"
     )
     windows = "1 window" if forecast.num_windows == 1 else f"{forecast.num_windows} windows"
-    yield f"  work     {windows} of up to {sampling.window_size} frames, {forecast.evaluations} evaluations in each"
+    evaluations = "1 evaluation" if forecast.evaluations == 1 else f"{forecast.evaluations} evaluations"
+    yield f"  work     {windows} of up to {sampling.window_size} frames, {evaluations} in each"
     if plan.shots is None:
         yield f"  shots    not known: {option('shots', 'auto')} finds them when it runs; all above and below is of one"
     elif len(plan.shots) > 1:

@@ -23,6 +23,7 @@ from dc_rt.job.threads import Behind
 from dc_rt.job.writers import WRITE_BEHIND
 from dc_rt.media import ExrWriter, NpzWriter
 from dc_rt.media.raw import RawFile
+from dc_rt.media.timecode import TimeCodes
 from dc_rt.options import Outputs
 
 WRITTEN = ("npz", "exr")
@@ -90,7 +91,7 @@ class Calibration(FromRaw):
         Args:
             raw: a file that a run with `keep="raw"` left.
             truth: what a and b are fitted to.
-            outputs: the size of the results, and how depth is brought to it.
+            outputs: the size of the results, how depth is brought to it, and the numbers of its files.
             save_folder: where the results go, made if need be.
             focal: the camera's focal length, in pixels of the source's width.
             source: where the video is now, if not where it was.
@@ -140,17 +141,25 @@ class Calibration(FromRaw):
         aspect = self.plan.sample_aspect_ratio(*size)
         archive = path.with_name(f"{path.name}.npz")
         with ExitStack() as stack:
-            writers: list[NpzWriter | ExrWriter] = [
-                stack.enter_context(NpzWriter(archive, (file.num_frames, *size))),
-                stack.enter_context(ExrWriter(path, aspect, attributes=attributes)),
-            ]
-            behind = [stack.enter_context(Behind(WRITE_BEHIND)) for _ in writers]
+            npz = stack.enter_context(NpzWriter(archive, (file.num_frames, *size)))
+            exr = stack.enter_context(
+                ExrWriter(
+                    path,
+                    aspect,
+                    fps=self.plan.timeline.fps,
+                    time_codes=TimeCodes.of(self.plan.video),
+                    attributes=attributes,
+                    start_number=self.outputs.start_number,
+                    padding=self.outputs.digits(file.num_frames),
+                )
+            )
+            behind_npz, behind_exr = (stack.enter_context(Behind(WRITE_BEHIND)) for _ in range(2))
             for frame in result_frames(stack, self.plan, self.outputs, file, clock, is_read=bool(self._takers())):
                 shot = file.shots[frame.shot]
                 # Beyond the range of the model's depth, where a filter may go, the fit says nothing.
                 metres = fits[frame.shot].depth(np.clip(frame.raw, shot.low, shot.high))
-                for submit, writer in zip(behind, writers, strict=True):
-                    submit.submit(writer.write, metres)
+                behind_npz.submit(npz.write, metres)
+                behind_exr.submit(exr.write, metres, frame.time)
                 numbers.append(frame.number)
         _add_arrays(archive, a=[fitted.a for fitted in fits], b=[fitted.b for fitted in fits], focal=focal)
         return numbers

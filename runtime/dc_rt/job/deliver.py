@@ -46,7 +46,6 @@ class FromRaw(Runs):
         with RawFile(self._raw) as file:
             self.plan: Plan = plan_of(file)
             self._origin, self._options = origin_of_kept(file), options_of(file)
-            damage = damage_of(file)
             self._targets = self._targets_in(Path(save_folder))
             check_batch([self._targets])
             self._targets.check(outputs.overwrite)
@@ -57,7 +56,7 @@ class FromRaw(Runs):
             if takers or os.path.lexists(video):
                 check_batch([replace(self._targets, video=video)])
             self._check(file)
-            self._notes = (*self.plan.video.notes, *damage.describe(), *self.plan.notes_on_results(outputs))
+            self._notes = (*self.plan.video.notes, *damage_of(file).describe())
         super().__init__(self._targets.spool, listener)
 
     @property
@@ -104,7 +103,7 @@ class FromRaw(Runs):
                 *size,
                 float(plan.fps),
                 0,
-                self._notes,
+                (*self._notes, *self._notes_on_outputs()),
             )
         )
         with RawFile(self._raw) as file, self._staging() as staging:
@@ -143,6 +142,10 @@ class FromRaw(Runs):
     def _takers(self) -> tuple[str, ...]:
         """What takes pictures or sound of the video, in words."""
         return takers_of_video(self.plan, self.outputs, self.plan.rows(self.outputs))
+
+    def _notes_on_outputs(self) -> Iterator[str]:
+        """What is to be said of what will be written."""
+        return iter(())
 
     def _record(self, file: RawFile, numbers: list[int], clock: Clock) -> dict[str, Any]:
         """What `NAME.json` says, once all is written."""
@@ -193,6 +196,9 @@ class Delivery(FromRaw):
     def _check(self, file: RawFile) -> None:
         check_writers(self.plan, self.outputs)
         check_values(self.outputs, file.shots)
+
+    def _notes_on_outputs(self) -> Iterator[str]:
+        return self.plan.notes_on_outputs(self.outputs)
 
     def _write(self, staging: Path, file: RawFile, clock: Clock) -> tuple[dict[str, Any], list[int]]:
         numbers = write_results(staging, self.plan, self.outputs, file, Early(), clock, stream=self._stream)

@@ -142,6 +142,12 @@ class Plan:
         height, width = self.result_size(outputs)
         if (height, width) != (self.height, self.width):
             yield f"results of {width}x{height}"
+        yield from self.notes_on_outputs(outputs)
+
+    def notes_on_outputs(self, outputs: Outputs) -> Iterator[str]:
+        """The same, but for their size."""
+        yield from outputs.without_use
+        height, width = self.result_size(outputs)
         if outputs.values == "raw" and (cut := [row.name for row in self.rows(outputs) if row.cuts_values]):
             yield f"raw depth beyond 0 and 1 is cut to these in {', '.join(cut)}"
         videos = [row for row in self.rows(outputs) if row.codec]

@@ -314,8 +314,6 @@ def _check_states_all(path: Path, source: Source) -> None:
 
 
 def _probe_file(path: Path) -> VideoInfo:
-    if path.name.endswith(RAW_SUFFIX):
-        raise UserError(f"{path} is no video but raw depth; write what is wanted of it with `dc-rt deliver`.")
     _check_whole_file(path)
     packets = _scan(path)
     trial = _try(path)
@@ -561,6 +559,8 @@ def _check_whole_file(path: Path) -> None:
         raise UserError(f"There is no file {path}; check the name.")
     if not path.is_file():
         raise UserError(f"{path} is neither a file nor a folder; give a video file or a folder of images.")
+    if path.name.endswith(RAW_SUFFIX):
+        raise UserError(f"{path} holds kept depth and no video; write results from it with dc-rt deliver {path}.")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty (0 bytes); copy or download it again.")
     if ends_early(path):

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,9 +35,10 @@ class DepthFile:
 
     Attributes:
         path: of it.
-        num_frames, height, width: of all of it.
+        num_frames, height, width: of all of it, in pixels as they are stored.
         timeline: when frames are shown; at a folder's rate where nothing says so.
         pictures: begins to read it: float32 [H,W], one after the other. Integers and videos are in [0,1].
+        pixel_aspect: width of a pixel to its height, as a video has it; None where nothing is read that says so.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class DepthFile:
     width: int
     timeline: Timeline
     pictures: Callable[[], Iterator[NDArray[np.float32]]]
+    pixel_aspect: Fraction | None = None
 
 
 def open_depth(path: Path) -> DepthFile:
@@ -176,7 +179,8 @@ def _read_array_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dty
 
 def _open_video(path: Path) -> DepthFile:
     video = probe(path)
-    height, width = video.stored_size  # of pixels that need not be square: those of an NPZ file of the same run
+    # A result at the model's size has pixels that are not square: depth is compared as it is stored.
+    height, width = video.stored_size
 
     def pictures() -> Iterator[NDArray[np.float32]]:
         with closing(numbered_frames(path, video.stamps, video.num_frames, Damage())) as frames:
@@ -185,7 +189,8 @@ def _open_video(path: Path) -> DepthFile:
                     raise UserError(f"{path} is turned, or changes its size, which no result does; write it again.")
                 yield _depth_of(frame, path)
 
-    return DepthFile(path, video.num_frames, height, width, video.timeline, pictures)
+    pixel_aspect = video.aspect * Fraction(height, width)
+    return DepthFile(path, video.num_frames, height, width, video.timeline, pictures, pixel_aspect)
 
 
 def _depth_of(frame: VideoFrame, path: Path) -> NDArray[np.float32]:
