@@ -260,7 +260,7 @@ def test_a_second_run_that_is_interrupted_does_the_first_one_no_harm(clip, expec
 
 def test_a_disk_that_is_sure_to_be_too_small_is_found_out_before(bundled, clip, monkeypatch):
     usage = type("Usage", (), {"free": 1_000_000})
-    monkeypatch.setattr("dc_rt.job.job.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("dc_rt.job.forecast.shutil.disk_usage", lambda path: usage)
     with pytest.raises(UserError, match=r"up to 4\.3 MB in out, where 1\.0 MB are free"):
         run_job(bundled, clip, Path("out"), OPTIONS)
     assert not Path("out").exists()
