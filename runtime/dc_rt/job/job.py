@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from dc_rt.engine import Interrupted
 from dc_rt.errors import UserError
+from dc_rt.heap import give_back_freed
 from dc_rt.job import events
 from dc_rt.job.early import Early, EarlyOutputs
 from dc_rt.job.events import Event, Listener, Progressed
@@ -206,6 +207,7 @@ class Job(Runs):
         def commit(state: WindowState | None, **notes: Any) -> None:
             with clock.measure("write", frames=0):
                 spool.commit(state, clock.notes() | {"damage": vars(damage)} | notes)
+                give_back_freed()
             self._tell(events.WindowDone(state.start if state else spool.num_frames))
 
         with (

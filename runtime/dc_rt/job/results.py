@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dc_rt.depth import DepthSource, normalised, range_of
 from dc_rt.errors import UserError, option
+from dc_rt.heap import give_back_freed
 from dc_rt.job.early import Early
 from dc_rt.job.plan import Plan
 from dc_rt.job.record import Clock
@@ -25,6 +26,8 @@ from dc_rt.media.results import NO_DEPTH, NO_IMAGE, ResultFrame
 from dc_rt.media.upsample import Upsampler
 from dc_rt.options import Outputs
 from dc_rt.outputs import is_frame_name
+
+GIVE_BACK_EVERY = 16  # frames
 
 
 def write_results(
@@ -71,6 +74,8 @@ def write_results(
                 depth = normalised(raw, ranges[shot])
                 hand(replace(picture, model_raw=model_raw, raw=raw, depth=depth, shot=shot))
             numbers.append(picture.number)
+            if len(numbers) % GIVE_BACK_EVERY == 0:
+                give_back_freed()
     return numbers
 
 
