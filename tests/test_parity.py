@@ -1,6 +1,5 @@
 """The runtime on exported engines against the PyTorch reference: same weights, same noise, float32."""
 
-
 import numpy as np
 import pytest
 

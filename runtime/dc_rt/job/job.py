@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from dc_rt.engine import Interrupted
 from dc_rt.errors import UserError
+from dc_rt.heap import give_back_freed
 from dc_rt.job import events
 from dc_rt.job.early import Early, EarlyOutputs
 from dc_rt.job.events import Event, Listener, Progressed
@@ -282,6 +283,7 @@ class Job(Runs):
             with clock.measure("write", frames=0):
                 kept |= _synced(plan)
                 spool.commit(state, kept, between_shots=between_shots)
+                give_back_freed()
             self._tell(events.WindowDone(_frames_done(spool)))
 
         with (

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from dc_rt.depth import DepthSource, normalised, range_of
 from dc_rt.errors import UserError, option
+from dc_rt.heap import give_back_freed
 from dc_rt.job.early import Early
 from dc_rt.job.plan import Plan
 from dc_rt.job.record import Clock, as_text
@@ -27,6 +28,8 @@ from dc_rt.media.results import NO_DEPTH, NO_IMAGE, ResultFrame
 from dc_rt.media.upsample import Upsampler
 from dc_rt.options import Outputs
 from dc_rt.outputs import Output, is_frame_name
+
+GIVE_BACK_EVERY = 16  # frames
 
 
 def write_results(
@@ -66,6 +69,8 @@ def write_results(
         for frame in result_frames(stack, plan, outputs, source, clock, is_read, "source" in needs, audio):
             hand(frame)
             numbers.append(frame.number)
+            if len(numbers) % GIVE_BACK_EVERY == 0:
+                give_back_freed()
     return numbers
 
 
