@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from dc_rt.depth import normalised
 from dc_rt.job.plan import Plan
+from dc_rt.job.results import upsampler_of
 from dc_rt.job.spool import Spool
 from dc_rt.job.writers import result_of
 from dc_rt.media import read_at_sizes
 from dc_rt.media.results import NO_IMAGE, ResultFrame
 from dc_rt.media.stream import StreamWriter
-from dc_rt.media.upsample import Upsampler
 from dc_rt.options import Outputs
 
 _ANY_RANGE = (0.0, 1.0)  # of outputs that take raw values
@@ -86,7 +86,7 @@ class LiveStream:
 
     def _write(self) -> None:
         plan, size = self._plan, self._plan.result_size(self._outputs)
-        upsample = Upsampler((plan.height, plan.width), size, self._outputs.upscale)
+        upsample = upsampler_of(plan, self._outputs)
         depth_range = self._outputs.fixed_range or _ANY_RANGE
         with ExitStack() as stack:
             guides: Iterator[tuple[int, list[NDArray[np.uint8]]]] = repeat((0, [NO_IMAGE]))

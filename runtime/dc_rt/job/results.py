@@ -25,7 +25,7 @@ from dc_rt.job.writers import frames_between, open_writers, result_of
 from dc_rt.media import read_at_sizes
 from dc_rt.media.audio import AudioPackets
 from dc_rt.media.results import NO_DEPTH, NO_IMAGE, ResultFrame
-from dc_rt.media.upsample import Upsampler
+from dc_rt.media.upsample import Upsampler, takes_guide
 from dc_rt.options import Outputs
 from dc_rt.outputs import Output, is_frame_name
 
@@ -78,7 +78,8 @@ def takers_of_video(plan: Plan, outputs: Outputs, rows: Iterable[Output]) -> tup
     """What takes pictures or sound of the video: names of outputs, and how depth is brought to its size."""
     rows = tuple(rows)
     names = tuple(f"the output {row.name}" for row in rows if row.takes_image or row.needs)
-    is_guided = _upsampler(plan, outputs).takes_guide and any(row.takes_depth for row in rows)
+    is_guided = takes_guide((plan.height, plan.width), plan.result_size(outputs), outputs.upscale)
+    is_guided = is_guided and any(row.takes_depth for row in rows)
     return (*names, option("size", outputs.size)) if is_guided else names
 
 
@@ -102,7 +103,7 @@ def result_frames(
         with_source: whether these are needed at their own size too.
         audio: its sound.
     """
-    upsample = _upsampler(plan, outputs)
+    upsample = upsampler_of(plan, outputs)
     # Which frames there are is known without reading if none is missing.
     numbers = source.numbers or (range(source.num_frames) if source.num_frames == plan.num_frames else None)
     if is_read or numbers is None:
@@ -118,7 +119,8 @@ def result_frames(
             yield replace(picture, model_raw=model_raw, raw=raw, depth=depth, shot=shot)
 
 
-def _upsampler(plan: Plan, outputs: Outputs) -> Upsampler:
+def upsampler_of(plan: Plan, outputs: Outputs) -> Upsampler:
+    """What brings depth of a run to the size of its results."""
     return Upsampler((plan.height, plan.width), plan.result_size(outputs), outputs.upscale)
 
 

@@ -53,7 +53,7 @@ class Upsampler:
         self.model_size, self.size = model_size, size
         self._rows, self._columns = (_Side(*lengths) for lengths in zip(model_size, size, strict=True))
         self._to_rows, self._to_columns = (_Side(*lengths) for lengths in zip(size, model_size, strict=True))
-        self._is_guided = mode == "guided" and (size[0] > model_size[0] or size[1] > model_size[1])
+        self._is_guided = takes_guide(model_size, size, mode)
         self._pool = ThreadPoolExecutor(num_cores(), "upsample")
 
     @property
@@ -149,6 +149,11 @@ def _depth_likeness(values: list[Array], first: Array) -> Iterator[Array]:
         squares = np.square((value - first) * scale)
         np.negative(squares, out=squares)
         yield np.exp(squares, out=squares)
+
+
+def takes_guide(model_size: tuple[int, int], size: tuple[int, int], mode: str) -> bool:
+    """Whether an `Upsampler` of these takes a picture; where neither side grows, there are no edges to find again."""
+    return mode == "guided" and (size[0] > model_size[0] or size[1] > model_size[1])
 
 
 class _Side:
