@@ -13,6 +13,8 @@ from typing import BinaryIO
 # What the systems say of a lock that another process has; anything else is a fault of the disk.
 _HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
 
+_BEYOND = 1 << 30
+
 
 class Held(Exception):
     """Another process holds the lock."""
@@ -35,6 +37,22 @@ def take_lock(path: Path) -> BinaryIO:
             file.close()
             raise
         file.close()  # whoever had it has removed the file meanwhile, and others may have made it anew
+
+
+def lock_beyond_contents(file: BinaryIO) -> None:
+    """Lock an open file, whose contents all can still read: where locks are of a part of a file, of one beyond them.
+
+    Raises:
+        Held: another process has it.
+        OSError: the file system knows no locks.
+    """
+    if sys.platform == "win32":
+        at = file.tell()
+        file.seek(_BEYOND)
+        _take(file)
+        file.seek(at)
+    else:
+        _take(file)
 
 
 @contextmanager
