@@ -1,8 +1,8 @@
 """Leases: which of many workers, on one machine or on several that share a folder, has a piece of work.
 
-A lease of PATH is a file `PATH-N`, which its holder keeps locked and touches again and again. Only one worker can make a
-file of a name, so that whoever makes number N+1 takes the work over from the holder of N, and the highest number holds.
-That is done where the holder of N is dead, or silent:
+A lease of PATH is a file `PATH-N`, which its holder keeps locked and touches again and again. Only one worker can make
+a file of a name, so that whoever makes number N+1 takes the work over from the holder of N, and the highest number
+holds. That is done where the holder of N is dead, or silent:
 
 - dead: on this machine the system has given up the file's lock, as it does with the process, however that ends;
 - silent: the file was not touched for as long as the holder said that it would be at most. It may be on a machine that
@@ -48,13 +48,14 @@ class LeaseLost(Exception):
 class Lease:
     """A lease that is held: the file is touched in a thread of its own until `release`, or the process ends."""
 
-    def __init__(self, path: Path, number: int, file: BinaryIO, token: str, seconds: float, is_of_silent: bool) -> None:
+    def __init__(self, path: Path, number: int, file: BinaryIO, token: str, seconds: float, needs_fence: bool) -> None:
         """For `Leases.take` alone.
 
         Attributes:
-            is_of_silent: whether it was taken over from a holder that may wake, whose files are to be fenced off.
+            needs_fence: whether it was taken over from a holder that may wake, whose files are still to be fenced off.
+                Whoever has done that sets it to False; until then whoever takes the lease next finds it True as well.
         """
-        self.is_of_silent = is_of_silent
+        self.needs_fence = needs_fence
         self._path, self._number, self._file, self._token = path, number, file, token
         self._released = threading.Event()
         self._pulse = threading.Thread(target=self._beat, args=(seconds / _BEATS,), name="lease", daemon=True)
@@ -85,12 +86,15 @@ class Lease:
         return False
 
     def release(self) -> None:
-        """Give the work up: whoever wants it next has it at once. Of a lease that was lost nothing is touched."""
+        """Give the work up: whoever wants it next has it at once. Of a lease that was lost nothing is touched.
+
+        One that still needs a fence is left as that of a process that has died: the next one builds it.
+        """
         if self._released.is_set():
             return
         self._released.set()
         self._pulse.join()
-        is_ours = not self.is_lost
+        is_ours = not self.is_lost and not self.needs_fence
         if os.name != "posix":  # where no open file can be removed
             self._file.close()
         if is_ours:
@@ -113,7 +117,7 @@ class Lease:
 
 @dataclass
 class _Seen:
-    """A holder as it was seen last: which it is, its file's time, since when that stood still, and when it was looked at."""
+    """A holder as it was seen last: which it is, its file's time, for how long that stood still, and when it was seen."""
 
     token: str
     stamp: int
@@ -146,8 +150,8 @@ class Leases:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         number = _newest(path)
-        is_of_silent = number > 0 and self._is_silent(path, number)
-        lease = self._make(path, number + 1, is_of_silent)
+        needs_fence = number > 0 and self._may_wake(path, number)
+        lease = self._make(path, number + 1, needs_fence)
         # Whoever did not see the newest holder, which had just been taken over from, sees it now.
         if _newest(path) > number + 1:
             lease.release()
@@ -158,7 +162,7 @@ class Leases:
         self._seen.pop(path, None)
         return lease
 
-    def _make(self, path: Path, number: int, is_of_silent: bool) -> Lease:
+    def _make(self, path: Path, number: int, needs_fence: bool) -> Lease:
         token = secrets.token_hex(8)
         try:
             file = _numbered(path, number).open("xb")
@@ -167,7 +171,13 @@ class Leases:
         # Locked before it says whose it is: until then nobody tries the lock.
         try:
             lock_beyond_contents(file)
-            contents = {"token": token, "machine": machine(), "seconds": self._seconds, "holder": _holder()}
+            contents = {
+                "token": token,
+                "machine": machine(),
+                "seconds": self._seconds,
+                "holder": _holder(),
+                "needs_fence": needs_fence,
+            }
             file.write(json.dumps(contents).encode())
             file.flush()
         except BaseException:
@@ -175,17 +185,17 @@ class Leases:
             with suppress(OSError):
                 _numbered(path, number).unlink()
             raise
-        return Lease(path, number, file, token, self._seconds, is_of_silent)
+        return Lease(path, number, file, token, self._seconds, needs_fence)
 
-    def _is_silent(self, path: Path, number: int) -> bool:
-        """Whether the holder is silent, if it is not dead; raises `Held` if it is neither."""
+    def _may_wake(self, path: Path, number: int) -> bool:
+        """Whether the holder is silent and not dead, or one before it was; raises `Held` if it is neither."""
         try:
             with _numbered(path, number).open("rb") as file:  # opened, since that has network file systems look anew
                 found, stamp = _decoded(file.read()), os.fstat(file.fileno()).st_mtime_ns
         except FileNotFoundError:  # released in this instant
             return False
         if found.get("machine") == machine() and _is_unlocked(_numbered(path, number)):
-            return False
+            return found.get("needs_fence") is True
         now, token = time.monotonic(), f"{number} {found.get('token')}"
         seen = self._seen.get(path)
         if seen is None or (seen.token, seen.stamp) != (token, stamp):

@@ -31,7 +31,7 @@ def take_lock(path: Path) -> BinaryIO:
         file = path.open("a+b")
         try:
             _take(file)
-            if _is_still(file, path):
+            if is_still(file, path):
                 return file
         except BaseException:
             file.close()
@@ -63,7 +63,7 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         if os.name == "posix":
-            path.unlink(missing_ok=True)  # while it is held: whoever waits for it notices (`_is_still`)
+            path.unlink(missing_ok=True)  # while it is held: whoever waits for it notices (`is_still`)
         file.close()
         if os.name != "posix":
             with suppress(OSError):  # here it cannot be removed while anybody has it open
@@ -86,7 +86,7 @@ def _take(file: BinaryIO) -> None:
         raise
 
 
-def _is_still(file: BinaryIO, path: Path) -> bool:
+def is_still(file: BinaryIO, path: Path) -> bool:
     """Whether `path` is the file that was opened, and not another one of that name."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())

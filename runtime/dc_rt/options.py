@@ -456,7 +456,7 @@ _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
 
 def _as_typed(name: str, value: Any, default: Any) -> Any:
-    """The value, of the option's type if it is text that means one; anything else is for the option's rule to refuse."""
+    """The value, of the option's type if it is text that means one; the option's rule refuses anything else."""
     if not isinstance(value, str) or isinstance(default, str):
         return value
     text = value.strip()
