@@ -117,7 +117,7 @@ class Lease:
 
 @dataclass
 class _Seen:
-    """A holder as it was seen last: which it is, its file's time, for how long that stood still, and when it was seen."""
+    """A holder as it was seen last: which it is, since when its file stood still, and when it was seen."""
 
     token: str
     stamp: int
