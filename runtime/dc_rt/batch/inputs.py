@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from dc_rt.batch.manifest import BadLine, Line, is_manifest, read_manifest
@@ -168,17 +169,16 @@ def _identity(video: Path) -> str:
 def _tasks(entries: Iterator[_Named | Refused], restart: bool) -> Iterator[Task | Refused]:
     """Tasks for those that can be run beside all the others."""
     found = list(entries)
-    named = [entry for entry in found if isinstance(entry, _Named)]
-    batch = [Targets.of(each.video, each.save_folder, each.options.outputs) for each in named]
-    sentences = conflicts(batch)
-    targets = iter(batch)
-    for entry in found:
-        if isinstance(entry, Refused):
-            yield entry
-        elif sentence := sentences.get(next(targets)):
-            yield Refused(text(entry.video), text(entry.save_folder), sentence)
+    named = [each for each in found if isinstance(each, _Named)]
+    sentences = conflicts([Targets.of(each.video, each.save_folder, each.options.outputs) for each in named])
+    places = count()
+    for each in found:
+        if isinstance(each, Refused):
+            yield each
+        elif sentence := sentences.get(next(places)):
+            yield Refused(text(each.video), text(each.save_folder), sentence)
         else:
-            yield Task(os.fspath(entry.video), os.fspath(entry.save_folder), entry.options, restart)
+            yield Task(os.fspath(each.video), os.fspath(each.save_folder), each.options, restart, skip_done=True)
 
 
 def _check_no_stream(options: Options) -> None:
@@ -187,7 +187,8 @@ def _check_no_stream(options: Options) -> None:
 
 
 def _nothing(where: str) -> str:
+    some = ", ".join(VIDEO_SUFFIXES[:4])
     return (
-        f"There is no video in {where}: neither a folder of images nor a file that ends in {', '.join(VIDEO_SUFFIXES[:4])} "
-        "or another suffix of videos; name it, whatever it is called."
+        f"There is no video in {where}, which are folders of images and files that end in {some} or the like; one that "
+        "is called otherwise is run where it is named."
     )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import datetime
 import json
+import secrets
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dc_rt.errors import worded
-from dc_rt.job.spool import write_whole
 from dc_rt.options import as_flag
 
 Status = Literal["finished", "skipped", "elsewhere", "failed", "unfinished"]
@@ -81,7 +80,14 @@ class Report:
     def write(self, path: Path) -> None:
         """Write it to a file, which is the old or the new at every instant; raises `OSError`."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, (json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n").encode())
+        # Batches that share a folder may end at one time.
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        try:
+            draft.write_text(json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            draft.replace(path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dc_rt.batch.report import Outcome, Status
 from dc_rt.batch.slots import Slots
 from dc_rt.errors import UserError
 from dc_rt.job import JobCancelled, Task
-from dc_rt.job.events import AlreadyDone, Event, Finished, Planned, Resumed, Warned
+from dc_rt.job.events import AlreadyDone, Event, Finished, ModelOpened, Planned, Resumed, Warned
 from dc_rt.job.share import Share
 from dc_rt.job.targets import text
 from dc_rt.lease import Held, LeaseLost
@@ -34,6 +34,7 @@ class Entry:
         tries: how often it was begun, but for runs that another batch was at, or took over.
         seconds: that the runs took which have ended.
         note, num_frames, files: as of `Outcome`.
+        trouble: why it was tried again, in words.
         was_held: whether another batch was seen to be at it.
     """
 
@@ -46,11 +47,13 @@ class Entry:
     note: str = ""
     num_frames: int | None = None
     files: tuple[str, ...] = ()
+    trouble: str = ""
     was_held: bool = False
 
     def end(self, status: Status, note: str) -> None:
         """It has ended so; what else is to be known of it is known."""
-        self.note, self.status = note, status
+        self.note = "; ".join(filter(None, (self.trouble, note)))
+        self.status = status
 
     @property
     def outcome(self) -> Outcome:
@@ -65,6 +68,10 @@ class Schedule:
 
     A video whose process died, or whose disk refused, comes again after all the others, up to `retry` times. One that
     another batch is at is asked for every few seconds, until it is done there or can be taken over.
+
+    Attributes:
+        entries: the videos, in the order of the tasks.
+        models: what was told of the models that were opened, each once.
     """
 
     def __init__(
@@ -75,6 +82,7 @@ class Schedule:
         self._slots = slots
         self._retry = retry
         self._look_again_seconds = look_again_seconds
+        self.models: list[tuple[str, ...]] = []
         self._ready = deque(self.entries)
         self._waiting: list[tuple[float, int, Entry]] = []  # a heap: when each is to be asked for, and in which order
         self._num_waited = self._num_running = 0
@@ -98,7 +106,7 @@ class Schedule:
         return not any(thread.is_alive() for thread in self._threads)
 
     def cancel(self) -> None:
-        """End all that runs, and begin nothing more, from any thread; `wait` says when that is so."""
+        """End all that runs, and begin nothing more, from any thread; to be called until `wait` says that it is so."""
         with self._changed:
             self._is_cancelled = True
             self._changed.notify_all()
@@ -134,7 +142,7 @@ class Schedule:
 
     def _run(self, slot: int, entry: Entry) -> None:
         """Run a video once, and settle what comes next for it."""
-        heard = _Heard(entry.share)
+        heard = _Heard(entry.share, self.models)
         entry.tries += 1
         began = time.monotonic()
         try:
@@ -165,11 +173,13 @@ class Schedule:
             return
         if not isinstance(error, RuntimeError | OSError):
             traceback.print_exception(error)
+        reason = str(error) or type(error).__name__
         if entry.tries <= self._retry:
+            entry.trouble = f"tried again, since {reason}"
             self._come_again(entry, 0.0)
-            return
-        several = f" (tried {entry.tries} times)" if entry.tries > 1 else ""
-        entry.end("failed", f"{error or type(error).__name__}{several}")
+        else:
+            entry.trouble = f"tried {entry.tries} times" if entry.tries > 1 else ""
+            entry.end("failed", reason)
 
     def _come_again(self, entry: Entry, seconds: float) -> None:
         with self._changed:
@@ -180,10 +190,11 @@ class Schedule:
 class _Heard:
     """What a run tells that is kept: `note` is what is to be said of it, in phrases; and it counts its share."""
 
-    def __init__(self, share: Share) -> None:
+    def __init__(self, share: Share, models: list[tuple[str, ...]]) -> None:
         self.num_frames: int | None = None
         self.was_done = False
         self._share = share
+        self._models = models
         self._notes: list[str] = []
 
     def hear(self, event: Event) -> None:
@@ -200,7 +211,10 @@ class _Heard:
                 self.num_frames = num_frames
             case AlreadyDone():
                 self.was_done = True
+            case ModelOpened(lines) if lines not in self._models:
+                self._models.append(lines)
 
     @property
     def note(self) -> str:
+        """All of it in one line."""
         return "; ".join(self._notes)

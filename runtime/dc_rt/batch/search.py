@@ -80,7 +80,9 @@ class Search:
             if is_like(folder.name, name):
                 yield from self.videos_below(folder)
 
-    def _places_below(self, folder: Path, depth: int | None = None, above: tuple[Written, ...] = ()) -> Iterator[_Place]:
+    def _places_below(
+        self, folder: Path, depth: int | None = None, above: tuple[Written, ...] = ()
+    ) -> Iterator[_Place]:
         """The folder and those below it, down to `depth`; links are followed, but for those back to where they are."""
         above = (*above, Written.in_folder(folder))
         place = self._look_into(folder, above)

@@ -41,7 +41,10 @@ class Slots(Protocol):
         """
 
     def cancel(self) -> None:
-        """End all that runs within 2 seconds, from any thread; what was done is kept. No `run` is begun afterwards."""
+        """End all that runs within 2 seconds, from any thread; what was done is kept.
+
+        It is called again until no `run` is under way: one that begins in this instant ends by the next call.
+        """
 
     def close(self) -> None:
         """Give everything back: processes, models, connections. No `run` is under way; called once."""

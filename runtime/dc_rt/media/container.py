@@ -20,7 +20,22 @@ from dc_rt.parsing import MAX_PIXELS as MAX_PIXELS
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".divx", ".wmv", ".asf", ".flv", ".f4v"),
-    *(".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".m2t", ".mxf", ".ogv", ".ogm", ".dv", ".mjpeg", ".mjpg"),
+    *(
+        ".mpg",
+        ".mpeg",
+        ".m2v",
+        ".vob",
+        ".ts",
+        ".mts",
+        ".m2ts",
+        ".m2t",
+        ".mxf",
+        ".ogv",
+        ".ogm",
+        ".dv",
+        ".mjpeg",
+        ".mjpg",
+    ),
     *(".nut", ".rm", ".rmvb", ".ivf", ".obu", ".h264", ".264", ".hevc", ".265", ".y4m", ".gif"),
 )
 """By which files are taken for videos where a folder is searched; one that is named may have any, or none."""
