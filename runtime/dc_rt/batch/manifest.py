@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +56,7 @@ def read_manifest(path: Path) -> Iterator[Line | BadLine]:
         # Names that are no text are bytes there as they are in the file system.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             lines = _csv_lines(path, file) if path.suffix.lower() == ".csv" else _json_lines(file)
-            with closing(lines):
-                yield from (_checked(*line) for line in lines)
+            yield from (_checked(*line) for line in lines)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; check the name and the permissions.") from error
 

@@ -260,7 +260,9 @@ class Written:
         names: list[str] = []
         with suppress(OSError):
             names = os.listdir(folder)  # noqa: PTH208 - there may be very many
-        told_of = [(name.removesuffix(_RECORD), None) for name in names if name.endswith(_RECORD)]
+        told_of: list[tuple[str, str | None]] = [
+            (name.removesuffix(_RECORD), None) for name in names if name.endswith(_RECORD)
+        ]
         told_of += [(name, spool) for spool in names if (name := name_of_spool(spool))]
         every = (Targets(folder, folder, name, (), (), folder / (spool or usual_name(name))) for name, spool in told_of)
         return cls(folder, _merged(*(targets._written() for targets in every)))
