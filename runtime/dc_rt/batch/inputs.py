@@ -189,6 +189,6 @@ def _check_no_stream(options: Options) -> None:
 def _nothing(where: str) -> str:
     some = ", ".join(VIDEO_SUFFIXES[:4])
     return (
-        f"There is no video in {where}: folders of images are taken for videos, and files that end in {some} or the like; "
+        f"There is no video in {where}: videos are folders of images, and files that end in {some} or the like; "
         "name one that is called otherwise."
     )
