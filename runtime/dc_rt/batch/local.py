@@ -16,7 +16,11 @@ _DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
 class LocalSlots:
-    """`dc_rt.batch.slots.Slots` on processes of this machine, whose models stay open from one video to the next."""
+    """`dc_rt.batch.slots.Slots` on processes of this machine, whose models stay open from one video to the next.
+
+    Attributes:
+        workers: the processes.
+    """
 
     def __init__(
         self,
@@ -35,23 +39,23 @@ class LocalSlots:
         """
         shared = {} if num_workers == 1 else {CORES: str(max(num_cores() // num_workers, 1))}
         own = [{_DEVICES: device} for device in devices] or [{}] * num_workers
-        self._workers = [Worker(models, shared | each, lease_seconds) for each in own]
+        self.workers = tuple(Worker(models, shared | each, lease_seconds) for each in own)
 
     @property
     def num_slots(self) -> int:
         """Processes."""
-        return len(self._workers)
+        return len(self.workers)
 
     def run(self, slot: int, task: Task, listener: Listener) -> list[Path]:
         """Run a task in the process of the slot, which is started if need be."""
-        return self._workers[slot].run(task, listener)
+        return self.workers[slot].run(task, listener)
 
     def cancel(self) -> None:
         """End what runs within 2 seconds."""
-        for worker in self._workers:
+        for worker in self.workers:
             worker.cancel()
 
     def close(self) -> None:
         """End the processes."""
-        for worker in self._workers:
+        for worker in self.workers:
             worker.close()
