@@ -102,12 +102,10 @@ def test_a_tree_gives_the_bytes_of_runs_one_by_one_and_a_bad_file_stops_nothing(
     Path("in/notes.txt").touch()
     done = batch("in", "--save-folder", "out", "--workers", 2)
     assert done.returncode == 1
-    assert (
-        done.stderr
-        == f"{Path('in/bad.mp4')} is not a video that can be read; give a video file or a folder of images.\n"
-    )
-    for video, folder in ("in/a b.mp4", "one"), ("in/deep/er/Ünï.mp4", "one/deep/er"), ("in/plates", "one"):
-        assert dc_rt("infer", video, *FAST, "--save-folder", folder).returncode == 0
+    (bad,) = done.stderr.splitlines()
+    assert bad.startswith(f"{Path('in/bad.mp4')} is not a video that can be read")
+    assert dc_rt("infer", "in/a b.mp4", "in/plates", *FAST, "--save-folder", "one").returncode == 0
+    assert dc_rt("infer", "in/deep/er/Ünï.mp4", *FAST, "--save-folder", "one/deep/er").returncode == 0
     assert results("out") == results("one")
 
     found = report()
@@ -267,9 +265,9 @@ def test_two_batches_share_a_folder_and_nothing_is_done_twice() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there nobody can press Ctrl-C for another process")
 def test_ctrl_c_and_sigterm_end_all_and_the_same_command_resumes() -> None:
-    for seed in range(3):
-        clip(f"in/{seed}.mp4", 100, seed)
-    options = ("--max-res", "64", "--num-denoising-steps", "8", "--window-size", "12", "--overlap", "4")
+    for seed in range(2):
+        clip(f"in/{seed}.mp4", 80, seed)
+    options = ("--max-res", "64", "--num-denoising-steps", "3", "--window-size", "12", "--overlap", "4")
     command = [sys.executable, "-m", "dc_rt.cli", "batch", "in", *options, "--save-folder", "out", "--workers", "2"]
     for number in signal.SIGINT, signal.SIGTERM:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
