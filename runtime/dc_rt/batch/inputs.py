@@ -12,7 +12,8 @@ from dc_rt.batch.manifest import BadLine, Line, is_manifest, read_manifest
 from dc_rt.batch.search import Search
 from dc_rt.errors import UserError, option
 from dc_rt.job import Task
-from dc_rt.job.targets import Targets, conflicts, text
+from dc_rt.job.spool import usual_name
+from dc_rt.job.targets import Targets, conflicts, result_name, text
 from dc_rt.media.container import VIDEO_SUFFIXES
 from dc_rt.media.pipe import is_pipe
 from dc_rt.media.sequence import is_wild
@@ -170,7 +171,7 @@ def _tasks(entries: Iterator[_Named | Refused], restart: bool) -> Iterator[Task 
     """Tasks for those that can be run beside all the others."""
     found = list(entries)
     named = [each for each in found if isinstance(each, _Named)]
-    sentences = conflicts([Targets.of(each.video, each.save_folder, each.options.outputs) for each in named])
+    sentences = conflicts([_targets(each) for each in named])
     places = count()
     for each in found:
         if isinstance(each, Refused):
@@ -179,6 +180,13 @@ def _tasks(entries: Iterator[_Named | Refused], restart: bool) -> Iterator[Task 
             yield Refused(text(each.video), text(each.save_folder), sentence)
         else:
             yield Task(os.fspath(each.video), os.fspath(each.save_folder), each.options, restart, skip_done=True)
+
+
+def _targets(named: _Named) -> Targets:
+    """Where its results go; the folder is not searched for its spool, which would take long where there are many."""
+    outputs = named.options.outputs
+    spool = named.save_folder / usual_name(outputs.result_name or result_name(named.video))
+    return Targets.of(named.video, named.save_folder, outputs, spool)
 
 
 def _check_no_stream(options: Options) -> None:

@@ -86,20 +86,22 @@ class Targets:
     folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     @classmethod
-    def of(cls, video: Path, save_folder: Path, outputs: Outputs) -> Targets:
-        """The targets of a run that writes `outputs`."""
+    def of(cls, video: Path, save_folder: Path, outputs: Outputs, spool: Path | None = None) -> Targets:
+        """The targets of a run that writes `outputs`; its spool is looked for in the folder, unless it is given."""
         sound = None
         if outputs.copies_sound:
             with suppress(UserError, OSError):  # what is no video is said where it is read
                 sound = audio_codec(video)
-        return cls.with_sound(video, save_folder, outputs, sound)
+        return cls.with_sound(video, save_folder, outputs, sound, spool)
 
     @classmethod
-    def with_sound(cls, read: Path, save_folder: Path, outputs: Outputs, sound: str | None) -> Targets:
+    def with_sound(
+        cls, read: Path, save_folder: Path, outputs: Outputs, sound: str | None, spool: Path | None = None
+    ) -> Targets:
         """The same of a video or a raw file, the codec of whose sound is known (`VideoInfo.sound`)."""
         name = outputs.result_name or result_name(read)
         rows = outputs.rows_with(sound)
-        spool = find_spool(save_folder, name)
+        spool = spool or find_spool(save_folder, name)
         return cls(read, save_folder, name, *_names(name, rows), spool, _folders(name, rows))
 
     @property
