@@ -13,7 +13,7 @@ from dc_rt.batch.search import Search
 from dc_rt.errors import UserError, option
 from dc_rt.job import Task
 from dc_rt.job.spool import usual_name
-from dc_rt.job.targets import Targets, conflicts, result_name, text
+from dc_rt.job.targets import Targets, conflicts, record_path, text
 from dc_rt.media.container import VIDEO_SUFFIXES
 from dc_rt.media.pipe import is_pipe
 from dc_rt.media.sequence import is_wild
@@ -184,9 +184,8 @@ def _tasks(entries: Iterator[_Named | Refused], restart: bool) -> Iterator[Task 
 
 def _targets(named: _Named) -> Targets:
     """Where its results go; the folder is not searched for its spool, which would take long where there are many."""
-    outputs = named.options.outputs
-    spool = named.save_folder / usual_name(outputs.result_name or result_name(named.video))
-    return Targets.of(named.video, named.save_folder, outputs, spool)
+    where = named.video, named.save_folder, named.options.outputs
+    return Targets.of(*where, named.save_folder / usual_name(record_path(*where).stem))
 
 
 def _check_no_stream(options: Options) -> None:

@@ -9,6 +9,7 @@ import traceback
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from dc_rt.batch.report import Outcome, Status
 from dc_rt.batch.slots import Slots
@@ -16,7 +17,7 @@ from dc_rt.errors import UserError
 from dc_rt.job import JobCancelled, Task
 from dc_rt.job.events import AlreadyDone, Event, Finished, ModelOpened, Planned, Resumed, Warned
 from dc_rt.job.share import Share
-from dc_rt.job.targets import text
+from dc_rt.job.targets import record_path, text
 from dc_rt.lease import Held, LeaseLost
 
 LOOK_AGAIN_SECONDS = 3.0
@@ -36,6 +37,7 @@ class Entry:
         note, num_frames, files: as of `Outcome`.
         trouble: why it was tried again, in words.
         was_held: whether another batch was seen to be at it.
+        found: what told the record apart that was there at the beginning; None where there was none.
     """
 
     task: Task
@@ -49,6 +51,23 @@ class Entry:
     files: tuple[str, ...] = ()
     trouble: str = ""
     was_held: bool = False
+    found: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        self.found = self._record()
+
+    @property
+    def was_there(self) -> bool:
+        """Whether the record of its results is that which was there at the beginning."""
+        return self._record() == self.found
+
+    def _record(self) -> tuple[int, ...] | None:
+        outputs = self.task.options.outputs
+        try:
+            found = record_path(Path(self.task.video), Path(self.task.save_folder), outputs).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
     def end(self, status: Status, note: str) -> None:
         """It has ended so; what else is to be known of it is known."""
@@ -164,7 +183,9 @@ class Schedule:
             entry.num_frames, entry.files = heard.num_frames, tuple(map(text, files))
             if heard.was_done:
                 entry.tries -= 1
-                entry.end("elsewhere" if entry.was_held else "skipped", heard.note)
+                # A process of ours that died may have had all of it in place.
+                not_before: Status = "finished" if entry.tries else "elsewhere"
+                entry.end("skipped" if entry.was_there else not_before, heard.note)
             else:
                 entry.end("finished", heard.note)
 

@@ -19,7 +19,7 @@ from dc_rt.batch.local import LocalSlots
 from dc_rt.batch.report import FILE, Outcome, Report
 from dc_rt.batch.schedule import Schedule
 from dc_rt.batch.slots import Slots
-from dc_rt.cli.batch_progress import batch_progress
+from dc_rt.cli.batch_progress import about, batch_progress
 from dc_rt.cli.progress import in_minutes
 from dc_rt.cli.terminal import complain, say, sentence_of
 from dc_rt.errors import UserError, option, worded
@@ -149,7 +149,7 @@ def _look(entry: Task | Refused, models: Models) -> _Look:
             raise UserError(entry.sentence)
         return _look_at(entry, models)
     except (UserError, OSError) as error:
-        return _Look(f"refused  {text(entry.video)}: {sentence_of(error)}", is_refused=True)
+        return _Look(f"refused  {about(text(entry.video), sentence_of(error))}", is_refused=True)
 
 
 def _look_at(task: Task, models: Models) -> _Look:

@@ -97,11 +97,16 @@ def _status(standing: Standing) -> str:
     return f"{standing.num_ended}/{standing.num_videos} videos{held}{left}"
 
 
+def about(video: str, sentence: str) -> str:
+    """The sentence, with the video before it where it does not name it."""
+    return sentence if video in sentence else f"{video}: {sentence}"
+
+
 def _say_end(outcome: Outcome) -> None:
     note = worded(outcome.note, as_flag)
     match outcome.status:
         case "failed":
-            complain(note if outcome.video in note else f"{outcome.video}: {note}")
+            complain(about(outcome.video, note))
         case "finished":
             said = f"; {note}" if note else ""
             say(f"{outcome.video}: {outcome.frames} frames in {outcome.seconds or 0:.1f} s{said}")
