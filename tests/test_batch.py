@@ -21,7 +21,8 @@ from dc_rt.batch.local import LocalSlots
 from dc_rt.batch.progress import Overall
 from dc_rt.batch.report import Outcome
 from dc_rt.batch.schedule import Schedule
-from dc_rt.job import Event, Listener, Progressed, Task
+from dc_rt.cores import num_cores
+from dc_rt.job import Event, Listener, Task, WindowDone
 from dc_rt.lease import Leases
 from dc_rt.models import ModelOptions
 from dc_rt.options import Options
@@ -89,8 +90,8 @@ def ended(schedule: Schedule) -> list[Outcome]:
     return [entry.outcome for entry in schedule.entries]
 
 
-def tasks(*inputs: str, options: Options = QUICK) -> list[Task]:
-    found = find_tasks([Path(each) for each in inputs], Path("out"), options)
+def tasks(*inputs: str, restart: bool = False) -> list[Task]:
+    found = find_tasks([Path(each) for each in inputs], Path("out"), QUICK, restart)
     return [entry for entry in found if isinstance(entry, Task)]
 
 
@@ -193,7 +194,7 @@ class Killing(LocalSlots):
         def listen(event: Event) -> None:
             listener(event)
             name = Path(task.video).name
-            if isinstance(event, Progressed) and event.stage == "vae_decoder" and self.kills.get(name, 0) > 0:
+            if isinstance(event, WindowDone) and self.kills.get(name, 0) > 0:
                 self.kills[name] -= 1
                 pid = self.workers[slot].pid
                 assert pid
@@ -207,10 +208,11 @@ def test_a_process_that_dies_is_started_anew_and_a_video_that_kills_it_each_time
         clip(f"in/{name}.mp4", 40, seed)
     slots = Killing({"a.mp4": 1, "poison.mp4": 9})
     try:
-        a, b, poison, z = run(Schedule(tasks("in"), slots, retry=1))
+        a, b, poison, z = run(Schedule(tasks("in", restart=True), slots, retry=1))
     finally:
         slots.close()
     assert (a.status, a.tries) == ("finished", 2)
+    assert "resumed after frame" in a.note  # it is not thrown away with what earlier batches left
     assert (b.status, z.status) == ("finished", "finished")
     assert (poison.status, poison.tries) == ("failed", 2)
     assert "ended without a word" in poison.note
@@ -244,6 +246,22 @@ def test_a_video_that_another_batch_is_at_is_waited_for(bundled: DepthCrafter, s
     assert (done.status, done.tries) == ("elsewhere", 0)
     assert (given_up.status, given_up.tries) == ("finished", 1)
     assert ours.status == "finished"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there processes show their variables")
+def test_each_process_sees_its_device_alone_and_its_share_of_the_cores() -> None:
+    clip("in/a.mp4")
+    clip("in/b.mp4")
+    slots = LocalSlots(ModelOptions(), 2, ("1", "GPU-5"))
+    try:
+        outcomes = run(Schedule(tasks("in"), slots))
+        assert [outcome.status for outcome in outcomes] == ["finished", "finished"]
+        seen = [Path(f"/proc/{worker.pid}/environ").read_bytes().split(b"\0") for worker in slots.workers]
+    finally:
+        slots.close()
+    assert [b"CUDA_VISIBLE_DEVICES=1" in seen[0], b"CUDA_VISIBLE_DEVICES=GPU-5" in seen[1]] == [True, True]
+    assert f"DC_RT_CORES={max(num_cores() // 2, 1)}".encode() in seen[0]
+    assert [worker.pid for worker in slots.workers] == [None, None]
 
 
 def test_two_batches_share_a_folder_and_nothing_is_done_twice() -> None:

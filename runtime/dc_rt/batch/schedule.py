@@ -8,14 +8,14 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dc_rt.batch.report import Outcome, Status
 from dc_rt.batch.slots import Slots
 from dc_rt.errors import UserError
 from dc_rt.job import JobCancelled, Task
-from dc_rt.job.events import AlreadyDone, Event, Finished, ModelOpened, Planned, Resumed, Warned
+from dc_rt.job.events import AlreadyDone, Event, Finished, ModelOpened, Planned, Resumed, Warned, WindowDone
 from dc_rt.job.share import Share
 from dc_rt.job.targets import record_path, text
 from dc_rt.lease import Held, LeaseLost
@@ -68,6 +68,10 @@ class Entry:
         except OSError:
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def resume(self) -> None:
+        """From now on, what an unfinished run left is of this batch, or of one that shares the folder."""
+        self.task = replace(self.task, restart=False)
 
     def end(self, status: Status, note: str) -> None:
         """It has ended so; what else is to be known of it is known."""
@@ -169,9 +173,12 @@ class Schedule:
                 files = self._slots.run(slot, entry.task, heard.hear)
             finally:
                 entry.seconds += time.monotonic() - began
+                if heard.has_kept:
+                    entry.resume()
         except (Held, LeaseLost):
             entry.tries -= 1
             entry.was_held = True
+            entry.resume()
             self._come_again(entry, self._look_again_seconds)
         except JobCancelled:
             pass
@@ -213,7 +220,7 @@ class _Heard:
 
     def __init__(self, share: Share, models: list[tuple[str, ...]]) -> None:
         self.num_frames: int | None = None
-        self.was_done = False
+        self.was_done = self.has_kept = False
         self._share = share
         self._models = models
         self._notes: list[str] = []
@@ -226,6 +233,8 @@ class _Heard:
                 self.num_frames = num_frames
             case Resumed(num_frames=num_frames):
                 self._notes.append(f"resumed after frame {num_frames}")
+            case WindowDone():
+                self.has_kept = True
             case Warned(sentence):
                 self._notes.append(sentence)
             case Finished(num_frames=num_frames):

@@ -123,12 +123,12 @@ def preview_batch(batch: Batch, sharing: Sharing) -> None:
     to_be_run = [look for look in looks if not (look.is_refused or look.is_done)]
     num_refused = sum(look.is_refused for look in looks)
     num_done = len(looks) - len(to_be_run) - num_refused
-    about = ""
+    in_all = ""
     if to_be_run and all(look.seconds for look in to_be_run):
-        seconds = sum(look.seconds or 0 for look in to_be_run) / sharing.num_workers
-        processes = "process" if sharing.num_workers == 1 else "processes"
-        about = f", in about {in_minutes(seconds)} on {sharing.num_workers} {processes}, at the pace of the last run"
-    say(f"{len(to_be_run)} to be run{about}; {num_done} done, {num_refused} refused; nothing was written")
+        # Several processes on one device, or on the processor, are hardly faster together than one.
+        seconds = sum(look.seconds or 0 for look in to_be_run) / max(len(sharing.devices), 1)
+        in_all = f", in about {in_minutes(seconds)} at the pace of the last run"
+    say(f"{len(to_be_run)} to be run{in_all}; {num_done} done, {num_refused} refused; nothing was written")
     if num_refused:
         raise typer.Exit(1)
 
