@@ -111,22 +111,18 @@ class Schedule:
         self._num_waited = self._num_running = 0
         self._is_cancelled = False
         self._changed = threading.Condition()
-        self._threads = [
-            threading.Thread(target=self._serve, args=(slot,), name=f"slot {slot}", daemon=True)
-            for slot in range(min(slots.num_slots, len(self.entries)))
-        ]
+        self._num_serving = min(slots.num_slots, len(self.entries))
 
     def start(self) -> None:
         """Begin, and return at once."""
-        for thread in self._threads:
-            thread.start()
+        for slot in range(self._num_serving):
+            threading.Thread(target=self._serve, args=(slot,), name=f"slot {slot}", daemon=True).start()
 
     def wait(self, seconds: float) -> bool:
         """Wait for the end, for so long at most; whether it has come."""
-        until = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(until - time.monotonic(), 0))
-        return not any(thread.is_alive() for thread in self._threads)
+        # Not for the threads: CPython 3.11 takes one for ended if Ctrl-C comes while it is joined.
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._num_serving, seconds)
 
     def cancel(self) -> None:
         """End all that runs, and begin nothing more, from any thread; to be called until `wait` says that it is so."""
@@ -137,14 +133,19 @@ class Schedule:
 
     def _serve(self, slot: int) -> None:
         """Run one video after the other in a slot, until there is none to come."""
-        while entry := self._next(slot):
-            try:
-                self._run(slot, entry)
-            finally:
-                with self._changed:
-                    entry.slot = None
-                    self._num_running -= 1
-                    self._changed.notify_all()
+        try:
+            while entry := self._next(slot):
+                try:
+                    self._run(slot, entry)
+                finally:
+                    with self._changed:
+                        entry.slot = None
+                        self._num_running -= 1
+                        self._changed.notify_all()
+        finally:
+            with self._changed:
+                self._num_serving -= 1
+                self._changed.notify_all()
 
     def _next(self, slot: int) -> Entry | None:
         """The next video, once there is one; None when none can come any more."""

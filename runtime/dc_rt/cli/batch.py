@@ -54,6 +54,7 @@ class Batch:
     def entries(self) -> list[Task | Refused]:
         """The videos, in the order of the inputs; raises `UserError` where none could be run."""
         self.models.check()
+        Models(self.models, lambda lines: None)  # so that engines that are none are said once, and not of each video
         return find_tasks(self.inputs, self.save_folder, self.options, self.restart)
 
 
