@@ -134,19 +134,24 @@ mine = path.with_name("mine")
 while held < 50:
     process = os.fork()
     if process:
-        held += os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        if status == 2:
+            break
+        held += status == 0
         continue
-    status = 1
+    status = 2
     try:
         lease = leases.take(path)
         mine.touch(exist_ok=False)
-        lease.check()
-        mine.unlink()
+        try:
+            lease.check()
+        finally:
+            mine.unlink()
         if {ends!r} == "releases it" or ({ends!r} == "either" and random.random() < 0.5):
             lease.release()
         status = 0
     except Held:
-        pass
+        status = 1
     except BaseException:
         traceback.print_exc()
     finally:

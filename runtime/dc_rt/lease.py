@@ -66,7 +66,8 @@ class Lease:
 
     def check(self) -> None:
         """Raise `LeaseLost` if another worker has taken the work over; `OSError` if that cannot be seen."""
-        if not self._is_there() or _numbered(self._path, self._number + 1).exists():
+        # Where no open file can be removed, ours stays beside the one after it.
+        if not self._is_there() or self._written(self._number + 1).get("after") == self._token:
             raise LeaseLost
 
     @property
@@ -99,15 +100,16 @@ class Lease:
 
     def _is_there(self) -> bool:
         """Whether the file is still our own: whoever takes the work over removes it."""
+        return self._written(self._number).get("token") == self._token
+
+    def _written(self, number: int) -> dict[str, Any]:
+        """What is in the file of a number; nothing where there is none."""
         try:
-            found = _numbered(self._path, self._number).read_bytes()
-        except FileNotFoundError:
-            return False
+            return _decoded(_contents(self._path, number) or b"")
         except OSError as error:
             if error.errno == errno.ESTALE:  # removed by another machine
-                return False
+                return {}
             raise
-        return _decoded(found).get("token") == self._token
 
     def _beat(self, seconds: float) -> None:
         by_descriptor = os.utime in os.supports_fd  # so that nothing but our own file is ever touched
@@ -168,7 +170,8 @@ class Leases:
         number = max(numbers, default=0)
         gone = self._see_gone(path, number) if number else None
         # One that died before it removed an older one had not looked whether that can be taken over.
-        lease = self._make(path, number + 1, gone is not None and (gone.may_wake or len(numbers) > 1))
+        needs_fence = gone is not None and (gone.may_wake or len(numbers) > 1)
+        lease = self._make(path, number + 1, gone and _decoded(gone.contents).get("token"), needs_fence)
         # Others may have taken it over meanwhile, and released it: numbers begin anew where none is left. None has if
         # the holder before is still there, which the next one removes before all else, and if there is none after.
         if max(_numbers(path), default=0) > number + 1 or _contents(path, number) != (gone and gone.contents):
@@ -182,7 +185,7 @@ class Leases:
         self._seen.pop(path, None)
         return lease
 
-    def _make(self, path: Path, number: int, needs_fence: bool) -> Lease:
+    def _make(self, path: Path, number: int, after: Any, needs_fence: bool) -> Lease:
         token = secrets.token_hex(8)
         try:
             file = _numbered(path, number).open("xb")
@@ -193,6 +196,7 @@ class Leases:
             lock_beyond_contents(file)
             contents = {
                 "token": token,
+                "after": after,
                 "holder": f"process {os.getpid()} on {socket.gethostname()}",
                 "machine": machine(),
                 "device": _device(file),
