@@ -138,7 +138,7 @@ def find_spool(save_folder: Path, name: str) -> Path:
         except OSError:
             return 0.0, is_fenced
 
-    usual = _usual_name(name)
+    usual = usual_name(name)
     return max([save_folder / usual, *_fenced_spools(save_folder, name)], key=when)
 
 
@@ -154,7 +154,7 @@ def fence(save_folder: Path, name: str) -> Path:
         Held: it cannot be taken away.
         OSError: the disk refuses.
     """
-    fenced = save_folder / f"{_usual_name(name)}-{secrets.token_hex(4)}"
+    fenced = save_folder / f"{usual_name(name)}-{secrets.token_hex(4)}"
     for _ in range(_LOCK_ATTEMPTS):
         found = find_spool(save_folder, name)
         try:
@@ -183,7 +183,7 @@ def fence(save_folder: Path, name: str) -> Path:
 
 
 def _fenced_spools(save_folder: Path, name: str) -> list[Path]:
-    taken_over = re.compile(re.escape(_usual_name(name)) + _TOKEN)
+    taken_over = re.compile(re.escape(usual_name(name)) + _TOKEN)
     try:
         # Listed, not globbed: the name may hold what a pattern would take for its own.
         names = sorted(os.listdir(save_folder))  # noqa: PTH208
@@ -192,7 +192,7 @@ def _fenced_spools(save_folder: Path, name: str) -> list[Path]:
     return [save_folder / other for other in names if taken_over.fullmatch(other)]
 
 
-def _usual_name(name: str) -> str:
+def usual_name(name: str) -> str:
     return f".{name}.spool"
 
 
