@@ -5,9 +5,9 @@
 Twelve clips, one of which is no video, go through `dc-rt batch` with three workers. In the first part of a round
 workers and parents get SIGKILL at random instants, and batches are started again until one ends. In the second a
 worker is stopped amid a video, another batch takes that over, and the worker goes on. In the third two batches begin
-at once and share the folder. Each time all results must be those of `dc-rt infer`, bit for bit, each video must have been finished
-once, the bad one must be listed, the exit status must be 1, and nothing hidden may be left. Exits with 1 if anything is
-otherwise; writes bench/results/batch.json. For Linux.
+at once and share the folder. Each time all results must be those of `dc-rt infer`, bit for bit, each video must have
+been finished once, the bad one must be listed, the exit status must be 1, and nothing hidden may be left. Exits with 1
+if anything is otherwise; writes bench/results/batch.json. For Linux.
 """
 
 from __future__ import annotations

@@ -192,7 +192,14 @@ def _fenced_spools(save_folder: Path, name: str) -> list[Path]:
     return [save_folder / other for other in names if taken_over.fullmatch(other)]
 
 
+def name_of_spool(folder_name: str) -> str | None:
+    """What the results are called whose spool's folder is called so; None of any other name."""
+    found = re.fullmatch(rf"{usual_name('(.+)')}(?:{_TOKEN})?", folder_name, re.DOTALL)
+    return found and found[1]
+
+
 def usual_name(name: str) -> str:
+    """What the spool's folder of results called so is called, unless they were taken over."""
     return f".{name}.spool"
 
 
