@@ -131,7 +131,7 @@ from dc_rt.lease import Held, Leases
 
 path, leases, held = Path({str(path)!r}), Leases({LONG}), 0
 mine = path.with_name("mine")
-while held < 50:
+while held < 30:
     process = os.fork()
     if process:
         status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
@@ -332,6 +332,25 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_of_the_system(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         Leases().take(tmp_path / "file" / ".clip.lease")
+
+
+@needs_signals
+def test_a_full_disk_is_an_error_of_the_system_and_nothing_is_left(path):
+    """A process may write no byte, as on a disk that is full: files can be made there, and stay empty."""
+    code = f"""
+import resource
+from pathlib import Path
+from dc_rt.lease import Leases
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+try:
+    Leases().take(Path({str(path)!r}))
+except OSError as error:
+    print(error.strerror)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("File too large\n", "")
+    assert files(path) == []
 
 
 def test_a_lease_lost_is_lost_for_good(path):

@@ -33,7 +33,7 @@ from dc_rt.job.job import Job, JobCancelled
 from dc_rt.job.pace import WholeRun
 from dc_rt.job.plan import plan_video
 from dc_rt.job.spool import fence
-from dc_rt.job.targets import Targets
+from dc_rt.job.targets import Targets, unwritable
 from dc_rt.job.task import Task
 from dc_rt.lease import Held, Lease, LeaseLost, Leases
 from dc_rt.models import ModelOptions, Models, Prepared
@@ -91,7 +91,10 @@ class Child:
         if self._leases is None:
             return None
         targets = task.targets
-        lease = self._leases.take(targets.lease)
+        try:
+            lease = self._leases.take(targets.lease)
+        except OSError as error:
+            raise unwritable(targets.save_folder, error) from error
         try:
             if lease.needs_fence:
                 _fence(targets, lease)
