@@ -76,8 +76,7 @@ def check(what: Check, seconds: float) -> Found:
         done = subprocess.run(
             [sys.executable, "-m", "dc_rt.serve.checks"],
             input=json.dumps(asdict(what)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             env=os.environ | _DECODER_THREADS,
             text=True,
             errors="replace",
@@ -114,8 +113,8 @@ def _look(what: Check) -> Found:
     plan = plan_video(path, options.source)
     if plan.num_frames > what.num_frames:
         raise UserError(
-            f"{what.shown} would have {plan.num_frames} frames estimated, and at most {what.num_frames} are; take fewer "
-            f"with {option('process_length', what.num_frames)}."
+            f"{what.shown} would have {plan.num_frames} frames estimated, and at most {what.num_frames} are; take "
+            f"fewer with {option('process_length', what.num_frames)}."
         )
     _check_pixels(what.shown, plan.video.height, plan.video.width, what.num_pixels)
     _check_pixels(f"A result of {what.shown}", *plan.result_size(options.outputs), what.num_pixels)

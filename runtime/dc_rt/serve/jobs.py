@@ -185,11 +185,9 @@ class ServedJob:
             return found.get(name)
         folder = found.get(f"{name.partition('/')[0]}.zip")
         path = folder_files(folder.path).get(name) if folder and folder.kind == "folder" else None
-        return (
-            ResultFile(name, path.stat().st_size, "file", _MEDIA_TYPES.get(path.suffix, _UNKNOWN), path)
-            if path
-            else None
-        )
+        if path is None:
+            return None
+        return ResultFile(name, path.stat().st_size, "file", _MEDIA_TYPES.get(path.suffix, _UNKNOWN), path)
 
 
 def write_state(folder: Path, state: State) -> None:

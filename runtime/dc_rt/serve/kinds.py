@@ -1,7 +1,7 @@
 """Which files are taken for videos, by their first bytes: before anything of FFmpeg's opens them.
 
-FFmpeg knows formats that open other files or addresses, such as play lists (HLS, DASH), lists of files (concat) and SDP.
-None of these begins as a file of this table does, and a video is only opened as one of the formats that are named here.
+FFmpeg knows formats that open other files or addresses: play lists (HLS, DASH), lists of files (concat), SDP. None of
+these begins as a file of this table does, and a video is only opened as one of the formats that are named here.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SUFFIXES = tuple(sorted({*_STARTS.values(), ".mp4", ".mov", ".avi", ".webm", ".t
 """Of files that are usually one of these kinds, to be shown to people."""
 
 # FFmpeg's names of them. It opens a file as nothing else, whatever it takes it for.
-_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,flv,live_flv,ogg,mpeg,mpegvideo,mpegts,mxf,asf,asf_o,gif,yuv4mpegpipe,ivf,avi"
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,ogg,mpeg,mpegvideo,mpegts,mxf,asf,gif,yuv4mpegpipe,ivf"
 
 
 def video_suffix(path: Path) -> str | None:

@@ -102,8 +102,8 @@ def check_reach(host: str, token: str | None, no_token: bool) -> None:
         raise UserError(f"{option('no_token', True)} is for a service without one; leave it or the token out.")
     if not (token or no_token or is_loopback(host)):
         raise UserError(
-            f"{option('host', host)} lets other machines in, and there is no token; give {option('token_file', 'FILE')}, "
-            f"or {option('no_token', True)} where everybody who can reach it may use it."
+            f"{option('host', host)} lets other machines in, and there is no token; give "
+            f"{option('token_file', 'FILE')}, or {option('no_token', True)} where whoever reaches it may use it."
         )
 
 
