@@ -11,15 +11,19 @@ import pytest
 from dc_rt import Job, JobCancelled, Sampling, UserError
 from dc_rt.engine.discovery import BUNDLED
 from dc_rt.job import (
+    AlreadyDone,
     Cancelled,
     ChildJob,
     Event,
     Failed,
     Finished,
+    HeldByAnother,
+    ModelOpened,
     Planned,
     Progressed,
     Resumed,
     ShotsFound,
+    TakenOver,
     Warned,
     WindowDone,
 )
@@ -90,6 +94,10 @@ def test_events_come_through_json_unchanged():
         Finished(("a", "b"), 9, 1.5),
         Cancelled(True),
         Failed("The disk is full.", False, True),
+        ModelOpened(("Model nano", "Engines engines/nano")),
+        AlreadyDone(("a", "b")),
+        HeldByAnother("process 7 on render3"),
+        TakenOver(),
     ]
     for event in events:
         assert from_json(json.loads(json.dumps(as_json(event)))) == event
@@ -169,7 +177,8 @@ def test_a_child_gives_the_results_and_the_events_of_a_job(bundled, clip):
     child = ChildJob(BUNDLED, clip, SHORT, save_folder="out", listener=told.append)
     files = child.run()
     assert child.status == "finished"
-    assert isinstance(told[0], Planned)
+    assert isinstance(told[0], ModelOpened)
+    assert isinstance(told[1], Planned)
     assert told[-1] == Finished(tuple(map(str, files)), 40, told[-1].seconds)
     assert results("out") == results("whole")
 
@@ -193,7 +202,7 @@ def test_a_child_that_is_cancelled_ends_and_is_resumed(bundled, clip):
 
 def test_a_child_that_does_not_hear_is_killed(monkeypatch, clip):
     """One that has no time to say that it was cancelled."""
-    monkeypatch.setattr("dc_rt.job.child.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("dc_rt.job.worker.PATIENCE_SECONDS", 0.0)
     child = ChildJob(BUNDLED, clip, LONG, save_folder="out")
     thread, ended = in_a_thread(child)
     while not Path("out/.clip.spool").exists():

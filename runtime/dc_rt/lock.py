@@ -13,6 +13,8 @@ from typing import BinaryIO
 # What the systems say of a lock that another process has; anything else is a fault of the disk.
 _HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
 
+_BEYOND = 1 << 30
+
 
 class Held(Exception):
     """Another process holds the lock."""
@@ -29,12 +31,28 @@ def take_lock(path: Path) -> BinaryIO:
         file = path.open("a+b")
         try:
             _take(file)
-            if _is_still(file, path):
+            if is_still(file, path):
                 return file
         except BaseException:
             file.close()
             raise
         file.close()  # whoever had it has removed the file meanwhile, and others may have made it anew
+
+
+def lock_beyond_contents(file: BinaryIO) -> None:
+    """Lock an open file, whose contents all can still read: where locks are of a part of a file, of one beyond them.
+
+    Raises:
+        Held: another process has it.
+        OSError: the file system knows no locks.
+    """
+    if sys.platform == "win32":
+        at = file.tell()
+        file.seek(_BEYOND)
+        _take(file)
+        file.seek(at)
+    else:
+        _take(file)
 
 
 @contextmanager
@@ -45,7 +63,7 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         if os.name == "posix":
-            path.unlink(missing_ok=True)  # while it is held: whoever waits for it notices (`_is_still`)
+            path.unlink(missing_ok=True)  # while it is held: whoever waits for it notices (`is_still`)
         file.close()
         if os.name != "posix":
             with suppress(OSError):  # here it cannot be removed while anybody has it open
@@ -68,7 +86,7 @@ def _take(file: BinaryIO) -> None:
         raise
 
 
-def _is_still(file: BinaryIO, path: Path) -> bool:
+def is_still(file: BinaryIO, path: Path) -> bool:
     """Whether `path` is the file that was opened, and not another one of that name."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())

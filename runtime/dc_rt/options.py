@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from dc_rt.errors import UserError, option
 from dc_rt.formats import COLORMAPS, EXR_PRESETS, VIDEO_CODECS
@@ -76,8 +76,10 @@ class Rule:
                 raise UserError(f"There is no {option(name, value)}; choose one of {', '.join(self.choices)}.")
             return
         if self.parse:
+            if not isinstance(value, str):
+                raise UserError(f"{option(name)} must be text, not {value!r}; try {instead}.")
             try:
-                self.parse(str(value))
+                self.parse(value)
             except ValueError as error:
                 mend = f"try {instead}" if default else "or leave it out"
                 raise UserError(f"{option(name)} must be {error}, not {value!r}; {mend}.") from None
@@ -391,6 +393,83 @@ class Outputs(_Checked):
         )
 
 
+@dataclass(frozen=True)
+class Options:
+    """All options of a run together, as surfaces take and hand them on that are not a command line."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    source: Source = field(default_factory=Source)
+    outputs: Outputs = field(default_factory=Outputs)
+
+    @classmethod
+    def by_name(cls, values: Mapping[str, Any], base: Self | None = None) -> Self:
+        """Those of `base`, or the defaults, with others in their place.
+
+        Args:
+            values: by their names in Python or as flags without dashes before them, as JSON or as text has them: "5"
+                is 5, "true" and "yes" are True. `outputs` are names in a list or separated by commas, to which a flag
+                of an output, such as `save_npz`, adds its own.
+
+        Raises:
+            UserError: there is no such option, or it has no such value.
+        """
+        base = base or cls()
+        chosen: dict[type, dict[str, Any]] = {Sampling: {}, Source: {}, Outputs: {}}
+        names: list[str] | None = None
+        added = []
+        for given, value in values.items():
+            name = str(given).lstrip("-").replace("-", "_")
+            if name == "outputs":
+                names = _names_of(value)
+            elif name in _FLAGGED:
+                is_wanted = _as_typed(name, value, False)
+                Rule("").check(name, is_wanted, False)
+                added += [_FLAGGED[name]] if is_wanted else []
+            elif name in _KNOWN:
+                known, kind, default = _KNOWN[name]
+                chosen[kind][known] = _as_typed(known, value, default)
+            else:
+                raise UserError(f"There is no option {str(given)!r}; docs/options.md has them all.")
+        if names is not None or added:
+            chosen[Outputs]["names"] = (*(base.outputs.names if names is None else names), *added)
+        return cls(
+            dataclasses.replace(base.sampling, **chosen[Sampling]),
+            dataclasses.replace(base.source, **chosen[Source]),
+            dataclasses.replace(base.outputs, **chosen[Outputs]),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of them by name, as JSON can hold them and `by_name` takes them."""
+        return record(self.sampling, self.source, self.outputs)
+
+
+def _names_of(value: Any) -> list[str]:
+    """Names of outputs from a list, or from text as the command line has it."""
+    if isinstance(value, str):
+        return [name.strip() for name in value.split(",") if name.strip()] or list(default_outputs())
+    if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
+        return list(value) or list(default_outputs())
+    raise UserError(f"{option('outputs')} must be names, in a list or separated by commas, not {value!r}.")
+
+
+_TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
+
+
+def _as_typed(name: str, value: Any, default: Any) -> Any:
+    """The value, of the option's type if it is text that means one; the option's rule refuses anything else."""
+    if not isinstance(value, str) or isinstance(default, str):
+        return value
+    text = value.strip()
+    if isinstance(default, bool):
+        if text.casefold() not in _TRUE + _FALSE:
+            raise UserError(f"{option(name)} must be yes or no, not {value!r}.")
+        return text.casefold() in _TRUE
+    try:
+        return int(text) if isinstance(default, int) else float(text)
+    except ValueError:
+        return value
+
+
 def default_overlap(window_size: int) -> int:
     """The overlap that the default one is for a window of this size."""
     return window_size * Sampling.overlap // Sampling.window_size
@@ -430,3 +509,13 @@ def record(*options: Sampling | Source | Outputs) -> dict[str, Any]:
         if isinstance(each, Outputs):
             values["outputs"] = list(values.pop("names"))
     return values
+
+
+# Options by all names that they go by, and outputs by those of their flags.
+_KNOWN = {
+    called.lstrip("-").replace("-", "_"): (name, kind, default)
+    for kind in (Sampling, Source, Outputs)
+    for name, rule, default in rules(kind)
+    for called in (name, *rule.flags)
+}
+_FLAGGED = {row.flag.lstrip("-").replace("-", "_"): name for name, row in all_outputs().items() if row.flag}

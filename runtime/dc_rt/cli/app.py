@@ -83,11 +83,14 @@ def infer(
     set_up(verbose)
     from dc_rt.cli.infer import Ways, infer_all, preview_all
     from dc_rt.cli.streams import take_standard_output
+    from dc_rt.models import ModelOptions
 
     sampling, source, outputs = options_from(values)
     stream = take_standard_output() if STREAM in outputs.names and not dry_run else None
-    opened_with = {"provider": provider, "attention": attention, "torch_steps": split_names(torch_steps)}
-    ways = Ways(engines, backend, cpu_offload, fit, opened_with, save_folder, restart, stream)
+    steps = split_names(torch_steps)
+    named = None if engines is None else str(engines)
+    models = ModelOptions(named, backend, cpu_offload, provider, attention, steps, fit)
+    ways = Ways(models, save_folder, restart, stream)
     (preview_all if dry_run else infer_all)(videos, ways, sampling, source, outputs)
 
 

@@ -7,37 +7,34 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import typer
 
-from dc_rt.attention import check_attention
-from dc_rt.cli.models import Models, NothingRuns
-from dc_rt.cli.preview import described, fitted
-from dc_rt.cli.progress import Progress, progress
+from dc_rt.cli.preview import described
+from dc_rt.cli.progress import progress
 from dc_rt.cli.terminal import complain, say, sentence_of
-from dc_rt.engine import backend_with, check_offload
 from dc_rt.engine.discovery import find_candidates
 from dc_rt.errors import UserError, option
 from dc_rt.gpu import ENVIRONMENT as PLANNED_CARD
 from dc_rt.gpu import find_card, planned_card_line
-from dc_rt.job import Event, Finished, Job, JobCancelled, Resumed, plan_video
+from dc_rt.job import Job, JobCancelled, plan_video
 from dc_rt.job.deliver import FromRaw
 from dc_rt.job.forecast import fit, foretell, set_up
-from dc_rt.job.pace import remember
+from dc_rt.job.pace import WholeRun
 from dc_rt.job.targets import Targets, check_batch
 from dc_rt.job.writers import check_writers
 from dc_rt.media.pipe import is_pipe
 from dc_rt.media.read_images import is_image
 from dc_rt.media.sequence import is_pattern, matching
+from dc_rt.models import ModelOptions, Models, NothingRuns, fitted
 from dc_rt.options import Outputs, Sampling, Source
 from dc_rt.outputs import STREAM
-from dc_rt.torch_steps import check_torch_steps
 
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 3.0
@@ -50,11 +47,7 @@ class Ways:
     `stream` is where the output `-` goes.
     """
 
-    engines: Path | None
-    backend: str
-    cpu_offload: str
-    fit: bool
-    opened_with: Mapping[str, Any]
+    models: ModelOptions
     save_folder: Path
     restart: bool
     stream: BinaryIO | None = None
@@ -67,25 +60,20 @@ def infer_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: So
     # Said before any work, so that whoever gave the command is still there to hear it; the other videos are run.
     videos = _meant(videos)
     able = _able(videos, ways, outputs)
-    candidates = find_candidates(ways.engines)
-    models = Models(candidates, ways.backend, ways.cpu_offload, **ways.opened_with)
+    models = Models(ways.models, lambda lines: say(*lines))
 
     def run_video(video: Path) -> None:
-        plan, taken, offload = plan_video(video, source), source, ways.cpu_offload
-        if ways.fit:
-            setup = fit(candidates, plan, sampling, source, ways.backend, ways.cpu_offload, find_card())
-            plan, taken, offload = setup.plan, setup.source, setup.cpu_offload
-            say(fitted(setup, source))
-            model = models.opened(setup.choice, offload)
-        else:
-            model = models.for_video(plan, sampling, source)
+        prepared = models.prepare(plan_video(video, source), sampling, source)
+        if prepared.note:
+            say(f"  {prepared.note}")
+        model = models.open(prepared)
         with progress() as shown:
-            heard = Heard(shown)
+            heard = WholeRun(shown.hear)
             job = Job(
                 model,
-                plan.video,
+                prepared.plan.video,
                 sampling,
-                taken,
+                prepared.source,
                 outputs,
                 ways.save_folder,
                 restart=ways.restart,
@@ -93,8 +81,8 @@ def infer_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: So
                 listener=heard.hear,
             )
             run_to_its_end(job)
-        if heard.seconds and not (plan.video.pipe or ways.stream):  # whose other ends may have been waited for
-            remember(model.engines.manifest, offload, job.plan, sampling, heard.seconds)
+        if heard.seconds and not (prepared.plan.video.pipe or ways.stream):  # whose other ends may have been waited for
+            models.remember(prepared, job.plan, sampling, heard.seconds)
 
     done = [targets for targets in able if succeeds(targets.video, partial(run_video, targets.video))]
     models.close()
@@ -111,18 +99,20 @@ def preview_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: 
             "name a file, or leave it out."
         )
     able = _able(videos, ways, outputs)
-    candidates, card = find_candidates(ways.engines), find_card()
+    asked_for = ways.models
+    candidates, card = find_candidates(Path(asked_for.engines) if asked_for.engines else None), find_card()
 
     def preview_video(video: Path) -> None:
         began = time.perf_counter()
-        asked = (candidates, plan_video(video, source), sampling, source, ways.backend, ways.cpu_offload)
-        setup = fit(*asked, card) if ways.fit else set_up(*asked)
+        plan = plan_video(video, source)
+        asked = (candidates, plan, sampling, source, asked_for.backend, asked_for.cpu_offload)
+        setup = fit(*asked, card) if asked_for.fit else set_up(*asked)
         check_writers(setup.plan, outputs)
         forecast = foretell(setup, sampling, outputs, ways.save_folder, card)
         for line in described(forecast, sampling, outputs, ways.save_folder):
             say(line)
-        if ways.fit:
-            say(fitted(setup, source))
+        if asked_for.fit:
+            say(f"  {fitted(setup, source)}")
         say(f"  looked at in {time.perf_counter() - began:.2f} s; nothing was written")
         if forecast.problem:
             raise UserError(forecast.problem)
@@ -145,11 +135,7 @@ def _meant(typed: Sequence[Path]) -> list[Path]:
 
 def _able(videos: Sequence[Path], ways: Ways, outputs: Outputs) -> list[Targets]:
     """The videos whose results can be written; of the others it is said why."""
-    backend = backend_with(ways.backend, ways.opened_with.get("provider"))
-    check_offload(ways.cpu_offload)
-    if (attention := ways.opened_with.get("attention")) is not None:
-        check_attention(attention, backend)
-    check_torch_steps(ways.opened_with.get("torch_steps", ()), backend, ways.cpu_offload)
+    ways.models.check()
     check_stream(outputs, videos)
     batch = [Targets.of(video, ways.save_folder, outputs) for video in videos]
     check_batch(batch)
@@ -163,22 +149,6 @@ def check_stream(outputs: Outputs, videos: Sequence[Path]) -> None:
     """Raise `UserError` where several videos would go to one stream."""
     if STREAM in outputs.names and len(videos) > 1:
         raise UserError(f"{option('outputs', '-')} is one stream, for one video; run the {len(videos)} one by one.")
-
-
-class Heard:
-    """A listener that passes everything on, and keeps how long the run took if it was one from its beginning."""
-
-    def __init__(self, shown: Progress) -> None:
-        self.seconds = 0.0
-        self._shown = shown
-        self._is_resumed = False
-
-    def hear(self, event: Event) -> None:
-        """Listen to a job."""
-        self._is_resumed |= isinstance(event, Resumed)
-        if isinstance(event, Finished) and not self._is_resumed:
-            self.seconds = event.seconds
-        self._shown.hear(event)
 
 
 def run_to_its_end(job: Job | FromRaw) -> None:

@@ -6,20 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dc_rt.errors import option
-from dc_rt.job.forecast import Forecast, Setup, size_in_words
-from dc_rt.options import Outputs, Sampling, Source
-
-
-def fitted(setup: Setup, asked: Source) -> str:
-    """What `--fit` has chosen, in a line; options marked."""
-    if setup.need is None:
-        return "  --fit has nothing to choose: no engines of TensorRT run here"
-    plan = setup.plan
-    size = "" if setup.source == asked else f", {option('max_res', setup.source.max_res)}"
-    return (
-        f"  --fit takes {setup.choice.folder}, {option('cpu_offload', setup.cpu_offload)}{size}: "
-        f"{plan.width}x{plan.height} in {size_in_words(setup.need.total)}"
-    )
+from dc_rt.job.forecast import Forecast, size_in_words
+from dc_rt.options import Outputs, Sampling
 
 
 def described(forecast: Forecast, sampling: Sampling, outputs: Outputs, save_folder: Path) -> Iterator[str]:

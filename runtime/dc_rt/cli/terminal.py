@@ -27,9 +27,10 @@ def can_redraw(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
-def say(line: str) -> None:
-    """Print a line to standard output, its options as flags."""
-    print(worded(line, as_flag), flush=True)
+def say(*lines: str) -> None:
+    """Print lines to standard output, their options as flags."""
+    for line in lines:
+        print(worded(line, as_flag), flush=True)
 
 
 def sentence_of(error: UserError | OSError) -> str:

@@ -18,6 +18,7 @@ from dc_rt.job.deliver import FromRaw
 from dc_rt.job.events import Listener
 from dc_rt.job.record import Clock
 from dc_rt.job.results import result_frames
+from dc_rt.job.spool import find_spool
 from dc_rt.job.targets import Targets, text
 from dc_rt.job.threads import Behind
 from dc_rt.job.writers import WRITE_BEHIND
@@ -107,7 +108,8 @@ class Calibration(FromRaw):
 
     def _targets_in(self, save_folder: Path) -> Targets:
         name = f"{self.plan.name}{_SUFFIX}"
-        return Targets(self._raw, save_folder, name, (f"{name}.npz", f"{name}.json"), (".exr",))
+        files = (f"{name}.npz", f"{name}.json")
+        return Targets(self._raw, save_folder, name, files, (".exr",), find_spool(save_folder, name))
 
     def _write(self, staging: Path, file: RawFile, clock: Clock) -> tuple[dict[str, Any], list[int]]:
         known = self._truth.read(file, *self.plan.video.stored_size)

@@ -1,174 +1,192 @@
-"""A job in a process of its own, which can be killed: for surfaces that must stop at once, whatever a graph is doing.
+"""The process of a `dc_rt.job.Worker`: see there for what it reads and writes.
 
-The child reads what to do, in JSON, from its standard input; "cancel" on a line of its own cancels it. It writes an
-event of its job a line to standard output, in JSON, and nothing else: what libraries print goes to standard error.
+What libraries print goes to standard error. It ends with "cancel", and when its parent does.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import asdict
-from pathlib import Path
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from queue import SimpleQueue
 from typing import Any
 
 from dc_rt.errors import UserError
-from dc_rt.job.events import Cancelled, Event, Failed, Finished, Listener, as_json, from_json
-from dc_rt.job.job import Job, JobCancelled, Runs
-from dc_rt.job.targets import Targets
-from dc_rt.media.pipe import is_pipe
-from dc_rt.model import DepthCrafter
-from dc_rt.options import Outputs, Sampling, Source
-from dc_rt.outputs import STREAM
+from dc_rt.job.done import find_done, remove_spool_of
+from dc_rt.job.events import (
+    AlreadyDone,
+    Cancelled,
+    Event,
+    Failed,
+    Finished,
+    HeldByAnother,
+    ModelOpened,
+    TakenOver,
+    as_json,
+)
+from dc_rt.job.job import Job, JobCancelled
+from dc_rt.job.pace import WholeRun
+from dc_rt.job.plan import plan_video
+from dc_rt.job.spool import fence
+from dc_rt.job.task import Task
+from dc_rt.lease import Held, Lease, LeaseLost, Leases
+from dc_rt.models import ModelOptions, Models, Prepared
 
-PATIENCE_SECONDS = 2.0
+Tell = Callable[[Event], None]
+
+# Once the parent has gone, no graph is waited for that cannot be interrupted: a spool can be resumed from any instant.
+_PATIENCE_SECONDS = 2.0
 
 
-class ChildJob(Runs):
-    """As `Job`, but the model is opened and run in another process, and `cancel` ends it within seconds."""
+class Child:
+    """Runs tasks, and hears meanwhile whether it is to stop."""
 
-    def __init__(
-        self,
-        engines: str | Path,
-        video: str | Path,
-        sampling: Sampling | None = None,
-        source: Source | None = None,
-        outputs: Outputs | None = None,
-        save_folder: str | Path = "demo_output",
-        *,
-        restart: bool = False,
-        listener: Listener | None = None,
-        **opened_with: Any,
-    ) -> None:
-        """Nothing is looked at yet.
+    def __init__(self, setup: dict[str, Any], tell: Tell) -> None:
+        self._tell = tell
+        self._models: Models | None = None
+        options = setup["models"]
+        self._model_options = ModelOptions(**options | {"torch_steps": tuple(options["torch_steps"])})
+        self._leases = Leases(setup["lease_seconds"]) if setup["lease_seconds"] else None
+        self._job: Job | None = None
+        self._is_cancelled = False
+        self._lock = threading.Lock()
 
-        Args:
-            engines: folder of the engine set.
-            opened_with: further arguments of `DepthCrafter.load`, such as `backend`.
-            video, sampling, source, outputs, save_folder, restart, listener: as of `Job`, but for `-`; events come in
-                the thread that calls `run`.
+    def run(self, task: Task) -> None:
+        """Run one; how it ends is the last event that is told, once others may have the lease."""
+        ending: Event | None = None
 
-        Raises:
-            UserError: something is to come from or go to a pipe.
-        """
-        outputs = outputs or Outputs()
-        if is_pipe(Path(video)) or STREAM in outputs.names:
-            raise UserError("A job in another process reads and writes files alone, and - is none; name a file.")
-        self._task = {
-            "engines": os.fspath(engines),
-            "opened_with": opened_with,
-            "video": os.fspath(video),
-            "sampling": asdict(sampling or Sampling()),
-            "source": asdict(source or Source()),
-            "outputs": asdict(outputs),
-            "save_folder": os.fspath(save_folder),
-            "restart": restart,
-        }
-        super().__init__(Targets.of(Path(video), Path(save_folder), outputs).spool, listener)
-        self._process: subprocess.Popen[str] | None = None
+        def tell(event: Event) -> None:
+            nonlocal ending
+            if isinstance(event, _ENDINGS):
+                ending = event
+            else:
+                self._tell(event)
 
-    def run(self) -> list[Path]:
-        """Do it; returns and raises as `Job.run` does, and RuntimeError if the process ends without a word."""
-        self._begin()
-        command = [sys.executable, "-m", "dc_rt.job.child"]
-        # A group of its own, so that Ctrl-C on a terminal is for the parent to hear.
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
         try:
-            return self._outcome(self._events(self._process))
-        except BaseException:
-            self._status = "cancelled" if self._cancelled.is_set() else "failed"
-            raise
-        finally:
-            self._process.kill()
-            self._process.wait()
+            with self._lease_of(task) or nullcontext() as lease:
+                self._run(task, lease, tell)
+        except Held as held:
+            tell(HeldByAnother(str(held)))
+        except BaseException as error:
+            ending = ending or _ending_of(error)
+            if isinstance(ending, Failed) and ending.is_bug:
+                traceback.print_exc()
+        assert ending is not None
+        self._tell(ending)
 
     def cancel(self) -> None:
-        """End it within a few seconds, from any thread: its process is killed if it does not end by itself."""
-        self._cancelled.set()
-        if process := self._process:
-            with suppress(OSError, ValueError):  # it has ended
-                self._send(process, "cancel")
-            timer = threading.Timer(PATIENCE_SECONDS, process.kill)
-            timer.daemon = True
-            timer.start()
+        """End the task under way, or the next before it begins; from any thread."""
+        with self._lock:
+            self._is_cancelled = True
+            if self._job:
+                self._job.cancel()
 
-    def _events(self, process: subprocess.Popen[str]) -> Iterator[Event]:
-        with suppress(BrokenPipeError):
-            self._send(process, json.dumps(self._task))
-        assert process.stdout is not None
-        for line in process.stdout:
-            event = from_json(json.loads(line))
-            if self._listener:
-                self._listener(event)
-            yield event
+    def _lease_of(self, task: Task) -> Lease | None:
+        if self._leases is None:
+            return None
+        targets = task.targets
+        lease = self._leases.take(targets.lease)
+        try:
+            if lease.needs_fence:
+                fence(targets.spool, targets.name)
+                lease.needs_fence = False
+        except BaseException:
+            lease.release()
+            raise
+        return lease
 
-    def _outcome(self, told: Iterator[Event]) -> list[Path]:
-        for event in told:
-            match event:
-                case Finished(files):
-                    self._status = "finished"
-                    return [Path(file) for file in files]
-                case Failed(sentence, is_bug):
-                    raise RuntimeError(sentence) if is_bug else UserError(sentence)
-                case Cancelled():
-                    raise JobCancelled
-        if self._cancelled.is_set():  # it was killed
-            if self._listener:
-                self._listener(Cancelled(self.is_resumable))
-            raise JobCancelled
-        raise RuntimeError("the process of the job ended without a word; standard error may say why")
-
-    def _send(self, process: subprocess.Popen[str], line: str) -> None:
-        assert process.stdin is not None
-        process.stdin.write(f"{line}\n")
-        process.stdin.flush()
-
-
-def _serve(task: Mapping[str, Any], tell: Callable[[Event], None]) -> None:
-    """The child's side: run the job, and end the process when the parent has gone."""
-    has_told = False
-
-    def listener(event: Event) -> None:
-        nonlocal has_told
-        has_told |= isinstance(event, Failed | Cancelled)
-        tell(event)
-
-    try:
-        with DepthCrafter.load(task["engines"], **task["opened_with"]) as model:
-            options = Sampling(**task["sampling"]), Source(**task["source"]), Outputs(**task["outputs"])
-            how = {"restart": task["restart"], "listener": listener}
-            job = Job(model, task["video"], *options, task["save_folder"], **how)
-            threading.Thread(target=_obey, args=(job,), daemon=True).start()
+    def _run(self, task: Task, lease: Lease | None, tell: Tell) -> None:
+        sampling, source, outputs = task.options.sampling, task.options.source, task.options.outputs
+        plan = plan_video(task.video, source)
+        self._models = self._models or Models(self._model_options, lambda lines: self._tell(ModelOpened(lines)))
+        prepared = self._models.prepare(plan, sampling, source)
+        if task.skip_done and not task.restart and self._is_done(task, prepared, tell):
+            return
+        heard = WholeRun(tell)
+        model = self._models.open(prepared)
+        job = Job(
+            model,
+            prepared.plan.video,
+            sampling,
+            prepared.source,
+            outputs,
+            task.save_folder,
+            restart=task.restart,
+            lease=lease,
+            listener=heard.hear,
+        )
+        with self._lock:
+            self._job = job
+            if self._is_cancelled:
+                job.cancel()
+        try:
             job.run()
-    except JobCancelled:
-        pass
-    except (UserError, OSError) as error:
-        if not has_told:
-            tell(Failed(error.sentence if isinstance(error, UserError) else str(error), False, False))
+        finally:
+            with self._lock:
+                self._job = None
+        if heard.seconds:
+            self._models.remember(prepared, job.plan, sampling, heard.seconds)
+
+    def _is_done(self, task: Task, prepared: Prepared, tell: Tell) -> bool:
+        options, targets = task.options, task.targets
+        done = find_done(targets, prepared.plan, prepared.manifest, options.sampling, options.outputs)
+        if done is None:
+            return False
+        remove_spool_of(targets, done)
+        tell(AlreadyDone(tuple(map(str, done.files))))
+        return True
 
 
-def _obey(job: Job) -> None:
-    """Wait for the parent to cancel the job, or to end."""
-    sys.stdin.readline()
-    job.cancel()
+_ENDINGS = (Finished, AlreadyDone, Failed, Cancelled, TakenOver, HeldByAnother)
+
+
+def _ending_of(error: BaseException) -> Event:
+    """What to tell of an error that came before a job told of it."""
+    match error:
+        case JobCancelled():
+            return Cancelled(False)
+        case LeaseLost():
+            return TakenOver()
+        case UserError(sentence=sentence):
+            return Failed(sentence, False, False)
+        case OSError():
+            return Failed(str(error), False, False)
+    return Failed(str(error) or type(error).__name__, True, False)
+
+
+def _obey(child: Child, tasks: SimpleQueue[str | None]) -> None:
+    """Hand on what the parent writes, and end the process once the parent has gone."""
+    for line in sys.stdin:
+        if line.strip() == "cancel":
+            tasks.put(None)
+            child.cancel()
+        else:
+            tasks.put(line)
+    tasks.put(None)
+    child.cancel()
+    time.sleep(_PATIENCE_SECONDS)
+    os._exit(1)
 
 
 def _main() -> None:
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    writing = threading.Lock()
 
     def tell(event: Event) -> None:
-        channel.write(json.dumps(as_json(event)) + "\n")
-        channel.flush()
+        with writing, suppress(BrokenPipeError):  # the parent has gone: the process ends soon
+            channel.write(json.dumps(as_json(event)) + "\n")
+            channel.flush()
 
-    _serve(json.loads(sys.stdin.readline()), tell)
+    child, tasks = Child(json.loads(sys.stdin.readline()), tell), SimpleQueue[str | None]()
+    threading.Thread(target=_obey, args=(child, tasks), daemon=True).start()
+    while line := tasks.get():
+        child.run(Task.from_json(json.loads(line)))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,51 @@ class Failed:
     is_resumable: bool
 
 
-Event = Planned | ShotsFound | Resumed | Progressed | WindowDone | Warned | Finished | Cancelled | Failed
+@dataclass(frozen=True)
+class ModelOpened:
+    """A worker has opened the model that runs the video; `lines` say which and why, options marked."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AlreadyDone:
+    """There was nothing to do: a run of the same video, engines and options has left these `files`, by path."""
+
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class HeldByAnother:
+    """Another worker is at these results; `holder` says which."""
+
+    holder: str
+
+
+@dataclass(frozen=True)
+class TakenOver:
+    """Another worker took the results over meanwhile: this run wrote nothing since, and has ended."""
+
+
+Event = (
+    Planned
+    | ShotsFound
+    | Resumed
+    | Progressed
+    | WindowDone
+    | Warned
+    | Finished
+    | Cancelled
+    | Failed
+    | ModelOpened
+    | AlreadyDone
+    | HeldByAnother
+    | TakenOver
+)
 Listener = Callable[[Event], None]
 """Is called with every event, one at a time, from whichever thread it happens in. What it raises ends the job."""
 
-_KINDS = {
-    kind.__name__: kind
-    for kind in (Planned, ShotsFound, Resumed, Progressed, WindowDone, Warned, Finished, Cancelled, Failed)
-}
+_KINDS = {kind.__name__: kind for kind in get_args(Event)}
 
 
 def as_json(event: Event) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dc_rt.torch_steps import in_words
 
 if TYPE_CHECKING:
     from dc_rt.engine import EngineSet
+    from dc_rt.engine.manifest import Manifest
     from dc_rt.job.plan import Plan
 
 Fingerprint = Mapping[str, Any]
@@ -28,16 +29,24 @@ _CALLED_BEFORE = {"num_denoising_steps": "steps"}
 
 def fingerprint(engines: EngineSet, plan: Plan, sampling: Sampling) -> dict[str, Any]:
     """That of a run. Raises `UserError` where the video cannot be read any more."""
+    video = readable_hash(plan.video)
+    return {"video": video, "backend": _backend(engines), **fingerprint_of_rest(engines.manifest, plan, sampling)}
+
+
+def readable_hash(video: VideoInfo) -> str:
+    """As `content_hash`; raises `UserError` where the video cannot be read any more."""
     try:
-        video = content_hash(plan.video)
+        return content_hash(video)
     except OSError as error:
-        raise UserError(f"{plan.video.path} cannot be read any more ({error}); check the file.") from error
-    graphs = "".join(engines.manifest.graphs[graph][0].sha256 for graph in sorted(engines.manifest.graphs))
+        raise UserError(f"{video.path} cannot be read any more ({error}); check the file.") from error
+
+
+def fingerprint_of_rest(manifest: Manifest, plan: Plan, sampling: Sampling) -> dict[str, Any]:
+    """That of a run but for what takes time to know: the contents of the video, and which backend runs the engines."""
+    graphs = "".join(manifest.graphs[graph][0].sha256 for graph in sorted(manifest.graphs))
     return {
-        "video": video,
         **_seen_as(plan.video.images.view if plan.video.images else View()),
         "engines": hashlib.sha256(graphs.encode()).hexdigest(),
-        "backend": _backend(engines),
         "size": f"{plan.width}x{plan.height}",
         "stride": plan.stride,
         "frames": plan.num_frames,
@@ -89,6 +98,20 @@ def content_hash(video: VideoInfo) -> str:
         images = ((image.name, _file_hash(image)) for image in video.images.files)
         return hashlib.sha256(repr(list(images)).encode()).hexdigest()
     return _file_hash(video.path)
+
+
+def stamp_of(video: VideoInfo) -> str:
+    """What changes when a file, or one of the images, is written to, and can be told without reading it.
+
+    Its size and time. Empty for a pipe, and for what cannot be looked at.
+    """
+    if video.pipe:
+        return ""
+    try:
+        found = [(path.name, path.stat()) for path in (video.images.files if video.images else [video.path])]
+    except OSError:
+        return ""
+    return hashlib.sha256(repr([(name, at.st_size, at.st_mtime_ns) for name, at in found]).encode()).hexdigest()
 
 
 def _file_hash(path: Path) -> str:

@@ -25,7 +25,7 @@ from dc_rt.heap import give_back_freed
 from dc_rt.job import events
 from dc_rt.job.early import Early, EarlyOutputs
 from dc_rt.job.events import Event, Listener, Progressed
-from dc_rt.job.fingerprint import fingerprint
+from dc_rt.job.fingerprint import fingerprint, stamp_of
 from dc_rt.job.forecast import check_space, disk_need
 from dc_rt.job.kept import attributes_of
 from dc_rt.job.live import LiveStream
@@ -36,6 +36,7 @@ from dc_rt.job.spool import INPUT, Spool, SpoolLock, is_resumable
 from dc_rt.job.targets import Targets, check_batch
 from dc_rt.job.threads import Behind, ahead
 from dc_rt.job.writers import WRITE_BEHIND, check_writers, stream_of
+from dc_rt.lease import Lease, LeaseLost
 from dc_rt.media import Damage, VideoInfo, read_at_sizes
 from dc_rt.media.pipe import Kept, Pipe, PipeError
 from dc_rt.media.shots import DETECTION_SIZE, find_cuts
@@ -60,9 +61,10 @@ class JobCancelled(Exception):
 class Runs:
     """What a job is outside of its run, wherever that is: it runs once, may leave a spool, and tells what happens."""
 
-    def __init__(self, spool: Path, listener: Listener | None) -> None:
+    def __init__(self, spool: Path, listener: Listener | None, lease: Lease | None = None) -> None:
         self._spool = spool
         self._listener = listener
+        self._lease = lease
         self._cancelled = threading.Event()
         self._status: Status = "new"
 
@@ -97,6 +99,11 @@ class Runs:
                 self._status = "cancelled"
                 self._tell_end(events.Cancelled(self.is_resumable))
                 raise JobCancelled from None
+            # Whatever it ended with, such as a folder that is not there any more.
+            if self._lease and self._lease.is_lost:
+                self._status = "cancelled"
+                self._tell_end(events.TakenOver())
+                raise LeaseLost from error
             self._status = "failed"
             known = isinstance(error, UserError | OSError)
             sentence = error.sentence if isinstance(error, UserError) else str(error) or type(error).__name__
@@ -120,6 +127,10 @@ class Runs:
         if self._cancelled.is_set():
             raise JobCancelled
 
+    def _check_lease(self) -> None:
+        if self._lease:
+            self._lease.check()
+
 
 class Job(Runs):
     """The depth of one video, from file to files. It runs once; a new job of the same resumes what it left."""
@@ -135,6 +146,7 @@ class Job(Runs):
         *,
         restart: bool = False,
         stream: BinaryIO | None = None,
+        lease: Lease | None = None,
         listener: Listener | None = None,
     ) -> None:
         """Look at the video, and at where its results go; nothing is written.
@@ -147,6 +159,7 @@ class Job(Runs):
             save_folder: where the results go, made if need be.
             restart: throw away what an unfinished run did.
             stream: where the output `-` goes; standard output unless given.
+            lease: of these results (`Targets.lease`), where many workers share a folder: taken before, and fenced.
             listener: is told of all that happens (`dc_rt.job.events`).
 
         Raises:
@@ -163,7 +176,7 @@ class Job(Runs):
         self._targets.check(self.outputs.overwrite)
         self._restart = restart
         self._stream = stream_of(self.outputs, stream)
-        super().__init__(self._targets.spool, listener)
+        super().__init__(self._targets.spool, listener, lease)
 
     def run(self) -> list[Path]:
         """Do it, resuming what an earlier run left.
@@ -175,6 +188,7 @@ class Job(Runs):
             UserError: an earlier run was of something else, another one is at it, or the disk is too small.
             OSError: the disk refuses; what was done is kept, and the next run resumes it.
             JobCancelled: `cancel` was called.
+            LeaseLost: another worker has taken the results over.
         """
         self._begin()
         self.model.engines.rearm()
@@ -192,9 +206,11 @@ class Job(Runs):
         plan, targets = self.plan, self._targets
         clock = Clock(self._tell)
         self._tell(plan.described(self.sampling, self.outputs))
+        stamp = stamp_of(plan.video)  # before it is read: who writes to it meanwhile changes it
         identity = fingerprint(self.model.engines, plan, self.sampling)
         self._check_not_cancelled()
         with Spool(targets.spool, identity, plan.height, plan.width, self._restart) as spool:
+            self._check_lease()
             targets.remember_moves()
             clock.take_up(spool.progress.notes)
             if isinstance(plan.video.pipe, Pipe):
@@ -224,6 +240,7 @@ class Job(Runs):
             damage = Damage(**(spool.progress.notes or {}).get("damage", {}))
             for sentence in damage.describe():
                 self._tell(events.Warned(sentence))
+            self._check_lease()
             staging = empty_folder(targets.spool / "results")
             early = Early.of(spool.folder, spool.progress.notes or {})
             origin = origin_of(self.model.engines, plan, damage, spool.num_frames)
@@ -231,6 +248,8 @@ class Job(Runs):
             numbers = write_results(staging, plan, self.outputs, spool, early, clock, about, stream)
             options = record(self.sampling, self.source, self.outputs)
             found = record_of(origin, plan, self.outputs, options, spool, numbers, clock)
+            found |= {"fingerprint": {**identity, "stamp": stamp}}
+            self._check_lease()
             results = finish(staging, targets, found, self.outputs.overwrite, is_kept=True)
             spool.delete()
             self._tell_end(events.Finished(tuple(map(str, results)), spool.num_frames, clock.seconds_of_this_run))
@@ -249,6 +268,7 @@ class Job(Runs):
             with closing(_refuse_hopeless(frames, self.sampling.window_size, damage, plan)) as frames:
                 looked_at = ((number, image) for number, (image,) in clock.timed("detect", frames))
                 shots = [0, *find_cuts(looked_at)]
+            self._check_lease()
             spool.commit(None, clock.notes() | {"shots": shots} | _synced(plan), between_shots=True)
             if plan.video.is_open:  # all of it has come
                 plan = plan.settled()
@@ -282,6 +302,7 @@ class Job(Runs):
             kept = clock.notes() | {"damage": vars(damage), "shots": shots} | notes
             with clock.measure("write", frames=0):
                 kept |= _synced(plan)
+                self._check_lease()
                 spool.commit(state, kept, between_shots=between_shots)
                 give_back_freed()
             self._tell(events.WindowDone(_frames_done(spool)))

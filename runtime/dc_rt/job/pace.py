@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dc_rt.engine.manifest import GRAPHS, Manifest
+from dc_rt.job.events import Event, Finished, Listener, Resumed
 from dc_rt.job.plan import Plan
 from dc_rt.options import Sampling
 
@@ -35,6 +36,22 @@ class Pace:
     height: int
     width: int
     when: str
+
+
+class WholeRun:
+    """A listener that passes everything on, and keeps how long the run took if it was one from its beginning."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.seconds = 0.0
+        self._listener = listener
+        self._is_resumed = False
+
+    def hear(self, event: Event) -> None:
+        """Listen to a job."""
+        self._is_resumed |= isinstance(event, Resumed)
+        if isinstance(event, Finished) and not self._is_resumed:
+            self.seconds = event.seconds
+        self._listener(event)
 
 
 def work_of(plan: Plan, sampling: Sampling) -> int:

@@ -11,6 +11,9 @@ A spool is a folder beside the results:
 
 The state is replaced in one step, after the depth that it counts has reached the disk: a crash at any instant leaves
 the state before or the state after, and either can be gone on from. Whoever deletes anything here holds the lock.
+
+Where another worker takes the work over from one that may yet wake (`dc_rt.lease`), the folder gets a name of its own,
+`.NAME.spool-TOKEN`, that the other does not know: see `fence`.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ import hashlib
 import io
 import json
 import os
+import re
+import secrets
 import shutil
 import sys
 import zipfile
@@ -35,7 +40,7 @@ from numpy.typing import NDArray
 from dc_rt.depth import ShotDepth, range_of
 from dc_rt.errors import UserError, option
 from dc_rt.job.fingerprint import Fingerprint, differences
-from dc_rt.lock import Held, take_lock
+from dc_rt.lock import Held, is_still, take_lock
 from dc_rt.windows import WindowState
 
 
@@ -55,7 +60,9 @@ EARLY = "early"  # see dc_rt.job.early
 INPUT = "input"  # see dc_rt.media.pipe
 
 # All but the lock. The state comes first, since it vouches for the rest.
-_CONTENTS = ("state", "state.part", "depth.f32", INPUT, "results", EARLY, MOVED, f"{MOVED}.part")
+_CONTENTS = ("state", "state.part", "depth.f32", "depth.part", INPUT, "results", EARLY, MOVED, f"{MOVED}.part")
+
+_TOKEN = "-[0-9a-f]{8}"
 
 _LOCK_ATTEMPTS = 100  # all but the first are for folders and lock files that are deleted in the same instant
 
@@ -89,6 +96,9 @@ class SpoolLock:
         """Remove what is in the folder, but for one name, and the folders that were made for it."""
         if self._file.closed:
             return
+        if not is_still(self._file, self._folder / "lock"):  # taken over: what is there now is another run's
+            self._file.close()
+            return
         for name in _CONTENTS:
             if name != keep:
                 _remove(self._folder / name)
@@ -108,9 +118,76 @@ class SpoolLock:
                 return
 
 
+def find_spool(save_folder: Path, name: str) -> Path:
+    """The spool's folder of results called so: of several, as takeovers may leave, the one with the newest state."""
+
+    def when(folder: Path) -> float:
+        try:
+            return (folder / "state").stat().st_mtime
+        except OSError:
+            return 0.0
+
+    usual = _usual_name(name)
+    taken_over = re.compile(re.escape(usual) + _TOKEN)
+    try:
+        # Listed, not globbed: the name may hold what a pattern would take for its own.
+        found = sorted(other for other in os.listdir(save_folder) if taken_over.fullmatch(other))  # noqa: PTH208
+    except OSError:
+        found = []
+    return max([save_folder / usual, *(save_folder / other for other in found)], key=when)
+
+
+def fence(folder: Path, name: str) -> Path:
+    """Take a spool away from a process that is silent and may wake: gives the folder's new path.
+
+    What that process opens by its path is not there any more, and what it has open is not what is read here. On Windows
+    no folder can be renamed in which a file is open, so that nobody takes work over from a process that sleeps there.
+
+    Args:
+        folder: of the spool.
+        name: of the results.
+
+    Raises:
+        Held: it cannot be taken away.
+        OSError: the disk refuses.
+    """
+    fenced = folder.with_name(f"{_usual_name(name)}-{secrets.token_hex(4)}")
+    try:
+        folder.rename(fenced)
+    except FileNotFoundError:
+        return folder  # there was none yet
+    except PermissionError:
+        if sys.platform == "win32":
+            raise Held("another worker") from None
+        raise
+    (fenced / "lock").unlink(missing_ok=True)
+    depth, copy = fenced / "depth.f32", fenced / "depth.part"
+    if depth.exists():
+        shutil.copyfile(depth, copy)
+        copy.replace(depth)
+    return fenced
+
+
+def _usual_name(name: str) -> str:
+    return f".{name}.spool"
+
+
 def is_resumable(folder: Path) -> bool:
     """Whether a spool's folder has something to go on from."""
     return os.path.exists(folder / "state")  # noqa: PTH110 - pathlib's raises where the folder cannot be read
+
+
+def fingerprint_of_state(folder: Path) -> dict[str, Any] | None:
+    """That of the run which a spool's folder keeps; None where there is nothing to go on from.
+
+    Raises:
+        UserError: the spool is damaged.
+        OSError: it cannot be read.
+    """
+    if not is_resumable(folder):
+        return None
+    found, _, _ = _decode((folder / "state").read_bytes(), folder)
+    return found
 
 
 class Spool:

@@ -24,7 +24,7 @@ from stat import S_ISREG
 from typing import Any
 
 from dc_rt.errors import UserError, option
-from dc_rt.job.spool import MOVED, write_whole
+from dc_rt.job.spool import MOVED, find_spool, write_whole
 from dc_rt.media.audio import audio_codec
 from dc_rt.media.pipe import is_pipe
 from dc_rt.media.read_images import is_image
@@ -69,6 +69,7 @@ class Targets:
         name: what they are called.
         files: names of those in the save folder itself.
         frames: suffixes of the frames in the folder `name`.
+        spool: where the unfinished run is kept: a hidden folder beside its results.
         folders: other folders, by name: patterns of the files in them, as `Output.layout` has them.
     """
 
@@ -77,6 +78,7 @@ class Targets:
     name: str
     files: tuple[str, ...]
     frames: tuple[str, ...]
+    spool: Path
     folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     @classmethod
@@ -93,7 +95,8 @@ class Targets:
         """The same of a video or a raw file, the codec of whose sound is known (`VideoInfo.sound`)."""
         name = outputs.result_name or result_name(read)
         rows = outputs.rows_with(sound)
-        return cls(read, save_folder, name, *_names(name, rows), _folders(name, rows))
+        spool = find_spool(save_folder, name)
+        return cls(read, save_folder, name, *_names(name, rows), spool, _folders(name, rows))
 
     @property
     def frame_folder(self) -> Path:
@@ -106,9 +109,9 @@ class Targets:
         return self.save_folder / f"{self.name}.json"
 
     @property
-    def spool(self) -> Path:
-        """Where the unfinished run is kept: a hidden folder beside its results."""
-        return self.save_folder / f".{self.name}.spool"
+    def lease(self) -> Path:
+        """What many workers share their work by (`dc_rt.lease`), where there are many."""
+        return self.save_folder / f".{self.name}.lease"
 
     def names(self) -> tuple[str, ...]:
         """Of all that is written in the save folder itself."""
@@ -185,6 +188,34 @@ class Targets:
             if path not in to_be_replaced and path != self.record and self._is_ours(path, written):
                 listed.setdefault(self._key(path), path.stat().st_size)
         return listed
+
+    def read_record(self) -> dict[str, Any] | None:
+        """The record of the last run under this name; None where there is none, or something else."""
+        return _read_record(self.record)
+
+    def files_of(self, record: dict[str, Any]) -> tuple[Path, ...] | None:
+        """Paths of all that a run would write now, if the record has them and they are as they were left.
+
+        Files, folders of frames and other folders, the record last; None where anything is missing or has changed.
+        """
+        written = _listed(record, self.name)
+        num_frames = record["result"].get("num_frames", 0)
+        expected = [text(name) for name in self.files if name != self.record.name]
+        for suffix in self.frames:
+            frames = [name for name in written if name.startswith(f"{text(self.name)}/") and name.endswith(suffix)]
+            if len(frames) < num_frames:
+                return None
+            expected += frames
+        for folder in self.folders:
+            inside = [name for name in written if name.startswith(f"{text(folder)}/")]
+            if not inside:
+                return None
+            expected += inside
+        there = {self._key(path) for path in self.occupied() if self._is_ours(path, written)}
+        if not there.issuperset(expected):
+            return None
+        names = (*self.files[:-1], *([self.name] if self.frames else []), *self.folders, self.record.name)
+        return tuple(self.save_folder / name for name in names)
 
     def _with_everything(self) -> Targets:
         rows = all_outputs().values()
