@@ -23,13 +23,12 @@ from urllib.parse import urlparse
 from bench.checks import Checks
 from bench.clips import DEMO
 from bench.records import write_record
-from bench.service import Service
+from bench.serving.service import TOKEN, Service
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 ROOT = Path(__file__).parents[2]
-TOKEN = "a token of twenty-four signs"
 MARKUP = "<img src=x onerror=document.title='run'>.mp4"
 QUICK = {"max_res": "64", "steps": "1"}
 # Long enough to be watched, cancelled and resumed; with windows this short, something is kept soon.
@@ -37,7 +36,14 @@ SLOW = {"max_res": "320", "steps": "3", "window_size": "12", "overlap": "4"}
 WIDE, PHONE = {"width": 1180, "height": 900}, {"width": 390, "height": 844}
 PATIENCE_MS = 120_000
 # What a browser says by itself of answers that are no success; the page shows their sentences.
-REFUSALS = ("status of 401", "status of 415", "status of 422", "net::ERR_CONNECTION", "net::ERR_INCOMPLETE", "net::ERR_EMPTY")
+REFUSALS = (
+    "status of 401",
+    "status of 415",
+    "status of 422",
+    "net::ERR_CONNECTION",
+    "net::ERR_INCOMPLETE",
+    "net::ERR_EMPTY",
+)
 
 
 class Browsing:
@@ -155,7 +161,9 @@ def play(browsing: Browsing) -> None:
             link.click()
         content = downloading.value.path().read_bytes()
         name = link.inner_text()
-        checks.see("downloads are whole", name not in expected or content == expected[name], f"{name}: {len(content)} bytes")
+        checks.see(
+            "downloads are whole", name not in expected or content == expected[name], f"{name}: {len(content)} bytes"
+        )
 
 
 def picture(browsing: Browsing, pictures: Path) -> None:
@@ -214,7 +222,9 @@ def refuse(browsing: Browsing) -> None:
     browsing.drop("wrong.mp4", DEMO.read_bytes())
     found = browsing.card("wrong.mp4").locator(".error:not([hidden])")
     found.first.wait_for()
-    checks.see("a wrong option is refused in a sentence", "overlap" in found.first.inner_text(), found.first.inner_text())
+    checks.see(
+        "a wrong option is refused in a sentence", "overlap" in found.first.inner_text(), found.first.inner_text()
+    )
 
 
 def delete(browsing: Browsing) -> None:

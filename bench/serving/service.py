@@ -1,4 +1,4 @@
-"""A `dc-rt serve` that benchmarks start, speak to over HTTP, and kill."""
+"""A `dc-rt serve` that is started, spoken to over HTTP, and killed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlencode
+
+TOKEN = "a token of twenty-four signs"
+QUICK = {"max_res": 64, "steps": 1, "window_size": 12, "overlap": 4}
+SLOW = {"max_res": 320, "steps": 2, "window_size": 12, "overlap": 4}
+"""Options of runs of a second, and of ten."""
 
 START_SECONDS = 60.0
 ENDED = ("finished", "failed", "cancelled")
