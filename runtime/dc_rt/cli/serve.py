@@ -11,7 +11,6 @@ from dc_rt.cli.options import Values
 from dc_rt.cli.terminal import say
 from dc_rt.errors import UserError
 from dc_rt.installation import install_command
-from dc_rt.models import ModelOptions
 from dc_rt.torch_steps import split_names
 
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
@@ -40,17 +39,9 @@ def serve_all(asked: Asked, shared: Values) -> None:
     """
     if not all(map(find_spec, _NEEDED)):
         raise UserError(f"dc-rt serve needs FastAPI and uvicorn, which are not installed: {install_command('serve')}.")
-    from dc_rt.engine.discovery import find_candidates
-    from dc_rt.job.worker import environments
-    from dc_rt.serve import server
-    from dc_rt.serve.app import create_app
-    from dc_rt.serve.crew import Crew
-    from dc_rt.serve.metrics import Metrics
-    from dc_rt.serve.service import Service
     from dc_rt.serve.settings import GB, Limits, Settings, check_reach, own_names, read_token, resolved_roots
-    from dc_rt.serve.store import Store
 
-    logging.getLogger("dc_rt.serve").setLevel(logging.INFO)
+    # What is wrong is said before what takes a second is imported.
     upload, num_frames, num_pixels, num_queued, free, keep_days = asked.limits
     limits = Limits(int(upload * GB), num_frames, num_pixels, num_queued, int(free * GB), keep_days=keep_days)
     token = read_token(asked.token_file)
@@ -64,6 +55,17 @@ def serve_all(asked: Asked, shared: Values) -> None:
         own_names(asked.host, asked.names),
         limits,
     )
+    from dc_rt.engine.discovery import find_candidates
+    from dc_rt.job.worker import environments
+    from dc_rt.models import ModelOptions
+    from dc_rt.serve import server
+    from dc_rt.serve.app import create_app
+    from dc_rt.serve.crew import Crew
+    from dc_rt.serve.metrics import Metrics
+    from dc_rt.serve.service import Service
+    from dc_rt.serve.store import Store
+
+    logging.getLogger("dc_rt.serve").setLevel(logging.INFO)
     engines = shared.pop("engines")
     steps = split_names(shared.pop("torch_steps"))
     model = ModelOptions(engines and str(engines.absolute()), torch_steps=steps, **shared)
@@ -75,9 +77,6 @@ def serve_all(asked: Asked, shared: Values) -> None:
     devices = [device for device in asked.devices.split(",") if device]
     crew = Crew(store, metrics, model, environments(asked.num_workers, devices))
     app = create_app(Service(settings, model, store, crew, metrics))
-    server.run(app, store, listening, lambda: say(_listening(server.address(listening), settings.folder)))
+    line = f"Listening on {server.address(listening)}; jobs are in {settings.folder}."
+    server.run(app, listening, lambda: say(line), crew.stop)
     store.close()
-
-
-def _listening(address: str, folder: Path) -> str:
-    return f"Listening on {address}; jobs are in {folder}."

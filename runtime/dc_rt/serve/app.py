@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import errno
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
@@ -55,6 +58,7 @@ def create_app(service: Service) -> ASGIApp:
     schemes = [Security(HTTPBearer(auto_error=False)), Security(APIKeyCookie(name=COOKIE, auto_error=False))]
     app.include_router(routes, dependencies=schemes if service.settings.token else [])
     _handle_errors(app)
+    _describe(app)
     return Guard(app, service.settings)
 
 
@@ -74,20 +78,45 @@ def _handle_errors(app: FastAPI) -> None:
         return refusal(422, f"The {where} is not as it must be ({first['msg']}); GET /openapi.json says how.")
 
     @app.exception_handler(HTTPException)
-    async def answered(_: Request, error: HTTPException) -> Response:
-        if error.status_code < 400:
-            return Response(status_code=error.status_code)
-        sentence = error.detail if error.detail.endswith(".") else usual_sentence(error.status_code)
-        return refusal(error.status_code, sentence, error.headers)
+    async def answered(request: Request, error: HTTPException) -> Response:
+        status = error.status_code
+        if status < 400:
+            return Response(status_code=status)
+        headers = {"Allow": _allowed(request)} if status == 405 else error.headers
+        return refusal(status, error.detail if error.detail.endswith(".") else usual_sentence(status), headers)
 
     @app.exception_handler(OSError)
     async def disk(_: Request, error: OSError) -> Response:
-        log.error("a file could not be read or written: %s", error)
-        return refusal(507, "A file cannot be written; try again when the disk has room.")
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return refusal(507, "The disk is full; try again when there is room.")
+        log.error("a request failed", exc_info=error)
+        return refusal(500, BUG)
 
     @app.exception_handler(Exception)
     async def bug(_: Request, error: Exception) -> Response:
         return refusal(500, BUG)  # the server beneath logs it
+
+
+def _allowed(request: Request) -> str:
+    """All methods that an address takes: Starlette names those of the first route alone."""
+    path = request.scope["path"]
+    at = (route for route in (*open_routes.routes, *routes.routes) if isinstance(route, APIRoute))
+    return ", ".join(sorted({method for route in at if route.path_regex.match(path) for method in route.methods or ()}))
+
+
+def _describe(app: FastAPI) -> None:
+    """Have errors described as they are, in JSON, whatever the route gives otherwise."""
+    usual = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        described = usual()
+        for operation in (each for path in described["paths"].values() for each in path.values()):
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    response["content"] = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        return described
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
 
 
 async def _remove_expired(service: Service) -> None:

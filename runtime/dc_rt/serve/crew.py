@@ -64,11 +64,15 @@ class Crew:
         if worker := self._at.get(job.id):
             worker.cancel()
 
-    def close(self, seconds: float) -> None:
-        """End all runs, which the next service goes on with, and wait for that."""
+    def stop(self) -> None:
+        """Begin no more runs, and have those that are under way end: the next service goes on with them."""
         self._store.stop()
         for worker in self._workers:
             worker.cancel()
+
+    def close(self, seconds: float) -> None:
+        """Stop, and wait for the runs to end."""
+        self.stop()
         ends = time.monotonic() + seconds
         for thread in self._threads:
             while thread.is_alive() and time.monotonic() < ends:

@@ -68,7 +68,7 @@ routes = APIRouter()
 """For whoever has the token."""
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
@@ -174,7 +174,7 @@ async def add_job(new: NewJob, response: Response, service: Serving) -> JobShown
         "requestBody": {
             "required": True,
             "description": "The video itself.",
-            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary", "minLength": 1}}},
         }
     },
 )
@@ -289,10 +289,10 @@ async def _stream(service: Serving) -> AsyncIterator[None]:
 
 def _last_id(
     job: Named,
-    last_event_id: Annotated[int | None, Header(ge=0, description="Of the last event that was heard.")] = None,
-    after: Annotated[int, Query(ge=0, alias="last_event_id", description="The same, for who can send no header.")] = 0,
+    last_event_id: Annotated[int, Header(ge=0, description="Of the last event that was heard.")] = 0,
+    after: Annotated[int, Query(ge=0, alias="last_event_id", description="The same, for who sends no headers.")] = 0,
 ) -> int:
-    last_id = after if last_event_id is None else last_event_id
+    last_id = max(last_event_id, after)
     if job.state.is_ended and last_id >= job.journal.last_id:
         raise HTTPException(204)  # at which browsers stop asking
     return last_id

@@ -18,7 +18,9 @@ class NewJob(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    path: str = Field(description="A video, or a folder of images, under a root of the service's.", max_length=4096)
+    path: str = Field(
+        description="A video, or a folder of images, under a root of the service's.", min_length=1, max_length=4096
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="By name, as `GET /options` has them.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 from collections.abc import Callable
@@ -13,7 +14,6 @@ from starlette.types import ASGIApp
 
 from dc_rt.errors import UserError, option
 from dc_rt.serve.settings import Settings
-from dc_rt.serve.store import Store
 
 _GRACE_SECONDS = 5  # that requests which are under way may take once it is to end
 _BACKLOG = 2048
@@ -37,8 +37,15 @@ def address(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(app: ASGIApp, store: Store, listening: socket.socket, on_start: Callable[[], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C; `on_start` is called once requests are taken."""
+def run(app: ASGIApp, listening: socket.socket, on_start: Callable[[], None], on_end: Callable[[], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Args:
+        app: the application.
+        listening: takes the requests.
+        on_start: is called once they are taken.
+        on_end: is called once it is to end: streams must end by themselves, as the server waits for all that is open.
+    """
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -51,22 +58,25 @@ def run(app: ASGIApp, store: Store, listening: socket.socket, on_start: Callable
     # The server raises the signals that it caught once more when it has ended: it has, in good order.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with suppress(KeyboardInterrupt):
-        _Server(config, store, on_start).run(sockets=[listening])
+        _Server(config, on_start, on_end).run(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, store: Store, on_start: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None], on_end: Callable[[], None]) -> None:
         super().__init__(config)
-        self._store = store
         self._on_start = on_start
+        self._on_end = on_end
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin, and say so."""
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:
             self._on_start()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Streams of events end now: the server waits for all that is open."""
-        self._store.stop()
+        """A signal has come, amid whatever this thread does, which may hold locks."""
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._on_end)
         super().handle_exit(sig, frame)

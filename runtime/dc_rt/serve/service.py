@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,8 +26,6 @@ from dc_rt.serve.names import result_name, shown_name
 from dc_rt.serve.settings import Settings
 from dc_rt.serve.store import Store
 from dc_rt.serve.uploads import check_upload, receive
-
-log = logging.getLogger(__name__)
 
 _CHECKS = 2  # videos that are looked through at once
 
@@ -61,9 +58,7 @@ class Service:
             if suffix is None:
                 raise Refused(415, str(not_taken(shown)))
             video = sent.rename(folder / f"{UPLOAD}{suffix}")
-            job = await self._queue(folder, video, video.name, shown, options)
-        log.info("job %s is queued: %s, %d bytes", job.id, shown, size)
-        return job
+            return await self._queue(folder, video, video.name, shown, options)
 
     async def add_path(self, path: str, values: Mapping[str, Any]) -> ServedJob:
         """Queue a video under a root; raises as `add_upload` does."""
@@ -73,9 +68,7 @@ class Service:
         if video.is_file() and video_suffix(video) is None:
             raise Refused(415, str(not_taken(shown)))
         with self.store.place(), self.store.draft() as folder:
-            job = await self._queue(folder, video, str(video), shown, _called(options, shown))
-        log.info("job %s is queued: %s", job.id, shown)
-        return job
+            return await self._queue(folder, video, str(video), shown, _called(options, shown))
 
     async def _queue(self, folder: Path, video: Path, kept_as: str, shown: str, options: Options) -> ServedJob:
         limits, roots = self.settings.limits, tuple(map(str, self.settings.roots))
@@ -101,7 +94,6 @@ class Service:
         """Queue a job again; raises `Refused` where it is not one to be resumed, or the queue is full."""
         with self.store.place():
             self.store.resume(job)
-        log.info("job %s is queued again", job.id)
 
     def problems(self) -> list[str]:
         """Why no job could be run now, a sentence each."""

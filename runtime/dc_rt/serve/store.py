@@ -119,6 +119,7 @@ class Store:
             job = ServedJob.read(home)
             job.journal.append("Status", {"status": "queued", "error": None})
             self._jobs[job.id] = job
+            log.info("job %s is queued: %s", job.id, job.state.filename)
             self._changed.notify_all()
         return job
 
@@ -130,6 +131,7 @@ class Store:
             job.is_cancelled, job.share, job.seconds_left = False, None, None
             number = self._next_number()
             job.change(status="queued", number=number, started=None, ended=None, error=None)
+            log.info("job %s is queued again: %s", job.id, job.state.filename)
             self._changed.notify_all()
 
     def remove(self, job: ServedJob) -> None:
