@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
-TOKEN = "a token of twenty-four signs"
+TOKEN = "a-token-of-twenty-nine-signs"
 QUICK = {"max_res": 64, "steps": 1, "window_size": 12, "overlap": 4}
 SLOW = {"max_res": 320, "steps": 2, "window_size": 12, "overlap": 4}
 """Options of runs of a second, and of ten."""
