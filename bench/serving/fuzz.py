@@ -31,7 +31,7 @@ def fuzzed(folder: Path, requests: int, checks: Checks) -> dict[str, Any]:
     shutil.copy(DEMO, root / "clip.mp4")
     sent, rounds, failures = 0, 0, ""
     with Service(folder / "fuzzed", "--root", str(root), token=TOKEN) as service:
-        id = service.upload(DEMO, **QUICK)["id"]
+        id = service.upload(DEMO, QUICK)["id"]
         list(service.events(id))
         while sent < requests and not failures:
             # Every other round asks for the job that there is; the others for jobs that there may be.
@@ -52,7 +52,7 @@ def fuzzed(folder: Path, requests: int, checks: Checks) -> dict[str, Any]:
 def _installed(environment: Path) -> Path:
     """The program, in an environment that is made for it."""
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    pip = [environment / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(environment / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, REQUIREMENT], check=True)
     return environment / "bin" / "schemathesis"
 
@@ -62,10 +62,10 @@ def _round(program: Path, folder: Path, url: str, settings: str, seed: int) -> t
     (folder / "schemathesis.toml").write_text(settings)
     path = folder / "report.json"
     command = [
-        *(program, "--config-file", folder / "schemathesis.toml", "run", f"{url}/openapi.json"),
+        *(str(program), "--config-file", "schemathesis.toml", "run", f"{url}/openapi.json"),
         *("--header", f"Authorization: Bearer {TOKEN}", "--seed", str(seed), "--max-examples", EXAMPLES),
         *("--checks", "not_a_server_error", "--continue-on-failure", "--request-timeout", "20"),
-        *("--report", "json", "--report-json-path", path),
+        *("--report", "json", "--report-json-path", str(path)),
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
     report: dict[str, Any] = json.loads(path.read_text())

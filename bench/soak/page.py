@@ -146,7 +146,8 @@ def play(browsing: Browsing) -> None:
     for name in ("Grey", "Colours"):
         card.get_by_role("button", name=name).click()
         browsing.page.wait_for_timeout(1500)
-        times, errors, later = [], [], []
+        times: list[float] = []
+        later: list[float] = []
         for found in (times, later):
             found.extend(card.locator("video").evaluate_all("all => all.map((each) => each.currentTime)"))
             browsing.page.wait_for_timeout(700)
@@ -289,7 +290,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         # Without a sandbox, which root has none of; it sees our own page alone.
         browser = playwright.chromium.launch(executable_path=arguments.chromium, args=["--no-sandbox"])
-        page = browser.new_context(viewport=WIDE, locale="en-GB").new_page()  # type: ignore[arg-type]
+        page = browser.new_context(viewport=WIDE, locale="en-GB").new_page()
         with Service(Path(folder), token=TOKEN) as service:
             browsing = Browsing(page, service, checks)
             for step in STEPS:

@@ -89,7 +89,7 @@ def is_whole(events: list[SentEvent]) -> bool:
 
 def visit(service: Service, clip: Path, number: int) -> str:
     """Send a clip, follow it to its end and take its results; what went wrong, or nothing."""
-    job = service.upload(clip, f"clip {number}.mp4", **QUICK)
+    job = service.upload(clip, QUICK, f"clip {number}.mp4")
     events = list(service.events(job["id"]))
     if not is_whole(events):
         return f"events {[event.id for event in events]}"
@@ -125,7 +125,7 @@ def crowds(folder: Path, clients: int, checks: Checks) -> dict[str, Any]:
             enough = second <= MOST_GROWTH * first
             checks.see(f"memory does not grow from crowd to crowd: {name}", enough, f"peaks of {first} and {second} MB")
         with Memory(service.pid) as memory:
-            service.upload(padded(clip, UPLOAD_MB, folder / "large.mp4"), **QUICK)
+            service.upload(padded(clip, UPLOAD_MB, folder / "large.mp4"), QUICK)
         growth = max(memory.server) - memory.server[0]
         checks.see(
             f"a video of {UPLOAD_MB} MB is not held in memory", growth < MOST_UPLOAD_GROWTH_MB, f"{growth:.0f} MB more"
@@ -192,7 +192,7 @@ def killed(folder: Path, kills: int, rng: random.Random, checks: Checks) -> dict
     }
     lived, orphans = [], []
     with Service(folder / "killed") as service:
-        jobs = {service.upload(video, **SLOW)["id"]: video for video in expected}
+        jobs = {service.upload(video, SLOW)["id"]: video for video in expected}
         followers = {id: Follower(service, id) for id in jobs}
         for _ in range(kills):
             lived.append(round(rng.uniform(1, 8), 1))
@@ -240,7 +240,7 @@ def is_alive(pid: int) -> bool:
 
 def dropped(service: Service, rng: random.Random, checks: Checks) -> dict[str, Any]:
     """A client that hangs up after every few events."""
-    id = service.upload(DEMO, **SLOW)["id"]
+    id = service.upload(DEMO, SLOW)["id"]
     heard: list[SentEvent] = []
     streams = 0
     while not (heard and heard[-1].kind == "Status" and heard[-1].data["status"] in ENDED):
@@ -266,7 +266,7 @@ def cancelled(service: Service, checks: Checks, times: int = 5) -> list[dict[str
     """Cancel running jobs at several stages; seconds until that is answered, and until the process is gone."""
     found = []
     for number in range(times):
-        id = service.upload(DEMO, **SLOW)["id"]
+        id = service.upload(DEMO, SLOW)["id"]
         for event in service.events(id):
             if event.kind in ("Progress", "Planned") and event.data.get("share", 1) >= 0.1 * number:
                 break
@@ -301,7 +301,7 @@ def main() -> None:
         parts = {part: Path(name) / part for part in ("crowds", "killed", "streams", "attacked", "fuzzed")}
         for folder in parts.values():
             folder.mkdir()
-        record = {
+        record: dict[str, Any] = {
             "crowds": crowds(parts["crowds"], arguments.clients, checks),
             "killed": killed(parts["killed"], arguments.kills, rng, checks),
         }
