@@ -4,8 +4,9 @@
 
 - 50 clients at once, twice: each sends a clip, follows its events to the end, and takes its results. The memory of the
   server and of its processes is sampled all the while; the second time must not take more than the first one did.
-- The server gets SIGKILL at random instants amid its jobs, and is started again: nothing is lost, every job ends with
-  the bits of `dc-rt infer`, and a client that goes on with Last-Event-ID misses no event and hears none twice.
+- The server gets SIGKILL, at times SIGTERM, at random instants amid its jobs, and is started again: nothing is lost,
+  every job ends with the bits of `dc-rt infer`, and a client that goes on with Last-Event-ID misses no event and hears
+  none twice.
 - Cancelling ends the process that runs the job.
 - Requests that mean harm are refused in a sentence: files that are no job's, no token or a wrong one, too much.
 - schemathesis, in an environment of its own that is made for it, finds no answer of 500 and above.
@@ -194,11 +195,15 @@ def killed(folder: Path, kills: int, rng: random.Random, checks: Checks) -> dict
     with Service(folder / "killed") as service:
         jobs = {service.upload(video, SLOW)["id"]: video for video in expected}
         followers = {id: Follower(service, id) for id in jobs}
-        for _ in range(kills):
+        for number in range(kills):
             lived.append(round(rng.uniform(1, 8), 1))
             time.sleep(lived[-1])
             children = descendants(service.pid)
-            service.kill()
+            if number % 3 == 1:
+                status = service.stop()
+                checks.see("SIGTERM ends the server in good order", status == 0, f"status {status}")
+            else:
+                service.kill()
             orphans.append(gone_after(children))
             service.start()
         ends = {id: follower.wait() for id, follower in followers.items()}
