@@ -8,8 +8,9 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from bench.clips import DEMO
 from bench.serving.service import QUICK, SLOW, TOKEN, Answer, Service
 
 QUEUE = 2
+MOST_LISTENERS = 200
 
 
 class Attempt(NamedTuple):
@@ -77,6 +79,7 @@ def attacked(folder: Path, checks: Checks) -> list[dict[str, Any]]:
         full = [service.ask("POST", "/jobs", {"path": "clip.mp4", "options": SLOW}) for _ in range(QUEUE + 2)]
         statuses = [each.status for each in full]
         checks.see("a full queue is refused", statuses[-1] == 429 and _is_sentence(full[-1]), statuses)
+        _listeners(service, full[-2].json["id"], checks)
         found = sorted(path.name for path in folder.iterdir())
         checks.see("nothing is written outside of the folder", found == ["attacked", "root", "secret.mp4"], found)
         drafts = [path.name for path in (service.folder / "incoming").iterdir()]
@@ -87,6 +90,30 @@ def attacked(folder: Path, checks: Checks) -> list[dict[str, Any]]:
     wrong = [row for row in rows if not row["right"]]
     checks.see("attacks are refused in a sentence", not wrong, wrong or f"{len(rows)} requests")
     return rows
+
+
+def _listeners(service: Service, id: str, checks: Checks) -> None:
+    """More listeners than there may be, of a job that waits; once they have gone, there is room again."""
+    with ExitStack() as listening:
+        for _ in range(MOST_LISTENERS):
+            next(listening.enter_context(closing(service.events(id))))
+        refused = service.ask("GET", f"/jobs/{id}/events")
+        checks.see(f"{MOST_LISTENERS + 1} listeners are too many", refused.status == 503 and _is_sentence(refused))
+    until = time.monotonic() + 20
+    statuses = [503]
+    while statuses[-1] == 503 and time.monotonic() < until:
+        time.sleep(0.2)
+        statuses.append(_first_status(service, id))
+    checks.see("there is room again once they have gone", statuses[-1] == 200, f"after {len(statuses) - 1} tries")
+
+
+def _first_status(service: Service, id: str) -> int:
+    """What a listener is answered with."""
+    try:
+        next(service.events(id))
+    except RuntimeError:
+        return 503
+    return 200
 
 
 @contextmanager
@@ -100,7 +127,7 @@ def _target(folder: Path) -> Iterator[Target]:
     (root / "list.mp4").write_text(f"ffconcat version 1.0\nfile {secret}\n")
     limits = ("--max-upload", "0.001", "--max-queue", str(QUEUE), "--max-frames", "100")
     with Service(folder / "attacked", "--root", str(root), *limits, token=TOKEN) as service:
-        job = service.upload(DEMO, **QUICK)
+        job = service.upload(DEMO, QUICK)
         list(service.events(job["id"]))
         yield Target(service, service.job(job["id"]), folder)
 
@@ -256,6 +283,8 @@ def _bare(service: Service, length: str, pieces: int = 0) -> Answer:
 
 def _is_sentence(answer: Answer) -> bool:
     """Whether a refusal is one sentence of JSON, with neither a traceback nor a path of this machine's in it."""
+    if answer.body == b"Invalid HTTP request received.":  # what is no HTTP does not reach the service
+        return True
     try:
         said = answer.json["error"]
     except (ValueError, KeyError, TypeError):

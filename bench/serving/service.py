@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
-TOKEN = "a token of twenty-four signs"
+TOKEN = "a-token-of-twenty-nine-signs"
 QUICK = {"max_res": 64, "steps": 1, "window_size": 12, "overlap": 4}
 SLOW = {"max_res": 320, "steps": 2, "window_size": 12, "overlap": 4}
 """Options of runs of a second, and of ten."""
@@ -120,9 +120,9 @@ class Service:
         finally:
             connection.close()
 
-    def upload(self, video: Path, filename: str = "", **options: Any) -> dict[str, Any]:
+    def upload(self, video: Path, options: Mapping[str, Any], filename: str = "") -> dict[str, Any]:
         """Send a video; the job that it became. Raises RuntimeError where it is refused."""
-        query = urlencode({"filename": filename or video.name, "options": json.dumps(options)})
+        query = urlencode({"filename": filename or video.name, "options": json.dumps(dict(options))})
         headers = {"Content-Type": "application/octet-stream"}
         answer = self.ask("POST", f"/jobs/upload?{query}", video.read_bytes(), headers)
         if answer.status != 201:

@@ -4,8 +4,9 @@
 
 - 50 clients at once, twice: each sends a clip, follows its events to the end, and takes its results. The memory of the
   server and of its processes is sampled all the while; the second time must not take more than the first one did.
-- The server gets SIGKILL at random instants amid its jobs, and is started again: nothing is lost, every job ends with
-  the bits of `dc-rt infer`, and a client that goes on with Last-Event-ID misses no event and hears none twice.
+- The server gets SIGKILL, at times SIGTERM, at random instants amid its jobs, and is started again: nothing is lost,
+  every job ends with the bits of `dc-rt infer`, and a client that goes on with Last-Event-ID misses no event and hears
+  none twice.
 - Cancelling ends the process that runs the job.
 - Requests that mean harm are refused in a sentence: files that are no job's, no token or a wrong one, too much.
 - schemathesis, in an environment of its own that is made for it, finds no answer of 500 and above.
@@ -89,7 +90,7 @@ def is_whole(events: list[SentEvent]) -> bool:
 
 def visit(service: Service, clip: Path, number: int) -> str:
     """Send a clip, follow it to its end and take its results; what went wrong, or nothing."""
-    job = service.upload(clip, f"clip {number}.mp4", **QUICK)
+    job = service.upload(clip, QUICK, f"clip {number}.mp4")
     events = list(service.events(job["id"]))
     if not is_whole(events):
         return f"events {[event.id for event in events]}"
@@ -125,7 +126,7 @@ def crowds(folder: Path, clients: int, checks: Checks) -> dict[str, Any]:
             enough = second <= MOST_GROWTH * first
             checks.see(f"memory does not grow from crowd to crowd: {name}", enough, f"peaks of {first} and {second} MB")
         with Memory(service.pid) as memory:
-            service.upload(padded(clip, UPLOAD_MB, folder / "large.mp4"), **QUICK)
+            service.upload(padded(clip, UPLOAD_MB, folder / "large.mp4"), QUICK)
         growth = max(memory.server) - memory.server[0]
         checks.see(
             f"a video of {UPLOAD_MB} MB is not held in memory", growth < MOST_UPLOAD_GROWTH_MB, f"{growth:.0f} MB more"
@@ -192,13 +193,17 @@ def killed(folder: Path, kills: int, rng: random.Random, checks: Checks) -> dict
     }
     lived, orphans = [], []
     with Service(folder / "killed") as service:
-        jobs = {service.upload(video, **SLOW)["id"]: video for video in expected}
+        jobs = {service.upload(video, SLOW)["id"]: video for video in expected}
         followers = {id: Follower(service, id) for id in jobs}
-        for _ in range(kills):
+        for number in range(kills):
             lived.append(round(rng.uniform(1, 8), 1))
             time.sleep(lived[-1])
             children = descendants(service.pid)
-            service.kill()
+            if number % 3 == 1:
+                status = service.stop()
+                checks.see("SIGTERM ends the server in good order", status == 0, f"status {status}")
+            else:
+                service.kill()
             orphans.append(gone_after(children))
             service.start()
         ends = {id: follower.wait() for id, follower in followers.items()}
@@ -240,7 +245,7 @@ def is_alive(pid: int) -> bool:
 
 def dropped(service: Service, rng: random.Random, checks: Checks) -> dict[str, Any]:
     """A client that hangs up after every few events."""
-    id = service.upload(DEMO, **SLOW)["id"]
+    id = service.upload(DEMO, SLOW)["id"]
     heard: list[SentEvent] = []
     streams = 0
     while not (heard and heard[-1].kind == "Status" and heard[-1].data["status"] in ENDED):
@@ -266,7 +271,7 @@ def cancelled(service: Service, checks: Checks, times: int = 5) -> list[dict[str
     """Cancel running jobs at several stages; seconds until that is answered, and until the process is gone."""
     found = []
     for number in range(times):
-        id = service.upload(DEMO, **SLOW)["id"]
+        id = service.upload(DEMO, SLOW)["id"]
         for event in service.events(id):
             if event.kind in ("Progress", "Planned") and event.data.get("share", 1) >= 0.1 * number:
                 break
@@ -301,7 +306,7 @@ def main() -> None:
         parts = {part: Path(name) / part for part in ("crowds", "killed", "streams", "attacked", "fuzzed")}
         for folder in parts.values():
             folder.mkdir()
-        record = {
+        record: dict[str, Any] = {
             "crowds": crowds(parts["crowds"], arguments.clients, checks),
             "killed": killed(parts["killed"], arguments.kills, rng, checks),
         }

@@ -49,6 +49,7 @@ export class Card {
 
   /** What changed, without touching what did not: a reader or a focused button stays where it is. */
   show(job) {
+    if (job.started !== this.job?.started) this.share = null;
     this.job = job;
     this.name.textContent = job.filename;
     this.status.textContent = STATUSES[job.status] ?? job.status;
@@ -71,8 +72,10 @@ export class Card {
       say(this.state, position === 1 ? "Next in the queue" : position ? `Number ${position} in the queue` : "Waiting");
       return;
     }
-    if (Number.isFinite(share)) this.progress.value = share;
-    else this.progress.removeAttribute("value");
+    if (Number.isFinite(share)) {
+      if (share < this.share) return; // of a run what was asked for before the last event came
+      this.share = this.progress.value = share;
+    } else this.progress.removeAttribute("value");
     const left = Number.isFinite(secondsLeft) ? ` · about ${duration(secondsLeft)} left` : "";
     say(this.state, share > 0 ? `${Math.floor(100 * share)} %${left}` : "Starting");
   }

@@ -99,15 +99,13 @@ function acceptDrops() {
 // Watching
 
 async function poll() {
-  if (!document.hidden) {
-    try {
-      show(await listed());
-      say(byId("banner"));
-    } catch (error) {
-      say(byId("banner"), error.status === 0 ? `${error.message} This page tries again by itself.` : error.message);
-    }
+  try {
+    show(await listed());
+    say(byId("banner"));
+  } catch (error) {
+    say(byId("banner"), error.status === 0 ? `${error.message} This page tries again by itself.` : error.message);
   }
-  setTimeout(poll, POLL_MS);
+  setTimeout(poll, POLL_MS); // of a page that is hidden, browsers call it less often
 }
 
 async function listed() {
