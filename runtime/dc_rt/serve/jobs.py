@@ -107,6 +107,7 @@ class ServedJob:
     is_cancelled: bool = False
     is_removed: bool = False
     journal: Journal = field(init=False)
+    _found: list[ResultFile] | None = None
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.folder / "events.jsonl")
@@ -162,7 +163,9 @@ class ServedJob:
         """The results of a job that has finished, those that people look at first; folders as one ZIP file each."""
         if self.state.status != "finished":
             return []
-        return sorted(self._files(), key=lambda file: (file.kind == "folder", file.kind == "record"))
+        if self._found is None:  # they change no more, and there may be very many in a folder
+            self._found = sorted(self._files(), key=lambda file: (file.kind == "folder", file.kind == "record"))
+        return self._found
 
     def _files(self) -> Iterator[ResultFile]:
         called = self.options.outputs.result_name
