@@ -183,10 +183,12 @@ def test_the_page_the_metrics_and_the_description_are_there(service, done):
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert service.ask("GET", "/page/page.js").headers["content-type"].startswith("text/javascript")
     assert_refused(service.ask("GET", "/page/nothing.js"), 404)
+    service.ask("GET", "/nothing")
     metrics = service.ask("GET", "/metrics").body.decode()
     numbers = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if not line.startswith("#"))
     assert float(numbers['dc_rt_jobs_total{outcome="finished"}']) >= 1
     assert float(numbers["dc_rt_frames_total"]) >= 60
+    assert float(numbers['dc_rt_requests_refused_total{status="404"}']) >= 1
     assert float(numbers["dc_rt_upload_bytes_total"]) >= DEMO.stat().st_size
     assert float(numbers["dc_rt_jobs_running"]) == 0
     assert service.ask("GET", "/health").json == {"status": "alive"}

@@ -90,7 +90,7 @@ def check(what: Check) -> Found:
         )
     except subprocess.TimeoutExpired:
         raise UserError(
-            f"{what.shown} could not be looked through within {what.seconds:g} seconds; send a shorter or a simpler one."
+            f"{what.shown} could not be looked through within {what.seconds:g} seconds; send a shorter one."
         ) from None
     if done.returncode != 0:
         log.warning("looking %s through ended with status %d: %s", what.video, done.returncode, done.stderr[-2000:])

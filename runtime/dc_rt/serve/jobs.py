@@ -152,12 +152,19 @@ class ServedJob:
         state = replace(self.state, **values)
         try:
             write_state(self.folder, state)
+            if state.status == "finished":
+                self._remove_upload()
             if "status" in values:
                 self.journal.append("Status", {"status": state.status, "error": state.error})
         except OSError as error:
             log.error("job %s is %s, which cannot be kept: %s", self.id, state.status, error)
         self.state = state
         self.journal.ring()  # what ended is known to have ended once its last event is there
+
+    def _remove_upload(self) -> None:
+        """Remove the video that was sent: nothing more is made of it."""
+        if self.video.parent == self.folder:
+            self.video.unlink(missing_ok=True)
 
     def files(self) -> list[ResultFile]:
         """The results of a job that has finished, those that people look at first; folders as one ZIP file each."""
