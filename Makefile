@@ -87,7 +87,7 @@ check:  ## Run what CI runs: format, style, types, all tests, and both ends of t
 	$(MAKE) demo VENV=$(OLDEST)
 	$(MAKE) test-newest PYTHON="$$(sh tools/latest_python.sh)" TESTS=tests/test_lean.py
 
-soak: $(DEV)/.installed  ## Run what takes minutes: killed runs, mutated files, memory over long videos: SOAK=.
+soak: $(DEV)/.soak  ## Run what takes minutes: killed runs, mutated files, memory over long videos: SOAK=.
 	set -e; $(foreach module,$(SOAK),$(DEV)/bin/python -m bench.soak.$(module) $(SOAK_FLAGS_$(module));)
 	$(DEV)/bin/python -m pytest -m soak || [ $$? -eq 5 ]  # 5: no test is marked so
 
@@ -193,6 +193,11 @@ $(DEV)/.installed: pyproject.toml constraints.txt
 	$(DEV)/bin/pip install $(PIP_FLAGS) -c constraints.txt tensorrt-rtx-cu13 cuda-bindings || \
 		echo "TensorRT-RTX cannot be installed on this system: tests of engines will be skipped."
 	$(call clips,$(DEV))
+	touch $@
+
+# What `make soak` takes beside it; bench/soak/page.py also takes Chromium, the system's.
+$(DEV)/.soak: $(DEV)/.installed
+	$(call install,$(DEV),serve soak,-c constraints.txt)
 	touch $@
 
 .PHONY: help install demo dev fast test check soak release docs test-oldest test-newest oldest newest lint format engines gpu-check gpu-kit bundled examples train-nano install-gpu clean

@@ -13,12 +13,11 @@ from dc_rt.engine.demonstration import what_it_demonstrates
 from dc_rt.engine.discovery import BUNDLED, Choice, choose, find_candidates
 from dc_rt.errors import UserError, option
 from dc_rt.gpu import find_card, has_driver
-from dc_rt.job.forecast import Setup, fit, size_in_words, wanted_of
-from dc_rt.job.pace import remember
 from dc_rt.torch_steps import check_torch_steps
 
 if TYPE_CHECKING:
     from dc_rt.engine.manifest import Manifest
+    from dc_rt.job.forecast import Setup
     from dc_rt.job.plan import Plan
     from dc_rt.model import DepthCrafter
     from dc_rt.options import Sampling, Source
@@ -93,6 +92,8 @@ class Models:
         Raises:
             UserError: no set that may be used can run the video.
         """
+        from dc_rt.job.forecast import fit, wanted_of  # jobs import this module
+
         asked = self._options
         if asked.fit:
             card = find_card()
@@ -133,6 +134,8 @@ class Models:
 
     def remember(self, prepared: Prepared, plan: Plan, sampling: Sampling, seconds: float) -> None:
         """Keep how long the run of a video took from its beginning to its end, for the next forecast."""
+        from dc_rt.job.pace import remember
+
         remember(prepared.manifest, prepared.cpu_offload, plan, sampling, seconds)
 
     def _load(self, choice: Choice, cpu_offload: str) -> DepthCrafter:
@@ -159,6 +162,8 @@ class Models:
 
 def fitted(setup: Setup, asked: Source) -> str:
     """What `fit` has chosen for a video, in a line; options marked."""
+    from dc_rt.job.forecast import size_in_words
+
     if setup.need is None:
         return f"{option('fit', True)} has nothing to choose: no engines of TensorRT run here"
     plan = setup.plan

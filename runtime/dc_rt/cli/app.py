@@ -10,7 +10,7 @@ import typer
 
 from dc_rt.attention import ATTENTIONS
 from dc_rt.cli.command import Command
-from dc_rt.cli.options import Values, options_from, outputs_from, with_options, with_options_of
+from dc_rt.cli.options import Values, options_from, outputs_from, with_options, with_options_of, with_parameters_of
 from dc_rt.errors import UserError, option, worded
 from dc_rt.options import Outputs, Sampling, Source, as_flag
 from dc_rt.outputs import RAW_SUFFIX, STREAM
@@ -274,6 +274,56 @@ def compare(
     from dc_rt.cli.compare import compare_results
 
     compare_results(a, b, save_folder, side_by_side, overwrite)
+
+
+@app.command(cls=Command)
+@with_parameters_of(infer, "engines", "backend", "provider", "cpu_offload", "attention", "torch_steps", "fit")
+def serve(
+    folder: Annotated[
+        Path, typer.Option(metavar="DIR", readable=False, help="Where jobs are kept, with their videos and results.")
+    ] = Path("./dc-rt-jobs"),
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but this machine's own asks for a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any that is free.")] = 8000,
+    root: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", readable=False, help="Folder whose videos may be named by their path; repeatable."),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", readable=False, help="Token that whoever asks must send, else that in $DC_RT_TOKEN."
+        ),
+    ] = None,
+    no_token: Annotated[bool, typer.Option("--no-token", help="Let whoever reaches the service use it.")] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Name that the service is reached by, behind a proxy say; repeatable."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Videos that are run at once.")] = 1,
+    devices: Annotated[str, typer.Option(metavar="N,...", help="GPUs, as CUDA numbers them: a worker on each.")] = "",
+    max_upload: Annotated[float, typer.Option(metavar="GB", help="Largest video that is taken, in GB.")] = 4.0,
+    max_frames: Annotated[int, typer.Option(help="Most frames of a job that are estimated.")] = 20_000,
+    max_pixels: Annotated[int, typer.Option(help="Most pixels of a picture, of videos and of results.")] = 4096 * 2304,
+    max_queue: Annotated[int, typer.Option(help="Most jobs that wait.")] = 100,
+    min_free: Annotated[float, typer.Option(metavar="GB", help="What is left free on the disk, in GB.")] = 1.0,
+    keep_days: Annotated[
+        float, typer.Option(metavar="DAYS", help="Remove jobs so long after they ended; 0 for never.")
+    ] = 0.0,
+    verbose: Verbose = False,
+    *,
+    shared: Values,
+) -> None:
+    """Run jobs that are asked for over HTTP: send a video, watch, fetch the results; with a page for browsers."""
+    from dc_rt.log import set_up
+
+    set_up(verbose)
+    from dc_rt.cli.serve import Asked, serve_all
+
+    limits = (max_upload, max_frames, max_pixels, max_queue, min_free, keep_days)
+    asked = Asked(folder, host, port, root or [], token_file, no_token, allow_host or [], workers, devices, limits)
+    serve_all(asked, shared)
 
 
 @app.command()

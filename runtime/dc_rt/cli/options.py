@@ -77,6 +77,26 @@ def with_options_of(
     return decorate
 
 
+def with_parameters_of(other: Callable[..., None], *names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command some of the parameters of another one, behind its own: it takes them as `shared`, by name."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(**given: Any) -> None:
+            command(shared={name: given.pop(name) for name in names}, **given)
+
+        own = inspect.signature(command, eval_str=True).parameters
+        taken = inspect.signature(other).parameters
+        signature = inspect.Signature(
+            [*(own[name] for name in own if name != "shared"), *(taken[name] for name in names)]
+        )
+        run.__signature__ = signature  # type: ignore[attr-defined]  # what typer reads
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in signature.parameters.values()}
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return decorate
+
+
 def options_from(values: Values) -> tuple[Sampling, Source, Outputs]:
     """The options that were typed, of a command that has all three."""
     return Sampling(**_of(Sampling, values)), Source(**_of(Source, values)), outputs_from(values)

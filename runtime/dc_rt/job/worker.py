@@ -12,12 +12,14 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
+from dc_rt.cores import ENVIRONMENT as CORES
+from dc_rt.cores import num_cores
 from dc_rt.errors import UserError
 from dc_rt.job.events import (
     AlreadyDone,
@@ -39,6 +41,7 @@ from dc_rt.options import Outputs
 from dc_rt.outputs import STREAM
 
 PATIENCE_SECONDS = 1.5
+_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
 class WorkerDied(RuntimeError):
@@ -182,6 +185,18 @@ class Worker:
         if self._cancelled.is_set():  # it was killed
             raise JobCancelled
         raise WorkerDied("the process of the job ended without a word; standard error may say why")
+
+
+def environments(num_workers: int, devices: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Those of workers that share this machine.
+
+    Args:
+        num_workers: processes, at least 1; they share the cores evenly.
+        devices: as CUDA numbers or names them, one a process, if not all are to see all.
+    """
+    own = [{_DEVICES: device} for device in devices] or [{}] * num_workers
+    shared = {CORES: str(max(num_cores() // len(own), 1))} if len(own) > 1 else {}
+    return [shared | each for each in own]
 
 
 def check_has_no_pipes(video: Path, outputs: Outputs) -> None:

@@ -1,0 +1,82 @@
+"""`dc-rt serve`: the service, from what was typed."""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from dc_rt.cli.options import Values
+from dc_rt.cli.terminal import say
+from dc_rt.errors import UserError
+from dc_rt.installation import install_command
+from dc_rt.torch_steps import split_names
+
+_NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+
+
+class Asked(NamedTuple):
+    """What was typed."""
+
+    folder: Path
+    host: str
+    port: int
+    roots: list[Path]
+    token_file: Path | None
+    no_token: bool
+    names: list[str]
+    num_workers: int
+    devices: str
+    limits: tuple[float, int, int, int, float, float]
+
+
+def serve_all(asked: Asked, shared: Values) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Raises:
+        UserError: the extra is not installed, or it cannot serve so.
+    """
+    if not all(map(find_spec, _NEEDED)):
+        raise UserError(f"dc-rt serve needs FastAPI and uvicorn, which are not installed: {install_command('serve')}.")
+    from dc_rt.serve.settings import GB, Limits, Settings, check_reach, own_names, read_token, resolved_roots
+
+    # What is wrong is said before what takes a second is imported.
+    upload, num_frames, num_pixels, num_queued, free, keep_days = asked.limits
+    limits = Limits(int(upload * GB), num_frames, num_pixels, num_queued, int(free * GB), keep_days=keep_days)
+    token = read_token(asked.token_file)
+    check_reach(asked.host, token, asked.no_token)
+    settings = Settings(
+        asked.folder.absolute(),
+        asked.host,
+        asked.port,
+        resolved_roots(asked.roots),
+        token,
+        own_names(asked.host, asked.names),
+        limits,
+    )
+    from dc_rt.engine.discovery import find_candidates
+    from dc_rt.job.worker import environments
+    from dc_rt.models import ModelOptions
+    from dc_rt.serve import server
+    from dc_rt.serve.app import create_app
+    from dc_rt.serve.crew import Crew
+    from dc_rt.serve.metrics import Metrics
+    from dc_rt.serve.service import Service
+    from dc_rt.serve.store import Store
+
+    logging.getLogger("dc_rt.serve").setLevel(logging.INFO)
+    engines = shared.pop("engines")
+    steps = split_names(shared.pop("torch_steps"))
+    model = ModelOptions(engines and str(engines.absolute()), torch_steps=steps, **shared)
+    model.check()
+    find_candidates(engines)
+    store = Store(settings.folder, limits)
+    listening = server.listen(settings)
+    metrics = Metrics(store)
+    devices = [device for device in asked.devices.split(",") if device]
+    crew = Crew(store, metrics, model, environments(asked.num_workers, devices))
+    app = create_app(Service(settings, model, store, crew, metrics))
+    line = f"Listening on {server.address(listening)}; jobs are in {settings.folder}."
+    server.run(app, listening, lambda: say(line), crew.stop)
+    store.close()

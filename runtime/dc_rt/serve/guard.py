@@ -1,0 +1,176 @@
+"""Who may ask, before anything of a request is looked at: the Host, the Origin, the token, the size of its body.
+
+And what every answer has: headers that keep browsers from misusing it, and one sentence of JSON if it is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Callable
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dc_rt.serve.errors import Refused, refusal, usual_sentence
+from dc_rt.serve.settings import Settings
+
+COOKIE = "dc_rt_session"
+UPLOAD = "/jobs/upload"
+LARGEST_REQUEST = 1 << 20  # bytes of a body that is no video
+
+_OPEN = ("/", "/health", "/ready")  # to whoever has no token
+_OPEN_FOLDER = "/page/"
+_READING = ("GET", "HEAD", "OPTIONS")
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Guard:
+    """Wraps an application: lets through only what may ask."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, on_refusal: Callable[[int], None]) -> None:
+        """`on_refusal` is told the status of every answer that is an error."""
+        self._app = app
+        self._settings = settings
+        self._on_refusal = on_refusal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(send, self._on_refusal)
+        try:
+            headers = Headers(scope=scope)
+            _check_host(headers, self._settings.names)
+            _check_origin(scope, headers)
+            self._check_token(scope, headers)
+            bounded = receive if scope["path"] == UPLOAD else _bounded(receive, headers)
+        except Refused as refused:
+            await refused.response()(scope, receive, answer.send)
+            return
+        await self._app(scope, bounded, answer.send)
+
+    def _check_token(self, scope: Scope, headers: Headers) -> None:
+        path, token = scope["path"], self._settings.token
+        if token is None or path in _OPEN or path.startswith(_OPEN_FOLDER):
+            return
+        if not (_knows(headers, token) or _has_session(headers, token)):
+            raise Refused(
+                401,
+                "This service asks for a token; send it in the header Authorization, as Bearer TOKEN.",
+                {"WWW-Authenticate": "Bearer"},
+            )
+
+
+class _Answer:
+    """Passes an answer on, with the headers that all have; what is no JSON and an error becomes one sentence."""
+
+    def __init__(self, send: Send, on_refusal: Callable[[int], None]) -> None:
+        self._send = send
+        self._on_refusal = on_refusal
+        self._is_replaced = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(raw=list(message["headers"]))
+            status, body = message["status"], b""
+            if status >= 400:
+                self._on_refusal(status)
+            if status >= 400 and not headers.get("content-type", "").startswith("application/json"):
+                kept = {name: headers[name] for name in ("allow", "content-range") if name in headers}
+                response = refusal(status, usual_sentence(status), kept)
+                headers, body = response.headers, bytes(response.body)
+                self._is_replaced = True
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+            await self._send({**message, "headers": headers.raw})
+            if self._is_replaced:
+                await self._send({"type": "http.response.body", "body": body})
+        elif not self._is_replaced:
+            await self._send(message)
+
+
+def session_of(token: str) -> str:
+    """What a browser keeps in the place of the token: it cannot be turned back into it."""
+    return hmac.new(token.encode(), b"dc-rt session", hashlib.sha256).hexdigest()
+
+
+def _knows(headers: Headers, token: str) -> bool:
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and _same(given.strip(), token)
+
+
+def _has_session(headers: Headers, token: str) -> bool:
+    try:
+        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return False
+    return cookie is not None and _same(cookie.value, session_of(token))
+
+
+def _same(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
+
+
+def _check_host(headers: Headers, names: frozenset[str]) -> None:
+    """A page whose name was made to point here (DNS rebinding) calls this machine by that name; an address is none."""
+    name = _without_port(headers.get("host", "")).lower()
+    if name == "localhost" or name in names:
+        return
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        raise Refused(
+            400,
+            "The request calls this machine by a name that it does not go by; use its address, or start the service "
+            "with allow_host=NAME.",
+        ) from None
+
+
+def _check_origin(scope: Scope, headers: Headers) -> None:
+    """Browsers say which page a request that changes something comes from."""
+    if scope["method"] in _READING:
+        return
+    origin = headers.get("origin")
+    is_own = origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    if not is_own or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise Refused(403, "The request comes from a page of another site; use the page of this service.")
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):  # IPv6
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _bounded(receive: Receive, headers: Headers) -> Receive:
+    """`receive`, of no more than a request without a video has."""
+    too_large = f"The request has more than {LARGEST_REQUEST} bytes; send videos to {UPLOAD}."
+    stated = headers.get("content-length", "0")
+    if stated.isdecimal() and int(stated) > LARGEST_REQUEST:
+        raise Refused(413, too_large)
+    received = 0
+
+    async def receive_some() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > LARGEST_REQUEST:
+            raise HTTPException(413, too_large)
+        return message
+
+    return receive_some

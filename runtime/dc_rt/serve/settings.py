@@ -1,0 +1,144 @@
+"""How the service is set up: where it listens, who may ask, and how much."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dc_rt.errors import UserError, option
+
+TOKEN_ENVIRONMENT = "DC_RT_TOKEN"
+GB = 10**9
+_SHORTEST_TOKEN = 16
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much the service takes.
+
+    Attributes:
+        upload_bytes: of a video that is sent, at most.
+        num_frames: that a job estimates, at most.
+        num_pixels: of a picture of the video or of the results, at most.
+        num_queued: jobs that wait, those that are being sent among them, at most.
+        free_bytes: of the disk, that are left free.
+        upload_seconds: that sending a video may take.
+        pause_seconds: between two pieces of a video that is sent.
+        check_seconds: that looking a video through may take.
+        num_streams: of events, at once.
+        keep_days: after which a job that has ended is removed; 0 for never.
+    """
+
+    upload_bytes: int = 4 * GB
+    num_frames: int = 20_000
+    num_pixels: int = 4096 * 2304
+    num_queued: int = 100
+    free_bytes: int = 1 * GB
+    upload_seconds: float = 3600.0
+    pause_seconds: float = 30.0
+    check_seconds: float = 60.0
+    num_streams: int = 200
+    keep_days: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_frames", 1), ("num_pixels", 1), ("num_queued", 1), ("upload_bytes", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"{option(_OPTIONS[name])} must be at least {least}; try a larger number.")
+        for name in ("free_bytes", "keep_days"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{option(_OPTIONS[name])} must not be negative; try 0.")
+
+
+# What the limits are called on the command line.
+_OPTIONS = {
+    "upload_bytes": "max_upload",
+    "num_frames": "max_frames",
+    "num_pixels": "max_pixels",
+    "num_queued": "max_queue",
+    "free_bytes": "min_free",
+    "keep_days": "keep_days",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the service is set up.
+
+    Attributes:
+        folder: where jobs are kept.
+        host, port: that it listens on.
+        roots: folders, resolved, whose videos may be named by their path.
+        token: that who asks must know; None where anybody may ask.
+        names: that a request may call this machine, beside addresses and `localhost`, in lower case.
+        limits: how much it takes.
+    """
+
+    folder: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    roots: tuple[Path, ...] = ()
+    token: str | None = field(default=None, repr=False)
+    names: frozenset[str] = frozenset()
+    limits: Limits = field(default_factory=Limits)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_reach(host: str, token: str | None, no_token: bool) -> None:
+    """Raise `UserError` where others could reach the service and it asks nobody for a token, unless that is wanted."""
+    if token and no_token:
+        raise UserError(f"{option('no_token', True)} is for a service without one; leave it or the token out.")
+    if not (token or no_token or is_loopback(host)):
+        raise UserError(
+            f"{option('host', host)} lets other machines in, and there is no token; give "
+            f"{option('token_file', 'FILE')}, or {option('no_token', True)} where whoever reaches it may use it."
+        )
+
+
+def read_token(file: Path | None, environment: Mapping[str, str] = os.environ) -> str | None:
+    """The token in a file, else in $DC_RT_TOKEN; None where neither is given.
+
+    Raises:
+        UserError: it is too short, or no text that can be sent.
+    """
+    if file is None and TOKEN_ENVIRONMENT not in environment:
+        return None
+    where = f"${TOKEN_ENVIRONMENT}" if file is None else str(file)
+    mend = "make one with `python -c 'import secrets; print(secrets.token_urlsafe())'`"
+    try:
+        token = environment[TOKEN_ENVIRONMENT] if file is None else file.read_text("ascii")
+    except OSError as error:
+        raise UserError(f"The token in {where} cannot be read ({error.strerror}); check the file.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"The token in {where} must be ASCII; {mend}.") from error
+    token = token.strip()
+    if len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+        raise UserError(
+            f"The token in {where} must have at least {_SHORTEST_TOKEN} characters of ASCII without spaces; {mend}."
+        )
+    return token
+
+
+def resolved_roots(roots: tuple[Path, ...] | list[Path]) -> tuple[Path, ...]:
+    """The folders with links followed; raises `UserError` for what is no folder."""
+    for root in roots:
+        if not root.is_dir():
+            raise UserError(f"{option('root', root)} is no folder; name one, or leave it out.")
+    return tuple(root.resolve() for root in roots)
+
+
+def own_names(host: str, more: list[str]) -> frozenset[str]:
+    """What a request may call this machine, beside addresses and `localhost`."""
+    return frozenset(name.lower() for name in (host, socket.gethostname(), *more) if name)
