@@ -36,7 +36,7 @@ def service(tmp_path_factory):
 @pytest.fixture(scope="module")
 def done(service):
     """A job that has finished."""
-    return finished(service, service.upload(DEMO, "my clip.mp4", **QUICK)["id"])
+    return finished(service, service.upload(DEMO, QUICK, "my clip.mp4")["id"])
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_results_come_in_ranges(service, done):
 
 
 def test_a_folder_of_frames_is_one_zip_file_and_its_files_can_be_had_one_by_one(service):
-    job = finished(service, service.upload(DEMO, **QUICK, process_length=3, outputs=["png", "exr"])["id"])
+    job = finished(service, service.upload(DEMO, QUICK | {"process_length": 3, "outputs": ["png", "exr"]})["id"])
     record, folder = (file["name"] for file in job["files"])
     assert (record, folder) == ("demo.json", "demo.zip")
     with zipfile.ZipFile(io.BytesIO(service.ask("GET", f"/jobs/{job['id']}/files/{folder}").body)) as archive:
@@ -117,8 +117,8 @@ def test_a_folder_of_images_under_a_root_is_a_video(service):
 
 
 def test_jobs_wait_for_their_turn_and_are_listed_newest_first(service):
-    running = service.upload(DEMO, **ENDLESS)["id"]
-    waiting = [service.upload(DEMO, f"{number}.mp4", **QUICK)["id"] for number in range(3)]
+    running = service.upload(DEMO, ENDLESS)["id"]
+    waiting = [service.upload(DEMO, QUICK, f"{number}.mp4")["id"] for number in range(3)]
     listed = service.ask("GET", "/jobs?limit=2").json
     assert [job["id"] for job in listed["jobs"]] == waiting[:0:-1]
     assert listed["next"] == waiting[1]
@@ -142,7 +142,7 @@ def test_jobs_wait_for_their_turn_and_are_listed_newest_first(service):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children are looked for in /proc")
 def test_cancelling_ends_the_process_and_what_is_resumed_has_the_same_bits(service, expected):
-    id = service.upload(DEMO, **LONG)["id"]
+    id = service.upload(DEMO, LONG)["id"]
     for event in service.events(id):
         if event.kind == "WindowDone":
             break
@@ -162,7 +162,7 @@ def test_cancelling_ends_the_process_and_what_is_resumed_has_the_same_bits(servi
 def test_a_job_that_fails_says_why_in_one_sentence_that_names_no_path(service):
     gone = root_of(service) / "gone.mp4"
     shutil.copy(DEMO, gone)
-    running = service.upload(DEMO, **ENDLESS)["id"]
+    running = service.upload(DEMO, ENDLESS)["id"]
     id = service.ask("POST", "/jobs", {"path": "gone.mp4", "options": QUICK}).json["id"]
     gone.unlink()
     service.ask("POST", f"/jobs/{running}/cancel")
@@ -183,10 +183,12 @@ def test_the_page_the_metrics_and_the_description_are_there(service, done):
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert service.ask("GET", "/page/page.js").headers["content-type"].startswith("text/javascript")
     assert_refused(service.ask("GET", "/page/nothing.js"), 404)
+    service.ask("GET", "/nothing")
     metrics = service.ask("GET", "/metrics").body.decode()
     numbers = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if not line.startswith("#"))
     assert float(numbers['dc_rt_jobs_total{outcome="finished"}']) >= 1
     assert float(numbers["dc_rt_frames_total"]) >= 60
+    assert float(numbers['dc_rt_requests_refused_total{status="404"}']) >= 1
     assert float(numbers["dc_rt_upload_bytes_total"]) >= DEMO.stat().st_size
     assert float(numbers["dc_rt_jobs_running"]) == 0
     assert service.ask("GET", "/health").json == {"status": "alive"}
@@ -211,7 +213,7 @@ def test_the_options_that_can_be_chosen_are_those_that_are_taken(service):
 
 def test_a_service_that_is_killed_goes_on_after_a_restart_to_the_same_bits(tmp_path, expected):
     with Service(tmp_path / "jobs") as service:
-        first, second = (service.upload(DEMO, name, **LONG)["id"] for name in ("demo.mp4", "second.mp4"))
+        first, second = (service.upload(DEMO, LONG, name)["id"] for name in ("demo.mp4", "second.mp4"))
         heard = []
         for event in service.events(first):
             heard.append(event)
@@ -230,7 +232,7 @@ def test_a_service_that_is_killed_goes_on_after_a_restart_to_the_same_bits(tmp_p
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
 def test_a_service_that_is_told_to_end_puts_its_job_back_and_ends_its_streams(tmp_path):
     with Service(tmp_path / "jobs") as service:
-        id = service.upload(DEMO, **LONG)["id"]
+        id = service.upload(DEMO, LONG)["id"]
         events = service.events(id)
         while (last := next(events)).kind != "WindowDone":
             pass

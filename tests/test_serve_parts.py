@@ -69,20 +69,20 @@ def test_a_journal_is_read_in_pieces_however_long_it_is(tmp_path):
 
 
 def question(folder, video=DEMO, **values):
-    limits = {"num_frames": 100, "num_pixels": 10**6, "free_bytes": 0} | values
+    limits = {"num_frames": 100, "num_pixels": 10**6, "free_bytes": 0, "seconds": 60.0} | values
     options = Options.by_name({"max_res": 64, "window_size": 12, "overlap": 4}).as_dict()
     return Check(str(video), "clip.mp4", options, asdict(ModelOptions()), str(folder), (), **limits)
 
 
 def test_a_check_finds_what_a_video_is(tmp_path):
-    assert check(question(tmp_path), 60) == Found(60, 192, 320)
+    assert check(question(tmp_path)) == Found(60, 192, 320)
     with pytest.raises(DiskFull, match=r"no room for the results of clip\.mp4"):
-        check(question(tmp_path, free_bytes=10**18), 60)
+        check(question(tmp_path, free_bytes=10**18))
 
 
 def test_a_video_that_hangs_its_decoder_is_given_up(tmp_path):
     with pytest.raises(UserError, match=r"clip\.mp4 could not be looked through within 0\.05 seconds"):
-        check(question(tmp_path), 0.05)
+        check(question(tmp_path, seconds=0.05))
 
 
 def test_a_video_that_crashes_its_decoder_is_refused(tmp_path, monkeypatch):
@@ -90,7 +90,7 @@ def test_a_video_that_crashes_its_decoder_is_refused(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text("import os, sys\nif sys.argv[:1] == ['-m']: os.abort()\n")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
     with pytest.raises(UserError, match=r"clip\.mp4 cannot be looked through: the decoder fails"):
-        check(question(tmp_path), 60)
+        check(question(tmp_path))
 
 
 @pytest.mark.parametrize(

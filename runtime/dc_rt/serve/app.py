@@ -59,7 +59,7 @@ def create_app(service: Service) -> ASGIApp:
     app.include_router(routes, dependencies=schemes if service.settings.token else [])
     _handle_errors(app)
     _describe(app)
-    return Guard(app, service.settings)
+    return Guard(app, service.settings, service.metrics.refused)
 
 
 def _handle_errors(app: FastAPI) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -39,6 +41,7 @@ class Check:
         save_folder: where the results will go.
         roots: that the links of a folder of images must stay in; none of a file that was sent.
         num_frames, num_pixels, free_bytes: of `Limits`.
+        seconds: that it may take.
     """
 
     video: str
@@ -50,6 +53,7 @@ class Check:
     num_frames: int
     num_pixels: int
     free_bytes: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class DiskFull(UserError):
     """The disk has no room for what a run would write."""
 
 
-def check(what: Check, seconds: float) -> Found:
+def check(what: Check) -> Found:
     """Look a video through.
 
     Raises:
@@ -80,13 +84,13 @@ def check(what: Check, seconds: float) -> Found:
             env=os.environ | _DECODER_THREADS,
             text=True,
             errors="replace",
-            timeout=seconds,
+            timeout=what.seconds,
             check=False,
             start_new_session=True,  # so that Ctrl-C on a terminal is for the service to hear
         )
     except subprocess.TimeoutExpired:
         raise UserError(
-            f"{what.shown} could not be looked through within {seconds:g} seconds; send a shorter or a simpler one."
+            f"{what.shown} could not be looked through within {what.seconds:g} seconds; send a shorter one."
         ) from None
     if done.returncode != 0:
         log.warning("looking %s through ended with status %d: %s", what.video, done.returncode, done.stderr[-2000:])
@@ -135,6 +139,8 @@ def _main() -> None:
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     what = Check(**json.loads(sys.stdin.read()))
+    if hasattr(signal, "alarm"):  # so that it ends where the service was killed meanwhile and a decoder hangs
+        signal.alarm(math.ceil(what.seconds) + 1)
     try:
         answer: dict[str, Any] = {"found": asdict(_look(what))}
     except UserError as error:

@@ -94,8 +94,12 @@ class Crew:
                 self._store.end(job, "failed", _BUG)
             finally:
                 self._at.pop(job.id, None)
-            self._metrics.ended(job, time.monotonic() - began)
-            log.info("job %s is %s after %.1f s", job.id, job.state.status, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            self._metrics.ended(job, seconds)
+            if job.state.is_ended:
+                log.info("job %s is %s after %.1f s", job.id, job.state.status, seconds)
+            else:
+                log.info("job %s is broken off after %.1f s; the next service goes on with it", job.id, seconds)
 
     def _run(self, worker: Worker, job: ServedJob) -> None:
         names = {str(job.video): job.state.filename, str(job.results): "the job's folder"}
@@ -116,8 +120,6 @@ class Crew:
             self._store.end(job, "failed", f"A file could not be read or written ({error.strerror}); try again.")
         else:
             self._store.end(job, "finished")
-            if job.video.parent == job.folder:
-                job.video.unlink(missing_ok=True)
 
 
 class _Teller:

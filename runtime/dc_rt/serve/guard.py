@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
@@ -41,15 +42,17 @@ _HEADERS = {
 class Guard:
     """Wraps an application: lets through only what may ask."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, on_refusal: Callable[[int], None]) -> None:
+        """`on_refusal` is told the status of every answer that is an error."""
         self._app = app
         self._settings = settings
+        self._on_refusal = on_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send)
+        answer = _Answer(send, self._on_refusal)
         try:
             headers = Headers(scope=scope)
             _check_host(headers, self._settings.names)
@@ -76,14 +79,17 @@ class Guard:
 class _Answer:
     """Passes an answer on, with the headers that all have; what is no JSON and an error becomes one sentence."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, on_refusal: Callable[[int], None]) -> None:
         self._send = send
+        self._on_refusal = on_refusal
         self._is_replaced = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(raw=list(message["headers"]))
             status, body = message["status"], b""
+            if status >= 400:
+                self._on_refusal(status)
             if status >= 400 and not headers.get("content-type", "").startswith("application/json"):
                 kept = {name: headers[name] for name in ("allow", "content-range") if name in headers}
                 response = refusal(status, usual_sentence(status), kept)

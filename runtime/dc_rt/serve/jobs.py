@@ -107,6 +107,7 @@ class ServedJob:
     is_cancelled: bool = False
     is_removed: bool = False
     journal: Journal = field(init=False)
+    _found: list[ResultFile] | None = None
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.folder / "events.jsonl")
@@ -151,6 +152,8 @@ class ServedJob:
         state = replace(self.state, **values)
         try:
             write_state(self.folder, state)
+            if state.status == "finished":
+                self._remove_upload()
             if "status" in values:
                 self.journal.append("Status", {"status": state.status, "error": state.error})
         except OSError as error:
@@ -158,11 +161,18 @@ class ServedJob:
         self.state = state
         self.journal.ring()  # what ended is known to have ended once its last event is there
 
+    def _remove_upload(self) -> None:
+        """Remove the video that was sent: nothing more is made of it."""
+        if self.video.parent == self.folder:
+            self.video.unlink(missing_ok=True)
+
     def files(self) -> list[ResultFile]:
         """The results of a job that has finished, those that people look at first; folders as one ZIP file each."""
         if self.state.status != "finished":
             return []
-        return sorted(self._files(), key=lambda file: (file.kind == "folder", file.kind == "record"))
+        if self._found is None:  # they change no more, and there may be very many in a folder
+            self._found = sorted(self._files(), key=lambda file: (file.kind == "folder", file.kind == "record"))
+        return self._found
 
     def _files(self) -> Iterator[ResultFile]:
         called = self.options.outputs.result_name

@@ -28,7 +28,7 @@ class Metrics:
         self._seconds = Counter("dc_rt_run_seconds", "Seconds that runs took.", registry=self.registry)
         self._frames = Counter("dc_rt_frames", "Frames of jobs that finished.", registry=self.registry)
         self.upload_bytes = Counter("dc_rt_upload_bytes", "Bytes of videos that were sent.", registry=self.registry)
-        self.refused = Counter("dc_rt_requests_refused", "Requests by error.", ["status"], registry=self.registry)
+        self._refused = Counter("dc_rt_requests_refused", "Requests by error.", ["status"], registry=self.registry)
         self.registry.register(_Now(store, self))
         ProcessCollector(registry=self.registry)
 
@@ -39,6 +39,10 @@ class Metrics:
         self._seconds.inc(seconds)
         if job.state.status == "finished":
             self._frames.inc(job.state.num_frames or 0)
+
+    def refused(self, status: int) -> None:
+        """A request was answered with an error."""
+        self._refused.labels(str(status)).inc()
 
     def text(self) -> bytes:
         """In the format that Prometheus reads."""

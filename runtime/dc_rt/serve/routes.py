@@ -259,8 +259,8 @@ def list_files(job: Named) -> list[FileOfJob]:
     response_class=FileResponse,
     responses=may(404, 416)
     | {
-        200: {"description": "The file.", "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},
-        206: {"description": "A range of it.", "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},
+        200: {"description": "The file.", "content": {"*/*": {"schema": {}}}},
+        206: {"description": "A range of it.", "content": {"*/*": {"schema": {}}}},
     },
 )
 def get_file(job: Named, name: str) -> Response:

@@ -83,9 +83,10 @@ class Service:
             limits.num_frames,
             limits.num_pixels,
             limits.free_bytes,
+            limits.check_seconds,
         )
         async with self._checks:
-            found = await asyncio.to_thread(check, what, limits.check_seconds)
+            found = await asyncio.to_thread(check, what)
         return await asyncio.to_thread(
             self.store.add, folder, filename=shown, video=kept_as, options=by_name, **asdict(found)
         )

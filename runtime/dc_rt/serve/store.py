@@ -141,11 +141,14 @@ class Store:
                 raise Refused(404, "The job was removed already; GET /jobs lists all that there are.")
             if job.state.status == "running":
                 raise Refused(409, "The job is running; cancel it first.")
-            job.is_removed = True
-            del self._jobs[job.id]
             # In one step: what is removed in part is none of the jobs that the next service takes up.
             gone = self._incoming / job.id
-            job.folder.rename(gone)
+            try:
+                job.folder.rename(gone)
+            except PermissionError:  # on Windows, while somebody has a file of it open
+                raise Refused(409, "A file of the job is being read; try again in a moment.") from None
+            job.is_removed = True
+            del self._jobs[job.id]
         job.journal.ring()
         shutil.rmtree(gone, ignore_errors=True)
 
