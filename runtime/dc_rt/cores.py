@@ -7,23 +7,13 @@ import sys
 import threading
 from contextlib import suppress
 
-ENVIRONMENT = "DC_RT_CORES"
-"""Names how many cores a process takes at most, where several share a machine."""
-
 # As the system counts: a thread of the model's own has nine times the share of one that makes what it will need.
 _YIELDING = 10
 
 
 def num_cores() -> int:
     """Those that it may use; at least 1."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(there, cores_asked_for() or there)
-
-
-def cores_asked_for() -> int | None:
-    """At most how many it is to take; None where nobody says."""
-    asked = os.environ.get(ENVIRONMENT, "")
-    return int(asked) if asked.isascii() and asked.isdecimal() and int(asked) > 0 else None
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def yield_to_the_model() -> None:

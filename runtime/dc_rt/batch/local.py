@@ -1,12 +1,10 @@
-"""The slots of this machine: a process each, on a device of its own or on its share of the cores."""
+"""The slots of this machine: a process each, on a device of its own if devices are named."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from dc_rt.cores import ENVIRONMENT as CORES
-from dc_rt.cores import num_cores
 from dc_rt.job import Task, Worker
 from dc_rt.job.events import Listener
 from dc_rt.lease import DEFAULT_SECONDS
@@ -33,13 +31,13 @@ class LocalSlots:
 
         Args:
             models: which model runs, and as what.
-            num_workers: processes, at least 1; they share the cores evenly.
+            num_workers: processes, at least 1. Each takes as many threads as a single run does: with another number
+                of them ONNX Runtime gives other last bits.
             devices: as CUDA numbers or names them, one a process, if not all are to see all.
             lease_seconds: after which another machine may take over a video from here (`dc_rt.lease`).
         """
-        shared = {} if num_workers == 1 else {CORES: str(max(num_cores() // num_workers, 1))}
         own = [{_DEVICES: device} for device in devices] or [{}] * num_workers
-        self.workers = tuple(Worker(models, shared | each, lease_seconds) for each in own)
+        self.workers = tuple(Worker(models, each, lease_seconds) for each in own)
 
     @property
     def num_slots(self) -> int:

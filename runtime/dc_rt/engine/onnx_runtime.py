@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from dc_rt.cores import cores_asked_for, num_cores
 from dc_rt.engine import Array, Interrupted, OpenEngine
 from dc_rt.engine.manifest import Manifest
 from dc_rt.engine.memory import NOT_STREAMED
@@ -114,8 +113,6 @@ def session_settings() -> ort.SessionOptions:
     # `dc-rt infer` took 1.21 times less processor time so, and was 1.07 times (1.05 to 1.08) as fast, to the same bits;
     # on busy ones 1.30 times (1.22 to 1.69).
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if cores_asked_for():
-        settings.intra_op_num_threads = num_cores()
     return settings
 
 
