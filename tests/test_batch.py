@@ -156,7 +156,7 @@ def test_a_list_gives_each_video_its_options(bundled: DepthCrafter) -> None:
     Path("list.jsonl").write_text(
         '{"video": "in/a.mp4", "process_length": 5, "save_folder": "x"}\n{"video": "in/a.mp4", "outputs": "npz,exr"}\n'
     )
-    outcomes = run(Schedule(tasks("list.jsonl"), InProcess(bundled)))
+    outcomes = run(Schedule(tasks("list.jsonl"), InProcess(bundled), retry=0))
     assert [outcome.frames for outcome in outcomes] == [5, 14]
     assert Path("out/x/a.npz").is_file()
     assert len([*Path("out/in/a").glob("*.exr")]) == 14
@@ -233,7 +233,7 @@ def test_a_video_that_another_batch_is_at_is_waited_for(bundled: DepthCrafter, s
         clip(f"in/{name}.mp4", seed=seed)
     mine = tasks("in")
     leases = [Leases(60).take(task.targets.lease) for task in mine[:2]]
-    schedule = Schedule(mine, slots, look_again_seconds=0.1)
+    schedule = Schedule(mine, slots, retry=0, look_again_seconds=0.1)
     schedule.start()
     while not (schedule.entries[0].was_held and schedule.entries[1].was_held and schedule.entries[2].files):
         assert not schedule.wait(0.05)
@@ -254,7 +254,7 @@ def test_each_process_sees_its_device_alone_and_its_share_of_the_cores() -> None
     clip("in/b.mp4")
     slots = LocalSlots(ModelOptions(), 2, ("1", "GPU-5"))
     try:
-        outcomes = run(Schedule(tasks("in"), slots))
+        outcomes = run(Schedule(tasks("in"), slots, retry=0))
         assert [outcome.status for outcome in outcomes] == ["finished", "finished"]
         seen = [Path(f"/proc/{worker.pid}/environ").read_bytes().split(b"\0") for worker in slots.workers]
     finally:
@@ -321,7 +321,7 @@ def test_progress_grows_to_its_end_and_counts_each_video_by_its_work(bundled: De
 
             return super().run(slot, task, listen)
 
-    schedule = Schedule(tasks("in"), Watched(bundled))
+    schedule = Schedule(tasks("in"), Watched(bundled), retry=0)
     overall = Overall(schedule.entries)
     run(schedule)
     assert overall.standing().done == 1
