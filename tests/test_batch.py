@@ -356,11 +356,7 @@ def test_a_dry_run_lists_what_would_be_done_and_writes_nothing() -> None:
         (("empty",), "There is no video in empty"),
         (("a.mp4", "--devices", "0,1", "--workers", "3"), "--devices 0,1 is a process for each of 2, not 3"),
         (("a.mp4", "--lease-seconds", "0"), "A lease lasts"),
-        (("a.mp4", "--backend", "tensor"), "tensor"),
         (("a.mp4", "--engines", "nowhere"), "nowhere"),
-        (("a.mp4", "--outputs", "-"), "--outputs - is one stream"),
-        (("-",), "A batch is of files alone"),
-        (("a.mp4", "--window-size", "0"), "--window-size must be at least 1"),
     ],
 )
 def test_what_cannot_be_a_batch_is_one_sentence_before_any_work(arguments: tuple[str, ...], sentence: str) -> None:
