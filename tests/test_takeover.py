@@ -60,7 +60,9 @@ def _stop(event, arguments):
     if wanted != _wanted:
         _count, _wanted = 0, wanted
     of, part, nth, _ = wanted.split("|")
-    _count += event == of and part in str(arguments[0])
+    if event != of or part not in str(arguments[0]):
+        return
+    _count += 1
     if _count == int(nth):
         _is_stopping = True
         os.unlink(os.environ["STOP_AT"])
