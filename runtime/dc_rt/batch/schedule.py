@@ -111,15 +111,20 @@ class Schedule:
         self._num_waited = self._num_running = 0
         self._is_cancelled = False
         self._changed = threading.Condition()
-        self._num_serving = min(slots.num_slots, len(self.entries))
+        self._num_begun = self._num_serving = 0  # threads: in all, and those that have not ended
 
     def start(self) -> None:
         """Begin, and return at once."""
-        for slot in range(self._num_serving):
+        for slot in range(self._num_begun, min(self._slots.num_slots, len(self.entries))):
+            with self._changed:
+                self._num_begun += 1
+                self._num_serving += 1
             threading.Thread(target=self._serve, args=(slot,), name=f"slot {slot}", daemon=True).start()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the end, for so long at most; whether it has come."""
+        """Wait for the end, for so long at most, and use the slots that have come; whether the end has come."""
+        if not self._is_cancelled:
+            self.start()
         # Not for the threads: CPython 3.11 takes one for ended if Ctrl-C comes while it is joined.
         with self._changed:
             return self._changed.wait_for(lambda: not self._num_serving, seconds)
