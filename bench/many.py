@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -114,10 +113,13 @@ class Watch:
         """By name, how many runs finished."""
         return {path.relative_to(self._results).as_posix(): len(self._seen[path]) for path in self._records}
 
-    @property
-    def twice(self) -> Sequence[str]:
-        """Names of those that were done more than once."""
-        return [name for name, runs in self.finished.items() if runs > 1]
+    def wrong(self, expected: dict[str, bytes]) -> list[str]:
+        """Once it is closed: which results are not as expected, were not made once, or are no results, as sentences."""
+        return [
+            *(f"different: {name}" for name in differing(contents(self._results), expected)),
+            *(f"finished {runs} times: {name}" for name, runs in self.finished.items() if runs != 1),
+            *(f"left over: {name}" for name in left_over(self._results)),
+        ]
 
     def __enter__(self) -> Self:
         self._thread.start()

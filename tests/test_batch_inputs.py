@@ -172,6 +172,7 @@ def write_csv(text: str, name: str = "list.csv", encoding: str = "utf-8") -> str
 
 def test_a_csv_gives_options_and_folders_a_video() -> None:
     touch("lists/in/a.mp4", "lists/b.mov", "far/c.mp4")
+    assert places(found(write_csv("video\n~no such user/a.mp4\n"))) == [("~no such user/a.mp4", "out/~no such user")]
     far = Path("far/c.mp4").absolute()
     name = write_csv(
         "video, max_res,num-denoising-steps,save_folder,outputs,audio\r\n"

@@ -59,8 +59,10 @@ def _stop(event, arguments):
         return
     if wanted != _wanted:
         _count, _wanted = 0, wanted
-    of, part, nth = wanted.split("|")
-    _count += event == of and part in str(arguments[0])
+    of, part, nth, _ = wanted.split("|")
+    if event != of or part not in str(arguments[0]):
+        return
+    _count += 1
     if _count == int(nth):
         _is_stopping = True
         os.unlink(os.environ["STOP_AT"])
@@ -83,6 +85,7 @@ class Stoppable:
         environment = {"PYTHONPATH": paths, "STOP_AT": str(self._stop_at)}
         self._worker = Worker(ModelOptions(engines=str(BUNDLED)), environment, SECONDS)
         self._pool = pool
+        self._num_stops = 0
 
     def begin(self, task: Task) -> Future[str]:
         """Have it run a task; how that ended."""
@@ -98,7 +101,8 @@ class Stoppable:
 
     def begin_until(self, task: Task, event: str, part: str, nth: int) -> Future[str]:
         """Have it run a task, when it gets that, until it is stopped."""
-        self._stop_at.write_text(f"{event}|{part}|{nth}")
+        self._num_stops += 1  # so that each is another one
+        self._stop_at.write_text(f"{event}|{part}|{nth}|{self._num_stops}")
         running = self._pool.submit(self.end, task)
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not self.is_stopped:

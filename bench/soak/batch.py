@@ -24,12 +24,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bench.many import BAD, CLIPS, OPTIONS, Watch, contents, differing, left_over, make_clips, run_serially
+from bench.many import BAD, CLIPS, OPTIONS, Watch, contents, make_clips, run_serially
 from bench.processes import children_of
 from bench.records import write_record
 
@@ -42,12 +42,18 @@ POLL_SECONDS = 0.02
 class Batch:
     """A `dc-rt batch` of all clips, in a process of its own."""
 
-    def __init__(self, videos: Path, results: Path, called: str, workers: int = WORKERS) -> None:
-        """Start it; what it reports and prints goes into files called so beside the results."""
+    def __init__(
+        self, videos: Path, results: Path, called: str, workers: int = WORKERS, prefix: Sequence[str] = ()
+    ) -> None:
+        """Start it; what it reports and prints goes into files called so beside the results.
+
+        The command follows on the `prefix`.
+        """
         self.log = results.with_name(f"{results.name}-{called}.log")
         self._report = self.log.with_suffix(".json")
         self._report.unlink(missing_ok=True)
         command = [
+            *prefix,
             *(sys.executable, "-m", "dc_rt.cli", "batch", str(videos), *OPTIONS, "--save-folder", str(results)),
             *("--workers", str(workers), "--lease-seconds", str(LEASE_SECONDS), "--report", str(self._report)),
         ]
@@ -68,6 +74,10 @@ class Batch:
         """Of an ended batch, the videos that it reports to be so, by the ends of their paths."""
         report = json.loads(self._report.read_bytes())
         return sorted(each["video"].partition("/videos/")[2] for each in report["videos"] if each["status"] == status)
+
+    def wait_for_lease(self, results: Path) -> None:
+        """Wait until one of its workers is at a video, or it has ended."""
+        wait_for(lambda: not self.is_running or any(id_ in held(results) for id_ in self.workers))
 
     def end(self) -> list[str]:
         """Wait for its end; what is wrong with it, but for videos that failed because they were disturbed."""
@@ -123,7 +133,8 @@ def run_killed(videos: Path, results: Path, rng: random.Random) -> tuple[list[st
         batch = Batch(videos, results, "killed")
         batches += 1
         while batch.is_running and (workers_left or parents_left):
-            time.sleep(rng.uniform(0.2, 2.5))
+            batch.wait_for_lease(results)
+            time.sleep(rng.uniform(0, 1.5))
             if rng.random() < parents_left / (workers_left + parents_left):
                 parents_left -= 1
                 if batch.is_running:
@@ -150,7 +161,7 @@ def run_stopped(videos: Path, results: Path, rng: random.Random) -> tuple[list[s
     first = Batch(videos, results, "first")
     stopped, lease = None, Path()
     while stopped is None:
-        wait_for(lambda: any(id_ in held(results) for id_ in first.workers))
+        first.wait_for_lease(results)
         time.sleep(rng.uniform(0, 1))
         leases = held(results)
         for id_ in rng.sample(first.workers, len(first.workers)):
@@ -212,17 +223,11 @@ def main() -> None:
                 results = Path(name) / f"{part}{number}"
                 with Watch(results) as watch:
                     wrong, seen = PARTS[part](videos, results, rng)
-                wrong += [f"different: {name}" for name in differing(contents(results), expected)[:5]]
-                wrong += [f"finished {runs} times: {name}" for name, runs in watch.finished.items() if runs != 1]
-                wrong += [f"left over: {name}" for name in left_over(results)]
+                wrong += watch.wrong(expected)
                 failed += bool(wrong)
                 rounds.append({"part": part, **seen, "wrong": wrong})
                 told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in seen.items())
                 print(f"round {number}, {part}: {told}: {'; '.join(wrong) or 'identical, each done once'}", flush=True)
-                if wrong:
-                    kept = Path(tempfile.mkdtemp(prefix="batch-"))
-                    shutil.copytree(name, kept / "all", symlinks=True)
-                    print(f"  all of it is in {kept}")
                 shutil.rmtree(results)
 
     whole = len(rounds) - failed

@@ -126,11 +126,11 @@ class _Meant:
             raise UserError(line.sentence)
         options = Options.by_name(line.options, self._options)
         _check_no_stream(options)
-        video = manifest.parent / Path(line.video).expanduser()
+        video = manifest.parent / _at_home(line.video)
         if is_pipe(Path(line.video)):
             raise UserError("A batch is of files alone, and - is none; name a file.")
         named = self._mirrored(video, manifest.parent)
-        save_folder = self._save_folder / Path(line.save_folder).expanduser() if line.save_folder else named.save_folder
+        save_folder = self._save_folder / _at_home(line.save_folder) if line.save_folder else named.save_folder
         return _Named(video, save_folder, options, is_listed=True)
 
     def _mirrored(self, video: Path, root: Path) -> _Named:
@@ -142,6 +142,11 @@ class _Meant:
 
     def _refused(self, video: str, sentence: str) -> Refused:
         return Refused(video, text(self._save_folder), sentence)
+
+
+def _at_home(path: str) -> str:
+    """With `~` as the home folder, as in what is typed."""
+    return os.path.expanduser(path)  # noqa: PTH111 - pathlib's raises where there is no such user
 
 
 def _once(entries: Sequence[_Named | Refused]) -> Iterator[_Named | Refused]:

@@ -98,28 +98,33 @@ class Schedule:
     """
 
     def __init__(
-        self, tasks: Sequence[Task], slots: Slots, retry: int = 1, look_again_seconds: float = LOOK_AGAIN_SECONDS
+        self, tasks: Sequence[Task], slots: Slots, retry: int, look_again_seconds: float = LOOK_AGAIN_SECONDS
     ) -> None:
         """Nothing is begun. The slots are the caller's to close."""
         self.entries = tuple(map(Entry, tasks))
+        self.models: dict[tuple[str, ...], None] = {}
         self._slots = slots
         self._retry = retry
         self._look_again_seconds = look_again_seconds
-        self.models: list[tuple[str, ...]] = []
         self._ready = deque(self.entries)
         self._waiting: list[tuple[float, int, Entry]] = []  # a heap: when each is to be asked for, and in which order
         self._num_waited = self._num_running = 0
         self._is_cancelled = False
         self._changed = threading.Condition()
-        self._num_serving = min(slots.num_slots, len(self.entries))
+        self._num_begun = self._num_serving = 0  # threads: in all, and those that have not ended
 
     def start(self) -> None:
         """Begin, and return at once."""
-        for slot in range(self._num_serving):
+        for slot in range(self._num_begun, min(self._slots.num_slots, len(self.entries))):
+            with self._changed:
+                self._num_begun += 1
+                self._num_serving += 1
             threading.Thread(target=self._serve, args=(slot,), name=f"slot {slot}", daemon=True).start()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the end, for so long at most; whether it has come."""
+        """Wait for the end, for so long at most, and use the slots that have come; whether the end has come."""
+        if not self._is_cancelled:
+            self.start()
         # Not for the threads: CPython 3.11 takes one for ended if Ctrl-C comes while it is joined.
         with self._changed:
             return self._changed.wait_for(lambda: not self._num_serving, seconds)
@@ -139,7 +144,8 @@ class Schedule:
                     self._run(slot, entry)
                 finally:
                     with self._changed:
-                        entry.slot = None
+                        if entry.slot == slot:  # one that came again may be in another already
+                            entry.slot = None
                         self._num_running -= 1
                         self._changed.notify_all()
         finally:
@@ -192,8 +198,8 @@ class Schedule:
             if heard.was_done:
                 entry.tries -= 1
                 # A process of ours that died may have had all of it in place.
-                not_before: Status = "finished" if entry.tries else "elsewhere"
-                entry.end("skipped" if entry.was_there else not_before, heard.note)
+                meanwhile: Status = "finished" if entry.tries else "elsewhere"
+                entry.end("skipped" if entry.was_there else meanwhile, heard.note)
             else:
                 entry.end("finished", heard.note)
 
@@ -219,7 +225,7 @@ class Schedule:
 class _Heard:
     """What a run tells that is kept: `note` is what is to be said of it, in phrases; and it counts its share."""
 
-    def __init__(self, share: Share, models: list[tuple[str, ...]]) -> None:
+    def __init__(self, share: Share, models: dict[tuple[str, ...], None]) -> None:
         self.num_frames: int | None = None
         self.was_done = self.has_kept = False
         self._share = share
@@ -242,8 +248,8 @@ class _Heard:
                 self.num_frames = num_frames
             case AlreadyDone():
                 self.was_done = True
-            case ModelOpened(lines) if lines not in self._models:
-                self._models.append(lines)
+            case ModelOpened(lines):
+                self._models.setdefault(lines)
 
     @property
     def note(self) -> str:

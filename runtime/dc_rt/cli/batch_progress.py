@@ -32,7 +32,7 @@ class BatchProgress(AbstractContextManager["BatchProgress"]):
 
     def show(self) -> None:
         """Look at the schedule, and say what has happened since the last time."""
-        for lines in self._schedule.models[self._num_models :]:
+        for lines in list(self._schedule.models)[self._num_models :]:
             self._num_models += 1
             say(*lines)
         for place in sorted(self._running):
@@ -79,7 +79,9 @@ class BatchBars(BatchProgress):
 class BatchLines(BatchProgress):
     """Elsewhere (a log, a pipe): a plain line every few seconds."""
 
-    _last = time.monotonic()
+    def __enter__(self) -> Self:
+        self._last = time.monotonic()
+        return self
 
     def _draw(self, standing: Standing) -> None:
         now = time.monotonic()

@@ -93,14 +93,14 @@ class Child:
         targets = task.targets
         try:
             lease = self._leases.take(targets.lease)
+            try:
+                if lease.needs_fence:
+                    _fence(targets, lease)
+            except BaseException:
+                lease.release()
+                raise
         except OSError as error:
             raise unwritable(targets.save_folder, error) from error
-        try:
-            if lease.needs_fence:
-                _fence(targets, lease)
-        except BaseException:
-            lease.release()
-            raise
         return lease
 
     def _run(self, task: Task, lease: Lease | None, tell: Tell) -> None:

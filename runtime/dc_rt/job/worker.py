@@ -18,8 +18,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
-from dc_rt.cores import ENVIRONMENT as CORES
-from dc_rt.cores import num_cores
 from dc_rt.errors import UserError
 from dc_rt.job.events import (
     AlreadyDone,
@@ -191,12 +189,11 @@ def environments(num_workers: int, devices: Sequence[str] = ()) -> list[dict[str
     """Those of workers that share this machine.
 
     Args:
-        num_workers: processes, at least 1; they share the cores evenly.
+        num_workers: processes, at least 1. Each takes as many threads as a single run does: with another number of
+            them ONNX Runtime gives other last bits.
         devices: as CUDA numbers or names them, one a process, if not all are to see all.
     """
-    own = [{_DEVICES: device} for device in devices] or [{}] * num_workers
-    shared = {CORES: str(max(num_cores() // len(own), 1))} if len(own) > 1 else {}
-    return [shared | each for each in own]
+    return [{_DEVICES: device} for device in devices] or [{} for _ in range(num_workers)]
 
 
 def check_has_no_pipes(video: Path, outputs: Outputs) -> None:
