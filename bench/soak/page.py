@@ -241,7 +241,8 @@ def delete(browsing: Browsing) -> None:
     for answer, expected in (("Keep it", before), ("Delete", before - 1)):
         browsing.card("street.mp4").get_by_role("button", name="Delete").click()
         page.locator("#delete-dialog").get_by_role("button", name=answer).click()
-        page.wait_for_timeout(1000)
+        if answer == "Delete":
+            browsing.card("street.mp4").wait_for(state="detached")
         left = len(browsing.service.ask("GET", "/jobs").json["jobs"])
         checks.see(f"{answer!r} does what it says", left == expected, f"{left} of {before} jobs")
 

@@ -79,5 +79,5 @@ function checkboxes(option) {
 
 function labelOf(name) {
   const words = LABELS[name] ?? name.replaceAll("_", " ");
-  return words[0].toUpperCase() + words.slice(1);
+  return (words[0].toUpperCase() + words.slice(1)).replace(/\b(exr|fps)\b/i, (name) => name.toUpperCase());
 }
