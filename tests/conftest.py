@@ -62,6 +62,7 @@ collect_ignore = [] if find_spec("torch") else list(EXPORT_TESTS)
 # What `make fast` leaves out, whole files or single tests: it is to end in under a minute on two cores. A file that is
 # not named is quick: `pytest --durations=20` says whether it is.
 SLOW = (
+    "test_batch.py",
     "test_cli.py",
     "test_corruption.py",
     "test_deliver.py",

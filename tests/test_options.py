@@ -1,9 +1,11 @@
 """Options: stated once, checked when they are made, named in messages as each surface has them."""
 
 import inspect
+import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from dc_rt import Noise, Outputs, Sampling, Source, UserError
 from dc_rt.cli.app import infer
 from dc_rt.errors import option, worded
 from dc_rt.job.fingerprint import differences
-from dc_rt.options import as_flag, flags_of, rules
+from dc_rt.options import Options, as_flag, default_outputs, flags_of, rules
 
 
 @pytest.mark.parametrize(
@@ -128,3 +130,36 @@ def test_each_flag_is_one_options():
     flags = [flag for kind in (Sampling, Source, Outputs) for name, _, _ in rules(kind) for flag in flags_of(name)]
     assert len(flags) == len(set(flags))
     assert all(re.fullmatch("--[a-z-]+", flag) for flag in flags)
+
+
+def test_options_by_name_are_taken_as_json_and_as_text_have_them() -> None:
+    text = {"num-denoising-steps": "4", "target_fps": "12", "audio": "yes", "outputs": "npz, exr", "--save-png": "true"}
+    typed = {"steps": 4, "target_fps": 12.0, "audio": True, "outputs": ["npz", "exr", "png"], "save_tiff": False}
+    assert Options.by_name(text) == Options.by_name(typed)
+    assert Options.by_name(text).outputs.names == ("npz", "exr", "png")
+    assert Options.by_name({"save_npz": True}).outputs.names == (*default_outputs(), "npz")
+    base = Options.by_name(text)
+    assert Options.by_name({"seed": 7}, base) == replace(base, sampling=replace(base.sampling, seed=7))
+    assert Options.by_name(json.loads(json.dumps(base.as_dict()))) == base
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"nothing": 1}, "no option 'nothing'"),
+        ({"steps": "many"}, "steps must be a whole number, not 'many'"),
+        ({"steps": True}, "steps must be a whole number"),
+        ({"steps": None}, "steps must be a whole number"),
+        ({"gamma": "nan"}, "gamma must be a finite number"),
+        ({"audio": "perhaps"}, "audio must be yes or no"),
+        ({"save_npz": 2}, "save_npz must be yes or no"),
+        ({"shots": 3}, "shots must be text"),
+        ({"outputs": 3}, "outputs must be names"),
+        ({"outputs": ["film"]}, "no outputs='film'"),
+        ({"sampler": ["euler"]}, "no sampler"),
+    ],
+)
+def test_a_wrong_option_by_name_is_one_sentence(values: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        Options.by_name(values)
+    assert str(error.value).endswith(".")

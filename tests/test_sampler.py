@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dc_rt import DepthCrafter, Job, Sampling
-from dc_rt.cli.progress import Progress
 from dc_rt.errors import UserError
 from dc_rt.job.events import Event, Finished, Planned, Progressed
+from dc_rt.job.share import Share
 from dc_rt.sampler import SAMPLERS, sample_euler
 from dc_rt.schedule import noise_levels
 from media_helpers import moving_gradient, write_clip
@@ -108,17 +108,6 @@ def test_pytorch_samples_what_numpy_samples(name: str) -> None:
     np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
-class Shares(Progress):
-    """Keeps what a bar would show."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shares: list[float] = []
-
-    def _show(self, at_the_end: bool = False) -> None:
-        self.shares.append(self._done / self._total)
-
-
 @pytest.mark.parametrize("guidance_scale", [1.0, 1.5])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_progress_reaches_100_percent_with_the_last_frame_and_no_earlier(
@@ -127,17 +116,19 @@ def test_progress_reaches_100_percent_with_the_last_frame_and_no_earlier(
     clip = write_clip(Path("clip.mp4"), moving_gradient(11, 64, 64))
     sampling = Sampling(steps=4, sampler=name, guidance_scale=guidance_scale, window_size=6, overlap=2)
     told: list[Event] = []
-    shown = Shares()
+    share = Share()
+    shown: list[float | None] = []
 
     def listen(event: Event) -> None:
         told.append(event)
-        shown.hear(event)
+        share.hear(event)
+        shown.append(share.done)
 
     Job(bundled, clip, sampling, listener=listen).run()
     (planned,) = (event for event in told if isinstance(event, Planned))
     runs = [event for event in told if isinstance(event, Progressed)]
     assert sum(event.num_frames for event in runs if event.stage == "denoiser") == planned.num_evaluated
     assert isinstance(told[-1], Finished)
-    assert shown.shares[-2:] == [1, 1]
+    assert shown[-2:] == [1, 1]
     decoded = [i for i, event in enumerate(told) if isinstance(event, Progressed) and event.stage == "vae_decoder"]
-    assert max(shown.shares[: decoded[-1]]) < 1
+    assert max(done for done in shown[: decoded[-1]] if done is not None) < 1

@@ -417,16 +417,18 @@ class Options:
         chosen: dict[type, dict[str, Any]] = {Sampling: {}, Source: {}, Outputs: {}}
         names: list[str] | None = None
         added = []
+        known_by = _known_by()
+        flagged = {_without_dashes(row.flag): name for name, row in all_outputs().items() if row.flag}
         for given, value in values.items():
-            name = str(given).lstrip("-").replace("-", "_")
+            name = _without_dashes(str(given))
             if name == "outputs":
                 names = _names_of(value)
-            elif name in _FLAGGED:
+            elif name in flagged:
                 is_wanted = _as_typed(name, value, False)
                 Rule("").check(name, is_wanted, False)
-                added += [_FLAGGED[name]] if is_wanted else []
-            elif name in _KNOWN:
-                known, kind, default = _KNOWN[name]
+                added += [flagged[name]] if is_wanted else []
+            elif name in known_by:
+                known, kind, default = known_by[name]
                 chosen[kind][known] = _as_typed(known, value, default)
             else:
                 raise UserError(f"There is no option {str(given)!r}; docs/options.md has them all.")
@@ -441,6 +443,20 @@ class Options:
     def as_dict(self) -> dict[str, Any]:
         """All of them by name, as JSON can hold them and `by_name` takes them."""
         return record(self.sampling, self.source, self.outputs)
+
+
+def _known_by() -> dict[str, tuple[str, type, Any]]:
+    """Every option's name, class and default, by all names that it goes by."""
+    return {
+        _without_dashes(called): (name, kind, default)
+        for kind in (Sampling, Source, Outputs)
+        for name, rule, default in rules(kind)
+        for called in (name, *rule.flags)
+    }
+
+
+def _without_dashes(flag: str) -> str:
+    return flag.lstrip("-").replace("-", "_")
 
 
 def _names_of(value: Any) -> list[str]:
@@ -509,13 +525,3 @@ def record(*options: Sampling | Source | Outputs) -> dict[str, Any]:
         if isinstance(each, Outputs):
             values["outputs"] = list(values.pop("names"))
     return values
-
-
-# Options by all names that they go by, and outputs by those of their flags.
-_KNOWN = {
-    called.lstrip("-").replace("-", "_"): (name, kind, default)
-    for kind in (Sampling, Source, Outputs)
-    for name, rule, default in rules(kind)
-    for called in (name, *rule.flags)
-}
-_FLAGGED = {row.flag.lstrip("-").replace("-", "_"): name for name, row in all_outputs().items() if row.flag}

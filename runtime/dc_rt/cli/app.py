@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dc_rt.attention import ATTENTIONS
+from dc_rt.batch.report import FILE
 from dc_rt.cli.command import Command
 from dc_rt.cli.options import Values, options_from, outputs_from, with_options, with_options_of, with_parameters_of
 from dc_rt.errors import UserError, option, worded
+from dc_rt.lease import DEFAULT_SECONDS
 from dc_rt.options import Outputs, Sampling, Source, as_flag
 from dc_rt.outputs import RAW_SUFFIX, STREAM
 from dc_rt.torch_steps import TORCH_STEPS, split_names
+
+if TYPE_CHECKING:
+    from dc_rt.models import ModelOptions
 
 app = typer.Typer(
     name="dc-rt",
@@ -83,15 +88,76 @@ def infer(
     set_up(verbose)
     from dc_rt.cli.infer import Ways, infer_all, preview_all
     from dc_rt.cli.streams import take_standard_output
-    from dc_rt.models import ModelOptions
 
     sampling, source, outputs = options_from(values)
     stream = take_standard_output() if STREAM in outputs.names and not dry_run else None
-    steps = split_names(torch_steps)
-    named = None if engines is None else str(engines)
-    models = ModelOptions(named, backend, cpu_offload, provider, attention, steps, fit)
+    models = _model_options(engines, backend, cpu_offload, provider, attention, torch_steps, fit)
     ways = Ways(models, save_folder, restart, stream)
     (preview_all if dry_run else infer_all)(videos, ways, sampling, source, outputs)
+
+
+def _model_options(
+    engines: Path | None,
+    backend: str,
+    cpu_offload: str,
+    provider: str | None,
+    attention: str | None,
+    torch_steps: str,
+    fit: bool,
+) -> ModelOptions:
+    """Which model runs, of what was typed."""
+    from dc_rt.models import ModelOptions
+
+    named = None if engines is None else str(engines)
+    return ModelOptions(named, backend, cpu_offload, provider, attention, split_names(torch_steps), fit)
+
+
+@app.command(cls=Command)
+@with_options_of(infer, "videos")
+def batch(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT...",
+            readable=False,
+            help='Folders; patterns in quotes, such as "in/**/*.mov"; lists (.csv, .jsonl); videos, as of dc-rt infer.',
+        ),
+    ],
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that run a video each; 1, or one for each device.")
+    ] = None,
+    devices: Annotated[
+        str, typer.Option(metavar="NUMBER,...", help="GPUs, as CUDA numbers them: a process on each.")
+    ] = "",
+    retry: Annotated[
+        int, typer.Option(min=0, help="Tries more, of a video whose process died, or whose disk refused.")
+    ] = 1,
+    lease_seconds: Annotated[
+        float, typer.Option(help="Others on the same folder take a video over from here after so long a silence.")
+    ] = DEFAULT_SECONDS,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", readable=False, help=f"The report; else {FILE} among the results."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be run, what is done, and what cannot be; write nothing.")
+    ] = False,
+    **given: Any,
+) -> None:
+    """Estimate the depth of many videos: those in folders, with results in the same tree; what is done is skipped."""
+    from dc_rt.log import set_up
+
+    set_up(given["verbose"])
+    from dc_rt.cli.batch import Batch, Sharing, preview_batch, run_batch
+    from dc_rt.options import Options
+
+    models = _model_options(**{name: given[name] for name in signature(_model_options).parameters})
+    wanted = Batch(inputs, given["save_folder"], Options(*options_from(given)), models, given["restart"])
+    sharing = Sharing.of(workers, devices, retry, lease_seconds)
+    if dry_run:
+        preview_batch(wanted, sharing)
+    else:
+        run_batch(wanted, sharing, report)
 
 
 Raws = Annotated[

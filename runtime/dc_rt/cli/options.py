@@ -48,15 +48,28 @@ def with_options(
 
 
 def with_options_of(
-    other: Callable[..., None], **defaults: Any
+    other: Callable[..., None], *without: str, **defaults: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command that takes anything the parameters of another one, some of them with other defaults."""
+    """Give a command that takes anything the parameters of another one, after its own, which replace those of a name.
+
+    Args:
+        other: the command.
+        without: the names of parameters of its that are left out.
+        defaults: by name: those that are others than the other command's.
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        parameters = [
-            parameter.replace(default=defaults.get(parameter.name, parameter.default))
-            for parameter in inspect.signature(other).parameters.values()
+        own = {
+            name: parameter
+            for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        }
+        taken = [
+            parameter.replace(default=defaults.get(name, parameter.default))
+            for name, parameter in inspect.signature(other).parameters.items()
+            if name not in (*own, *without)
         ]
+        parameters = [*own.values(), *taken]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command

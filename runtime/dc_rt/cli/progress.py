@@ -8,11 +8,10 @@ from contextlib import AbstractContextManager
 from typing import Self
 
 from dc_rt.cli.terminal import can_redraw, say
-from dc_rt.job.events import Event, Finished, Planned, Progressed, Resumed, ShotsFound, Warned
+from dc_rt.job.events import Event, Finished, Planned, Resumed, ShotsFound, Warned
+from dc_rt.job.share import Share
 
 PLAIN_SECONDS = 5.0  # between progress lines where there is no terminal
-
-_OF_THE_MODEL = ("denoiser", "vae_encoder", "vae_decoder")
 
 
 def progress() -> Progress:
@@ -21,37 +20,25 @@ def progress() -> Progress:
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """How far a video is: by denoised frames, most of the work, and decoded ones; without a model by those written."""
+    """What happens in a job, in lines, and how far it is, which `_show` shows."""
 
     def __init__(self) -> None:
-        self._frames = self._total = self._done = 0
-        self._finished_frames = self._resumed = self._looked_at = 0
-        self._stages: tuple[str, ...] = _OF_THE_MODEL
-        self._began = time.perf_counter()
+        self._share = Share()
 
     def hear(self, event: Event) -> None:
         """Listen to a job."""
+        share = self._share
+        share.hear(event)
         match event:
             case Planned():
-                self._plan(event)
-            case Resumed(num_frames, num_evaluated):
+                self._say_plan(event)
+            case Resumed(num_frames):
                 say(f"  resumed after frame {num_frames} of an unfinished run")
-                self._total = num_evaluated + 2 * (self._frames - num_frames) if self._frames else 0
-                self._finished_frames = self._resumed = num_frames
-            case ShotsFound(num_shots, num_evaluated):
+            case ShotsFound(num_shots):
                 say("  1 shot" if num_shots == 1 else f"  {num_shots} shots, each estimated by itself")
-                self._total = num_evaluated + 2 * self._frames
-                self._looked_at, self._began = 0, time.perf_counter()
-            case Progressed("detect", num_frames):
-                self._looked_at += num_frames
-            case Progressed(stage, num_frames):
-                self._done += num_frames * (stage in self._stages)
-                self._finished_frames += num_frames * (stage == self._stages[-1])
             case Warned(sentence):
                 say(f"  {sentence}")
             case Finished(files, num_frames, seconds):
-                self._frames = self._frames or num_frames
-                self._done = self._total
                 self._show(at_the_end=True)
                 self.close()
                 say(f"{num_frames} frames in {seconds:.1f} s, {1000 * seconds / num_frames:.0f} ms/frame")
@@ -60,12 +47,8 @@ class Progress(AbstractContextManager["Progress"]):
                 return
         self._show()
 
-    def _plan(self, plan: Planned) -> None:
-        is_open = not plan.num_frames  # a pipe
-        self._stages = _OF_THE_MODEL if plan.num_evaluated or is_open else ("write",)
-        self._frames = plan.num_frames
-        self._total = plan.num_evaluated + 2 * plan.num_frames if plan.num_evaluated else plan.num_frames
-        frames = "frames as they come" if is_open else f"{plan.num_frames} of {plan.source_frames} frames"
+    def _say_plan(self, plan: Planned) -> None:
+        frames = f"{plan.num_frames} of {plan.source_frames} frames" if plan.num_frames else "frames as they come"
         say(
             f"{plan.video}: {frames}, "
             f"{plan.source_width}x{plan.source_height} at {plan.source_fps:.4g} frames/s -> "
@@ -79,17 +62,18 @@ class Progress(AbstractContextManager["Progress"]):
 
     def _status(self) -> tuple[float | None, str]:
         """Share of the work done, and frames, frames per second and time left in words; of a pipe no share is known."""
-        if self._looked_at:
-            of_all = f"/{self._frames}" if self._frames else ""
-            return 0.0, f"{self._looked_at}{of_all} frames looked through for cuts"
-        elapsed = time.perf_counter() - self._began
-        if not self._frames:
-            rate = (self._finished_frames - self._resumed) / elapsed if elapsed > 0 else 0.0
-            return None, f"{self._finished_frames} frames, {rate:.2f} frames/s"
-        share = min(self._done / self._total, 1.0) if self._total else 1.0
-        left = f"{_minutes(elapsed / share - elapsed)} left" if share > 0 else "starting"
-        rate = share * (self._frames - self._resumed) / elapsed if elapsed > 0 else 0.0
-        return share, f"{self._finished_frames}/{self._frames} frames, {rate:.2f} frames/s, {left}"
+        of = self._share
+        if of.num_looked_at:
+            of_all = f"/{of.num_frames}" if of.num_frames else ""
+            return 0.0, f"{of.num_looked_at}{of_all} frames looked through for cuts"
+        elapsed = time.perf_counter() - of.began
+        done = of.done
+        if done is None:
+            rate = (of.num_done - of.num_resumed) / elapsed if elapsed > 0 else 0.0
+            return None, f"{of.num_done} frames, {rate:.2f} frames/s"
+        left = "starting" if of.seconds_left is None else f"{in_minutes(of.seconds_left)} left"
+        rate = done * (of.num_frames - of.num_resumed) / elapsed if elapsed > 0 else 0.0
+        return done, f"{of.num_done}/{of.num_frames} frames, {rate:.2f} frames/s, {left}"
 
     def _show(self, at_the_end: bool = False) -> None:
         raise NotImplementedError
@@ -126,13 +110,14 @@ class Lines(Progress):
 
     def _show(self, at_the_end: bool = False) -> None:
         now = time.perf_counter()
-        if now - max(self._last, self._began) >= PLAIN_SECONDS or (at_the_end and self._last):
+        if now - max(self._last, self._share.began) >= PLAIN_SECONDS or (at_the_end and self._last):
             self._last = now
             share, status = self._status()
             say(status if share is None else f"{100 * share:3.0f} %  {status}")
 
 
-def _minutes(seconds: float) -> str:
+def in_minutes(seconds: float) -> str:
+    """A time as people read it: 1:05, or 2:01:05."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

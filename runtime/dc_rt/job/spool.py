@@ -127,7 +127,7 @@ def find_spool(save_folder: Path, name: str) -> Path:
         except OSError:
             return 0.0
 
-    usual = _usual_name(name)
+    usual = usual_name(name)
     taken_over = re.compile(re.escape(usual) + _TOKEN)
     try:
         # Listed, not globbed: the name may hold what a pattern would take for its own.
@@ -151,7 +151,7 @@ def fence(folder: Path, name: str) -> Path:
         Held: it cannot be taken away.
         OSError: the disk refuses.
     """
-    fenced = folder.with_name(f"{_usual_name(name)}-{secrets.token_hex(4)}")
+    fenced = folder.with_name(f"{usual_name(name)}-{secrets.token_hex(4)}")
     try:
         folder.rename(fenced)
     except FileNotFoundError:
@@ -168,7 +168,14 @@ def fence(folder: Path, name: str) -> Path:
     return fenced
 
 
-def _usual_name(name: str) -> str:
+def name_of_spool(folder_name: str) -> str | None:
+    """What the results are called whose spool's folder is called so; None of any other name."""
+    found = re.fullmatch(rf"{usual_name('(.+)')}(?:{_TOKEN})?", folder_name, re.DOTALL)
+    return found and found[1]
+
+
+def usual_name(name: str) -> str:
+    """What the spool's folder of results called so is called, unless they were taken over."""
     return f".{name}.spool"
 
 

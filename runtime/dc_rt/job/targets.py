@@ -15,16 +15,17 @@ import sys
 import tempfile
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from itertools import combinations
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
 from dc_rt.errors import UserError, option
-from dc_rt.job.spool import MOVED, find_spool, write_whole
+from dc_rt.job.spool import MOVED, find_spool, name_of_spool, usual_name, write_whole
 from dc_rt.media.audio import audio_codec
 from dc_rt.media.pipe import is_pipe
 from dc_rt.media.read_images import is_image
@@ -34,6 +35,9 @@ from dc_rt.outputs import RAW_SUFFIX, Output, all_outputs, frame_name, is_frame_
 
 Sizes = dict[str, set[int]]
 """By name, the sizes in bytes by which files are known as those that were written."""
+
+Identity = tuple[int, int] | str
+"""What a file is told by, whatever it is called: its device and number, or else its path."""
 
 ANY_SIZE = -1  # of a file whose size was not recorded
 
@@ -52,6 +56,11 @@ def result_name(video: Path) -> str:
     if os.path.isdir(video):  # noqa: PTH112 - pathlib's may raise
         return video.resolve().name
     return sequence_name(video) if is_pattern(video) else video.stem
+
+
+def record_path(video: Path, save_folder: Path, outputs: Outputs) -> Path:
+    """Where the record of a run is once its results are in place."""
+    return save_folder / f"{outputs.result_name or result_name(video)}{_RECORD}"
 
 
 def text(path: str | Path) -> str:
@@ -82,20 +91,22 @@ class Targets:
     folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     @classmethod
-    def of(cls, video: Path, save_folder: Path, outputs: Outputs) -> Targets:
-        """The targets of a run that writes `outputs`."""
+    def of(cls, video: Path, save_folder: Path, outputs: Outputs, spool: Path | None = None) -> Targets:
+        """The targets of a run that writes `outputs`; its spool is looked for in the folder, unless it is given."""
         sound = None
         if outputs.copies_sound:
             with suppress(UserError, OSError):  # what is no video is said where it is read
                 sound = audio_codec(video)
-        return cls.with_sound(video, save_folder, outputs, sound)
+        return cls.with_sound(video, save_folder, outputs, sound, spool)
 
     @classmethod
-    def with_sound(cls, read: Path, save_folder: Path, outputs: Outputs, sound: str | None) -> Targets:
+    def with_sound(
+        cls, read: Path, save_folder: Path, outputs: Outputs, sound: str | None, spool: Path | None = None
+    ) -> Targets:
         """The same of a video or a raw file, the codec of whose sound is known (`VideoInfo.sound`)."""
         name = outputs.result_name or result_name(read)
         rows = outputs.rows_with(sound)
-        spool = find_spool(save_folder, name)
+        spool = spool or find_spool(save_folder, name)
         return cls(read, save_folder, name, *_names(name, rows), spool, _folders(name, rows))
 
     @property
@@ -235,14 +246,48 @@ class Targets:
         return _merged(itself, _listed(record, self.name), _listed(waiting, self.name), _read_moved(self.spool))
 
     def _is_ours(self, path: Path, written: Sizes) -> bool:
-        sizes = written.get(self._key(path))
-        if not sizes:
-            return False
-        try:
-            found = path.stat()
-        except FileNotFoundError:  # a link to nothing
-            return False
-        return S_ISREG(found.st_mode) and (ANY_SIZE in sizes or found.st_size in sizes)
+        return _is_written(path, written.get(self._key(path)))
+
+
+@dataclass(frozen=True)
+class Written:
+    """What dc-rt wrote in a folder and in those of its results, under any name.
+
+    Attributes:
+        folder: it.
+        sizes: of the files, by their names in the folder.
+    """
+
+    folder: Path
+    sizes: Sizes
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> Written:
+        """By the records there, and those of unfinished runs; nothing in a folder that cannot be looked into."""
+        names: list[str] = []
+        with suppress(OSError):
+            names = os.listdir(folder)  # noqa: PTH208 - there may be very many
+        told_of: list[tuple[str, str | None]] = [
+            (name.removesuffix(_RECORD), None) for name in names if name.endswith(_RECORD)
+        ]
+        told_of += [(name, spool) for spool in names if (name := name_of_spool(spool))]
+        every = (Targets(folder, folder, name, (), (), folder / (spool or usual_name(name))) for name, spool in told_of)
+        return cls(folder, _merged(*(targets._written() for targets in every)))
+
+    def holds(self, path: Path) -> bool:
+        """Whether dc-rt wrote a file in the folder or below it, and it is as it was left."""
+        return _is_written(path, self.sizes.get(text(path.relative_to(self.folder).as_posix())))
+
+
+def _is_written(path: Path, sizes: set[int] | None) -> bool:
+    """Whether a file has one of the sizes by which it is known."""
+    if not sizes:
+        return False
+    try:
+        found = path.stat()
+    except FileNotFoundError:  # a link to nothing
+        return False
+    return S_ISREG(found.st_mode) and (ANY_SIZE in sizes or found.st_size in sizes)
 
 
 def check_batch(batch: Sequence[Targets]) -> None:
@@ -252,23 +297,47 @@ def check_batch(batch: Sequence[Targets]) -> None:
         raise UserError(
             f"More than one video is called {double[0]}; run them one by one with a {option('save_folder')} each."
         )
-    _check_inputs(batch)
-    _check_names(batch)
+    for _, sentence in _conflicts(batch):
+        raise UserError(sentence)
 
 
-def _check_names(batch: Sequence[Targets]) -> None:
+def conflicts(batch: Sequence[Targets]) -> dict[int, str]:
+    """Which videos of a batch, of several folders, cannot be run beside the others: their places in it, and why not."""
+    found: dict[int, str] = {}
+    for places, sentence in _conflicts(batch):
+        for place in places:
+            found.setdefault(place, sentence)
+    return found
+
+
+def _conflicts(batch: Sequence[Targets]) -> Iterator[tuple[tuple[int, ...], str]]:
+    """Places in the batch and a sentence, for each reason why videos cannot be run together."""
+    yield from _read_and_written(batch)
+    yield from _written_twice(batch)
+
+
+def _written_twice(batch: Sequence[Targets]) -> Iterator[tuple[tuple[int, int], str]]:
     # On many systems names are one that differ in case, or in how accents are encoded.
-    alike: defaultdict[str, list[tuple[str, Targets]]] = defaultdict(list)
-    for targets in batch:
+    alike: defaultdict[str, list[tuple[Path, int]]] = defaultdict(list)
+    for place, targets in enumerate(batch):
+        folder = Path(os.path.realpath(targets.save_folder))
         for name in targets.names():
-            alike[unicodedata.normalize("NFC", name).casefold()].append((name, targets))
-    for (name, first), *others in alike.values():
-        for other, second in others:
-            if name == other or _is_one_name(name, other, _existing(first.save_folder)):
-                raise UserError(
-                    f"{first.video} and {second.video} would both write {first.save_folder / name}; "
-                    f"run them one by one with a {option('save_folder')} each."
+            alike[unicodedata.normalize("NFC", str(folder / name)).casefold()].append((folder / name, place))
+    for group in alike.values():
+        for (path, first), (other, second) in combinations(group, 2):
+            if first != second and _is_one_path(path, other):
+                yield (
+                    (first, second),
+                    f"{batch[first].video} and {batch[second].video} would both write "
+                    f"{batch[first].save_folder / path.name}; "
+                    f"run them one by one with a {option('save_folder')} each.",
                 )
+
+
+def _is_one_path(first: Path, second: Path) -> bool:
+    """Whether two paths whose names differ in case or accents, if they do, are one."""
+    differing = [(one, other) for one, other in zip(first.parts, second.parts, strict=True) if one != other]
+    return all(_is_one_name(one, other, _existing(first.parent)) for one, other in differing)
 
 
 def _is_one_name(first: str, second: str, folder: Path) -> bool:
@@ -281,28 +350,37 @@ def _is_one_name(first: str, second: str, folder: Path) -> bool:
         return False
 
 
-def _check_inputs(batch: Sequence[Targets]) -> None:
+def _read_and_written(batch: Sequence[Targets]) -> Iterator[tuple[tuple[int], str]]:
     folders = {_identity(targets.video): targets.video for targets in batch if _is_folder(targets.video)}
     inputs = {_identity(file) for targets in batch for file in _files(targets.video)}
     spools = {_identity(targets.spool) for targets in batch}
-    for targets in batch:
-        for place in (targets.save_folder, *([targets.frame_folder] if targets.frames else [])):
-            if mixed := folders.get(_identity(place)):
-                raise UserError(
-                    f"The images of {mixed} would be mixed with the results of {targets.video}; "
-                    f"give another {option('save_folder')} than the one that it is in."
-                )
-        paths = {targets.save_folder / name for name in targets.names()}
-        with suppress(OSError):  # of a folder that cannot be read, as `Targets.check` says
-            paths.update(targets.occupied())
-        for path in sorted(paths):
-            if _identity(path) in inputs or _identity(path) in folders:
-                raise UserError(
-                    f"{path} is to be read, and would be overwritten by the results of {targets.video}; "
-                    f"give another {option('save_folder')}."
-                )
-        if any(_identity(folder) in spools for folder in Path(os.path.realpath(targets.video)).parents):
-            raise UserError(f"{targets.video} is in the folder of an unfinished run; move it out of there.")
+    for place, targets in enumerate(batch):
+        if sentence := _overwritten(targets, folders, inputs, spools):
+            yield (place,), sentence
+
+
+def _overwritten(
+    targets: Targets, folders: Mapping[Identity, Path], inputs: Collection[Identity], spools: Collection[Identity]
+) -> str:
+    """What of the videos that are read the results of one would be written over, or among; "" where nothing is."""
+    for place in (targets.save_folder, *([targets.frame_folder] if targets.frames else [])):
+        if mixed := folders.get(_identity(place)):
+            return (
+                f"The images of {mixed} would be mixed with the results of {targets.video}; "
+                f"give another {option('save_folder')} than the one that it is in."
+            )
+    paths = {targets.save_folder / name for name in targets.names()}
+    with suppress(OSError):  # of a folder that cannot be read, as `Targets.check` says
+        paths.update(targets.occupied())
+    for path in sorted(paths):
+        if _identity(path) in inputs or _identity(path) in folders:
+            return (
+                f"{path} is to be read, and would be overwritten by the results of {targets.video}; "
+                f"give another {option('save_folder')}."
+            )
+    if any(_identity(folder) in spools for folder in Path(os.path.realpath(targets.video)).parents):
+        return f"{targets.video} is in the folder of an unfinished run; move it out of there."
+    return ""
 
 
 def _is_folder(path: Path) -> bool:
@@ -321,7 +399,7 @@ def _files(video: Path) -> list[Path]:
     return [] if is_pipe(video) else [video]
 
 
-def _identity(path: Path) -> tuple[int, int] | str:
+def _identity(path: Path) -> Identity:
     """What is the same for all names of a file or folder; of one that is not there, where it would be."""
     with suppress(OSError):
         found = path.stat()

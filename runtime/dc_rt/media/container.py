@@ -18,6 +18,28 @@ from dc_rt.media.pyav import open_input, to_fraction
 from dc_rt.media.structure import ENCRYPTED_ENTRIES
 from dc_rt.parsing import MAX_PIXELS as MAX_PIXELS
 
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".divx", ".wmv", ".asf", ".flv", ".f4v"),
+    *(
+        ".mpg",
+        ".mpeg",
+        ".m2v",
+        ".vob",
+        ".ts",
+        ".mts",
+        ".m2ts",
+        ".m2t",
+        ".mxf",
+        ".ogv",
+        ".ogm",
+        ".dv",
+        ".mjpeg",
+        ".mjpg",
+    ),
+    *(".nut", ".rm", ".rmvb", ".ivf", ".obu", ".h264", ".264", ".hevc", ".265", ".y4m", ".gif"),
+)
+"""By which files are taken for videos where a folder is searched; one that is named may have any, or none."""
+
 _HOPELESS = 20  # unreadable packets in a row after which the rest of a file is given up
 
 # Not pictures to be played: covers of songs, previews of a player's time line, single pictures.
@@ -26,6 +48,11 @@ _NOT_PLAYED = Disposition.attached_pic | Disposition.timed_thumbnails | Disposit
 # Seconds forward and backward from where it should be, after which a clock that may be set anew is taken to have been.
 # Less is a pause, which is kept: the sound may go on.
 _LONGEST_PAUSE, _LONGEST_OVERLAP = 3600, 0.1
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is a video by its name. Names that start with a dot are a file manager's."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
 def open_video(path: Path) -> InputContainer:

@@ -89,8 +89,18 @@ def _of_numbered(pattern: Path) -> ImageSequence:
 
 def matching(pattern: Path) -> list[Path]:
     """The files that a name with `*` or `?` means, as a shell has it: not those that start with a dot."""
-    matches = re.compile(fnmatch.translate(_without_classes(pattern.name)), _CASE).match
-    return sorted(path for path in _listed(pattern.parent) if matches(path.name) and not path.name.startswith("."))
+    return sorted(path for path in _listed(pattern.parent) if is_like(path.name, pattern.name))
+
+
+def is_like(name: str, wild: str) -> bool:
+    """Whether a name is one that another with `*` or `?` means, as a shell has it: none that starts with a dot."""
+    matches = re.compile(fnmatch.translate(_without_classes(wild)), _CASE).match
+    return bool(matches(name)) and not name.startswith(".")
+
+
+def is_wild(name: str) -> bool:
+    """Whether it has `*` or `?`."""
+    return bool(_WILD.search(name))
 
 
 def files_of(pattern: Path) -> list[Path]:

@@ -1,0 +1,61 @@
+"""The slots of this machine: a process each, on a device of its own or on its share of the cores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dc_rt.cores import ENVIRONMENT as CORES
+from dc_rt.cores import num_cores
+from dc_rt.job import Task, Worker
+from dc_rt.job.events import Listener
+from dc_rt.lease import DEFAULT_SECONDS
+from dc_rt.models import ModelOptions
+
+_DEVICES = "CUDA_VISIBLE_DEVICES"
+
+
+class LocalSlots:
+    """`dc_rt.batch.slots.Slots` on processes of this machine, whose models stay open from one video to the next.
+
+    Attributes:
+        workers: the processes.
+    """
+
+    def __init__(
+        self,
+        models: ModelOptions,
+        num_workers: int = 1,
+        devices: Sequence[str] = (),
+        lease_seconds: float = DEFAULT_SECONDS,
+    ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            models: which model runs, and as what.
+            num_workers: processes, at least 1; they share the cores evenly.
+            devices: as CUDA numbers or names them, one a process, if not all are to see all.
+            lease_seconds: after which another machine may take over a video from here (`dc_rt.lease`).
+        """
+        shared = {} if num_workers == 1 else {CORES: str(max(num_cores() // num_workers, 1))}
+        own = [{_DEVICES: device} for device in devices] or [{}] * num_workers
+        self.workers = tuple(Worker(models, shared | each, lease_seconds) for each in own)
+
+    @property
+    def num_slots(self) -> int:
+        """Processes."""
+        return len(self.workers)
+
+    def run(self, slot: int, task: Task, listener: Listener) -> list[Path]:
+        """Run a task in the process of the slot, which is started if need be."""
+        return self.workers[slot].run(task, listener)
+
+    def cancel(self) -> None:
+        """End what runs within 2 seconds."""
+        for worker in self.workers:
+            worker.cancel()
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self.workers:
+            worker.close()

@@ -1,0 +1,95 @@
+"""How a batch ended: what became of each video, as a file that programs read."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import secrets
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from dc_rt.errors import worded
+from dc_rt.options import as_flag
+
+Status = Literal["finished", "skipped", "elsewhere", "failed", "unfinished"]
+FILE = "dc-rt-batch.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one video.
+
+    Attributes:
+        video: its path, as text; or the line of a manifest that is none.
+        save_folder: where its results are.
+        status: "finished" by this batch, "skipped" as it was done before, done "elsewhere" by another batch meanwhile,
+            "failed", or "unfinished" as the batch was interrupted.
+        note: what is to be said of it, why it failed above all; its options are marked as those of `UserError` are.
+        tries: how often it was begun.
+        frames: of each result; None where there are none.
+        seconds: that all tries took together; None where there was none.
+        files: that were written, or are there.
+    """
+
+    video: str
+    save_folder: str
+    status: Status
+    note: str = ""
+    tries: int = 0
+    frames: int | None = None
+    seconds: float | None = None
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of all videos, in the order of the inputs.
+
+    Attributes:
+        outcomes: one a video.
+        began: when the batch did.
+        seconds: that it took.
+        is_interrupted: whether it was ended before its end.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    began: datetime.datetime
+    seconds: float
+    is_interrupted: bool = False
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many videos there are of each status."""
+        counted = Counter(outcome.status for outcome in self.outcomes)
+        return {status: counted[status] for status in get_args(Status)}
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as JSON can hold it, options as they are typed."""
+        ended = self.began + datetime.timedelta(seconds=self.seconds)
+        return {
+            "started": self.began.isoformat(timespec="seconds"),
+            "ended": ended.isoformat(timespec="seconds"),
+            "seconds": round(self.seconds, 3),
+            "interrupted": self.is_interrupted,
+            "counts": self.counts,
+            "videos": [_as_json(outcome) for outcome in self.outcomes],
+        }
+
+    def write(self, path: Path) -> None:
+        """Write it to a file, which is the old or the new at every instant; raises `OSError`."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Batches that share a folder may end at one time.
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        try:
+            draft.write_text(json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            draft.replace(path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
+
+
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    seconds = None if outcome.seconds is None else round(outcome.seconds, 3)
+    return asdict(outcome) | {"note": worded(outcome.note, as_flag), "seconds": seconds}
