@@ -26,6 +26,9 @@ _OPEN = ("/", "/health", "/ready")  # to whoever has no token
 _OPEN_FOLDER = "/page/"
 _READING = ("GET", "HEAD", "OPTIONS")
 
+_NO_TOKEN = "This service asks for a token; send it in the header Authorization, as Bearer TOKEN."
+_WRONG_TOKEN = "The token is not the one that this service was started with; send that one, as Bearer TOKEN."
+
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -68,11 +71,8 @@ class Guard:
         if token is None or path in _OPEN or path.startswith(_OPEN_FOLDER):
             return
         if not (_knows(headers, token) or _has_session(headers, token)):
-            raise Refused(
-                401,
-                "This service asks for a token; send it in the header Authorization, as Bearer TOKEN.",
-                {"WWW-Authenticate": "Bearer"},
-            )
+            is_wrong = "authorization" in headers
+            raise Refused(401, _WRONG_TOKEN if is_wrong else _NO_TOKEN, {"WWW-Authenticate": "Bearer"})
 
 
 class _Answer:
