@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dc_rt.cores import ENVIRONMENT as CORES
-from dc_rt.cores import num_cores
 from dc_rt.job import Task, Worker
 from dc_rt.job.events import Listener
+from dc_rt.job.worker import environments
 from dc_rt.lease import DEFAULT_SECONDS
 from dc_rt.models import ModelOptions
-
-_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
 class LocalSlots:
@@ -37,9 +34,7 @@ class LocalSlots:
             devices: as CUDA numbers or names them, one a process, if not all are to see all.
             lease_seconds: after which another machine may take over a video from here (`dc_rt.lease`).
         """
-        shared = {} if num_workers == 1 else {CORES: str(max(num_cores() // num_workers, 1))}
-        own = [{_DEVICES: device} for device in devices] or [{}] * num_workers
-        self.workers = tuple(Worker(models, shared | each, lease_seconds) for each in own)
+        self.workers = tuple(Worker(models, each, lease_seconds) for each in environments(num_workers, devices))
 
     @property
     def num_slots(self) -> int:
