@@ -184,6 +184,8 @@ def test_a_page_of_another_site_can_neither_ask_nor_change_anything(service):
     for headers in (
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Origin": ""},
         {"Origin": f"http://127.0.0.1:{service.port + 1}"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},

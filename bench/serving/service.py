@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -135,7 +135,7 @@ class Service:
         job: dict[str, Any] = self.ask("GET", f"/jobs/{id}").json
         return job
 
-    def events(self, id: str, after: int | None = None, seconds: float = 600.0) -> Iterator[SentEvent]:
+    def events(self, id: str, after: int | None = None, seconds: float = 600.0) -> Generator[SentEvent, None, None]:
         """Events of a job from after that one, up to where the stream ends or breaks off."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
         headers = self._authorization() | ({} if after is None else {"Last-Event-ID": str(after)})

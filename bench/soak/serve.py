@@ -85,6 +85,11 @@ def is_whole(events: list[SentEvent]) -> bool:
     return [event.id for event in events] == list(range(1, len(events) + 1))
 
 
+def is_over(events: list[SentEvent]) -> bool:
+    """Whether the last of them is the last one of a job that has ended."""
+    return bool(events) and events[-1].kind == "Status" and events[-1].data["status"] in ENDED
+
+
 # 50 clients
 
 
@@ -173,8 +178,13 @@ class Follower:
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the last event was heard."""
+        return is_over(self.events)
+
     def _follow(self) -> None:
-        while not (self.events and self.events[-1].kind == "Status" and self.events[-1].data["status"] in ENDED):
+        while not self.has_ended:
             before = len(self.events)
             with suppress(OSError):  # nobody listens there at the moment
                 self.events.extend(self._service.events(self._id, self.events[-1].id if self.events else None))
@@ -197,8 +207,7 @@ def killed(folder: Path, kills: int, rng: random.Random, checks: Checks) -> dict
         jobs = {service.upload(video, SLOW)["id"]: video for video in expected}
         followers = {id: Follower(service, id) for id in jobs}
         for number in range(kills):
-            lived.append(round(rng.uniform(1, 8), 1))
-            time.sleep(lived[-1])
+            lived.append(await_instant(list(followers.values()), number % 2 == 0, rng))
             children = descendants(service.pid)
             if number % 3 == 1:
                 status = service.stop()
@@ -226,6 +235,19 @@ def killed(folder: Path, kills: int, rng: random.Random, checks: Checks) -> dict
     return {"kills_after_seconds": lived, "orphans_lived_seconds": orphans, "resumed": resumed}
 
 
+def await_instant(followers: list[Follower], is_kept: bool, rng: random.Random) -> float:
+    """Wait for a random time, first for another window that is kept if so asked; the seconds in all."""
+
+    def kept() -> int:
+        return sum(event.kind == "WindowDone" for follower in followers for event in follower.events)
+
+    began, before = time.perf_counter(), kept()
+    while is_kept and kept() == before and not all(follower.has_ended for follower in followers):
+        time.sleep(POLL_SECONDS)
+    time.sleep(rng.uniform(0, 1 if is_kept else 6))
+    return round(time.perf_counter() - began, 1)
+
+
 def gone_after(pids: list[int], patience: float = 30.0) -> float:
     """Seconds until all these processes have ended."""
     began = time.perf_counter()
@@ -249,7 +271,7 @@ def dropped(service: Service, rng: random.Random, checks: Checks) -> dict[str, A
     id = service.upload(DEMO, SLOW)["id"]
     heard: list[SentEvent] = []
     streams = 0
-    while not (heard and heard[-1].kind == "Status" and heard[-1].data["status"] in ENDED):
+    while not is_over(heard):
         most = rng.randint(1, 4)
         streams += 1
         for event in service.events(id, heard[-1].id if heard else None):

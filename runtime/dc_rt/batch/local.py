@@ -1,4 +1,4 @@
-"""The slots of this machine: a process each, on a device of its own if devices are named."""
+"""The slots of this machine: a process each, on a device of its own or on its share of the cores."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 
 from dc_rt.job import Task, Worker
 from dc_rt.job.events import Listener
+from dc_rt.job.worker import environments
 from dc_rt.lease import DEFAULT_SECONDS
 from dc_rt.models import ModelOptions
-
-_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
 class LocalSlots:
@@ -31,13 +30,11 @@ class LocalSlots:
 
         Args:
             models: which model runs, and as what.
-            num_workers: processes, at least 1. Each takes as many threads as a single run does: with another number
-                of them ONNX Runtime gives other last bits.
+            num_workers: processes, at least 1; they share the cores evenly.
             devices: as CUDA numbers or names them, one a process, if not all are to see all.
             lease_seconds: after which another machine may take over a video from here (`dc_rt.lease`).
         """
-        own = [{_DEVICES: device} for device in devices] or [{}] * num_workers
-        self.workers = tuple(Worker(models, each, lease_seconds) for each in own)
+        self.workers = tuple(Worker(models, each, lease_seconds) for each in environments(num_workers, devices))
 
     @property
     def num_slots(self) -> int:

@@ -11,7 +11,15 @@ import typer
 from dc_rt.attention import ATTENTIONS
 from dc_rt.batch.report import FILE
 from dc_rt.cli.command import Command
-from dc_rt.cli.options import Values, options_from, outputs_from, with_options, with_options_of, with_parameters_of
+from dc_rt.cli.options import (
+    Values,
+    options_from,
+    outputs_from,
+    processes_of,
+    with_options,
+    with_options_of,
+    with_parameters_of,
+)
 from dc_rt.errors import UserError, option, worded
 from dc_rt.lease import DEFAULT_SECONDS
 from dc_rt.options import Outputs, Sampling, Source, as_flag
@@ -29,6 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes that run a video each; 1, or one for each device.")]
+Devices = Annotated[str, typer.Option(metavar="NUMBER,...", help="GPUs, as CUDA numbers them: a process on each.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the libraries have to say too.")]
 
 
@@ -123,12 +133,8 @@ def batch(
             help='Folders; patterns in quotes, such as "in/**/*.mov"; lists (.csv, .jsonl); videos, as of dc-rt infer.',
         ),
     ],
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that run a video each; 1, or one for each device.")
-    ] = None,
-    devices: Annotated[
-        str, typer.Option(metavar="NUMBER,...", help="GPUs, as CUDA numbers them: a process on each.")
-    ] = "",
+    workers: Workers = None,
+    devices: Devices = "",
     retry: Annotated[
         int, typer.Option(min=0, help="Tries more, of a video whose process died, or whose disk refused.")
     ] = 1,
@@ -303,8 +309,8 @@ def serve(
         list[str] | None,
         typer.Option(metavar="NAME", help="Name that the service is reached by, behind a proxy say; repeatable."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Videos that are run at once.")] = 1,
-    devices: Annotated[str, typer.Option(metavar="N,...", help="GPUs, as CUDA numbers them: a worker on each.")] = "",
+    workers: Workers = None,
+    devices: Devices = "",
     max_upload: Annotated[float, typer.Option(metavar="GB", help="Largest video that is taken, in GB.")] = 4.0,
     max_frames: Annotated[int, typer.Option(help="Most frames of a job that are estimated.")] = 20_000,
     max_pixels: Annotated[int, typer.Option(help="Most pixels of a picture, of videos and of results.")] = 4096 * 2304,
@@ -324,8 +330,9 @@ def serve(
     from dc_rt.cli.serve import Asked, serve_all
 
     limits = (max_upload, max_frames, max_pixels, max_queue, min_free, keep_days)
-    asked = Asked(folder, host, port, root or [], token_file, no_token, allow_host or [], workers, devices, limits)
-    serve_all(asked, shared)
+    processes = processes_of(workers, devices)
+    asked = Asked(folder, host, port, root or [], token_file, no_token, allow_host or [], processes, limits)
+    serve_all(asked, _model_options(**shared))
 
 
 @app.command()

@@ -20,6 +20,7 @@ from dc_rt.batch.report import FILE, Outcome, Report
 from dc_rt.batch.schedule import Schedule
 from dc_rt.batch.slots import Slots
 from dc_rt.cli.batch_progress import about, batch_progress
+from dc_rt.cli.options import processes_of
 from dc_rt.cli.progress import in_minutes
 from dc_rt.cli.terminal import complain, say, sentence_of
 from dc_rt.errors import UserError, option, worded
@@ -70,14 +71,8 @@ class Sharing:
     @classmethod
     def of(cls, workers: int | None, devices: str, retry: int, lease_seconds: float) -> Sharing:
         """That which was typed; raises `UserError` where it does not go together."""
-        named = tuple(device.strip() for device in devices.split(",") if device.strip())
-        if named and workers not in (None, len(named)):
-            raise UserError(
-                f"{option('devices', devices)} is a process for each of {len(named)}, not {workers}; leave "
-                f"{option('workers')} out."
-            )
         Leases(lease_seconds)  # which refuses times that are none
-        return cls(len(named) or workers or 1, named, retry, lease_seconds)
+        return cls(*processes_of(workers, devices), retry, lease_seconds)
 
     def slots(self, models: ModelOptions) -> Slots:
         """Where the videos are run; to be closed at the end."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dc_rt.errors import worded
+from dc_rt.errors import UserError, option, worded
 from dc_rt.options import Outputs, Sampling, Source, as_flag, flags_of, rules
 from dc_rt.outputs import all_outputs
 
@@ -95,6 +95,17 @@ def with_parameters_of(other: Callable[..., None], *names: str) -> Callable[[Cal
         return run
 
     return decorate
+
+
+def processes_of(workers: int | None, devices: str) -> tuple[int, tuple[str, ...]]:
+    """How many processes, and on which devices if not on all; raises `UserError` where the two do not go together."""
+    named = tuple(device.strip() for device in devices.split(",") if device.strip())
+    if named and workers not in (None, len(named)):
+        raise UserError(
+            f"{option('devices', devices)} is a process for each of {len(named)}, not {workers}; leave "
+            f"{option('workers')} out."
+        )
+    return len(named) or workers or 1, named
 
 
 def options_from(values: Values) -> tuple[Sampling, Source, Outputs]:

@@ -7,11 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from dc_rt.cli.options import Values
 from dc_rt.cli.terminal import say
 from dc_rt.errors import UserError
 from dc_rt.installation import install_command
-from dc_rt.torch_steps import split_names
+from dc_rt.models import ModelOptions, Models
 
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
@@ -26,12 +25,11 @@ class Asked(NamedTuple):
     token_file: Path | None
     no_token: bool
     names: list[str]
-    num_workers: int
-    devices: str
+    processes: tuple[int, tuple[str, ...]]
     limits: tuple[float, int, int, int, float, float]
 
 
-def serve_all(asked: Asked, shared: Values) -> None:
+def serve_all(asked: Asked, models: ModelOptions) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
     Raises:
@@ -55,9 +53,7 @@ def serve_all(asked: Asked, shared: Values) -> None:
         own_names(asked.host, asked.names),
         limits,
     )
-    from dc_rt.engine.discovery import find_candidates
     from dc_rt.job.worker import environments
-    from dc_rt.models import ModelOptions
     from dc_rt.serve import server
     from dc_rt.serve.app import create_app
     from dc_rt.serve.crew import Crew
@@ -66,17 +62,13 @@ def serve_all(asked: Asked, shared: Values) -> None:
     from dc_rt.serve.store import Store
 
     logging.getLogger("dc_rt.serve").setLevel(logging.INFO)
-    engines = shared.pop("engines")
-    steps = split_names(shared.pop("torch_steps"))
-    model = ModelOptions(engines and str(engines.absolute()), torch_steps=steps, **shared)
-    model.check()
-    find_candidates(engines)
+    models.check()
+    Models(models, lambda lines: None)  # so that engines that are none are said now
     store = Store(settings.folder, limits)
     listening = server.listen(settings)
     metrics = Metrics(store)
-    devices = [device for device in asked.devices.split(",") if device]
-    crew = Crew(store, metrics, model, environments(asked.num_workers, devices))
-    app = create_app(Service(settings, model, store, crew, metrics))
+    crew = Crew(store, metrics, models, environments(*asked.processes))
+    app = create_app(Service(settings, models, store, crew, metrics))
     line = f"Listening on {server.address(listening)}; jobs are in {settings.folder}."
     server.run(app, listening, lambda: say(line), crew.stop)
     store.close()

@@ -10,7 +10,6 @@ import hmac
 import ipaddress
 from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -26,6 +25,9 @@ LARGEST_REQUEST = 1 << 20  # bytes of a body that is no video
 _OPEN = ("/", "/health", "/ready")  # to whoever has no token
 _OPEN_FOLDER = "/page/"
 _READING = ("GET", "HEAD", "OPTIONS")
+
+_NO_TOKEN = "This service asks for a token; send it in the header Authorization, as Bearer TOKEN."
+_WRONG_TOKEN = "The token is not the one that this service was started with; send that one, as Bearer TOKEN."
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -69,11 +71,8 @@ class Guard:
         if token is None or path in _OPEN or path.startswith(_OPEN_FOLDER):
             return
         if not (_knows(headers, token) or _has_session(headers, token)):
-            raise Refused(
-                401,
-                "This service asks for a token; send it in the header Authorization, as Bearer TOKEN.",
-                {"WWW-Authenticate": "Bearer"},
-            )
+            is_wrong = "authorization" in headers
+            raise Refused(401, _WRONG_TOKEN if is_wrong else _NO_TOKEN, {"WWW-Authenticate": "Bearer"})
 
 
 class _Answer:
@@ -146,7 +145,7 @@ def _check_origin(scope: Scope, headers: Headers) -> None:
     if scope["method"] in _READING:
         return
     origin = headers.get("origin")
-    is_own = origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    is_own = origin is None or origin.partition("://")[2].lower() == headers.get("host", "").lower()
     if not is_own or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise Refused(403, "The request comes from a page of another site; use the page of this service.")
 

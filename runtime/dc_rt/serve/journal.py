@@ -80,18 +80,16 @@ class Reader:
         self._id = 0
         self._last_id = last_id
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether there are events that it has not read."""
-        return max(self._id, self._last_id) < self._journal.last_id
-
     def read(self) -> list[Entry]:
         """The next few events; none where all were read."""
         entries: list[Entry] = []
         while not entries and self._id < self._journal.last_id:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                lines = file.readlines(_READ_BYTES)
+            try:
+                with self._path.open("rb") as file:
+                    file.seek(self._offset)
+                    lines = file.readlines(_READ_BYTES)
+            except FileNotFoundError:  # the job was removed
+                lines = []
             if not lines:
                 break
             for line in lines:

@@ -79,7 +79,7 @@ def check_video(path: Path, name: str) -> None:
     try:
         open_input(f"file:{path}", options={"format_whitelist": _FORMATS}).close()
     except (av.FFmpegError, ValueError) as error:
-        raise not_taken(name) from error
+        raise UserError(f"{name} cannot be opened: it is damaged, or not whole; copy or download it again.") from error
 
 
 def check_images(folder: Path, name: str, roots: tuple[Path, ...]) -> None:

@@ -199,7 +199,10 @@ def list_jobs(
 ) -> JobsShown:
     """The jobs, the newest first."""
     jobs = service.store.all()
-    start = jobs.index(service.store.get(after)) + 1 if after is not None else 0
+    ids = [job.id for job in jobs]
+    if after is not None and after not in ids:
+        raise Refused(404, "There is no such job to go on after, or it was removed; begin anew without after.")
+    start = 0 if after is None else ids.index(after) + 1
     some = jobs[start : start + limit]
     positions = service.store.positions()
     return JobsShown(
@@ -266,7 +269,7 @@ def list_files(job: Named) -> list[FileOfJob]:
 def get_file(job: Named, name: str) -> Response:
     """A result, or the range of it that is asked for; a folder as a ZIP file, whose ranges cannot be had."""
     file = job.find(name)
-    if file is None:
+    if file is None or not file.path.exists():  # it is being removed
         raise Refused(404, "The job has no such file; GET /jobs/{id}/files lists those of a job that has finished.")
     base = name.rpartition("/")[2]
     if file.kind == "folder":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from dc_rt.serve.names import result_name, shown_name
 from dc_rt.serve.settings import Settings
 from dc_rt.serve.store import Store
 from dc_rt.serve.uploads import check_upload, receive
+
+log = logging.getLogger(__name__)
 
 _CHECKS = 2  # videos that are looked through at once
 
@@ -101,8 +104,9 @@ class Service:
         found = []
         try:
             find_candidates(Path(self.model.engines) if self.model.engines else None)
-        except (UserError, OSError) as error:
-            found.append(str(error))
+        except (UserError, OSError) as error:  # which names folders here, and anybody may ask
+            log.warning("there are no engines: %s", error)
+            found.append("There are no engines that can be read; the service's log says why.")
         if self.store.free_bytes() < 0:
             found.append("The disk is nearly full; remove jobs, or make room.")
         if not self.store.is_writable():
