@@ -1,4 +1,4 @@
-"""The slots of this machine: a process each, on a device of its own or on its share of the cores."""
+"""The slots of this machine: a process each, on a device of its own if devices are named."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LocalSlots:
 
         Args:
             models: which model runs, and as what.
-            num_workers: processes, at least 1; they share the cores evenly.
+            num_workers: processes, at least 1.
             devices: as CUDA numbers or names them, one a process, if not all are to see all.
             lease_seconds: after which another machine may take over a video from here (`dc_rt.lease`).
         """
