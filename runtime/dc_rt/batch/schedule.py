@@ -88,18 +88,18 @@ class Schedule:
         self._num_waited = self._num_running = 0
         self._is_cancelled = False
         self._changed = threading.Condition()
-        self._threads = [
-            threading.Thread(target=self._serve, args=(slot,), name=f"slot {slot}", daemon=True)
-            for slot in range(min(slots.num_slots, len(self.entries)))
-        ]
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Begin, and return at once."""
-        for thread in self._threads:
-            thread.start()
+        for slot in range(len(self._threads), min(self._slots.num_slots, len(self.entries))):
+            self._threads.append(threading.Thread(target=self._serve, args=(slot,), name=f"slot {slot}", daemon=True))
+            self._threads[-1].start()
 
     def wait(self, seconds: float) -> bool:
         """Wait for the end, for so long at most; whether it has come."""
+        if not self._is_cancelled:
+            self.start()  # slots that have come since
         until = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(until - time.monotonic(), 0))

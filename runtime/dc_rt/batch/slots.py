@@ -17,7 +17,8 @@ class Slots(Protocol):
 
     @property
     def num_slots(self) -> int:
-        """How many there are, one at least; the same from the first call to the last."""
+        """How many there are now, one at least. Where it falls, `run` waits for one to be free; where it grows, the
+        schedule begins to use the new ones."""
 
     def run(self, slot: int, task: Task, listener: Listener) -> list[Path]:
         """Run a task to its end, or to where it cannot go on. It blocks, and leaves the slot fit for the next task.
