@@ -41,6 +41,7 @@ OPTIONS = ("--max-res", "64", "--num-denoising-steps", "1", "--window-size", "12
 # Ray takes another address than 127.0.0.1 where it could be reached by others, unless it is told that there are none.
 ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 OBJECT_STORE_BYTES = 100_000_000
+WORKER, RUNNER = "dc_rt.job.child", "ray::Runner"  # what runs a video, and Ray's process that has it
 SECONDS = 120.0  # for anything that is waited for
 
 
@@ -190,28 +191,19 @@ def wait_for(what: str, there: Callable[[], Any]) -> Any:
     return found
 
 
-def workers_of(nodes: Sequence[Node]) -> list[int]:
-    """The processes that run videos."""
+def pids_of(nodes: Sequence[Node], *titles: str) -> list[int]:
+    """The processes of nodes that have one of these titles in their command."""
     import psutil
 
     found = []
     for pid in (pid for node in nodes for pid in node.pids()):
         try:
-            if "dc_rt.job.child" in psutil.Process(pid).cmdline():
-                found.append(pid)
+            command = " ".join(psutil.Process(pid).cmdline())
         except psutil.Error:  # it has ended
             continue
+        if any(title in command for title in titles):
+            found.append(pid)
     return found
-
-
-def is_running(pid: int) -> bool:
-    """Whether there is such a process, but for one that has ended and that nobody has asked about."""
-    import psutil
-
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False
 
 
 def listened_on(pids: Sequence[int]) -> set[str]:
@@ -259,7 +251,7 @@ def lose_a_node(folder: Path, clips: Path, engines: Path, nodes: list[Node]) -> 
 
     clip = wait_for("a window on the second node", clip_of_second)
     listened = listened_on([*nodes[0].pids(), *second.pids(), batch.process.pid])
-    idle = memory_of([pid for node in (*nodes, second) for pid in node.pids() if pid not in workers_of([node])])
+    idle = memory_of([pid for node in (*nodes, second) for pid in node.pids() if pid not in pids_of([node], WORKER)])
     killed = second.kill()
     nodes.append(Node(folder, engines, nodes[0].address))
     status, printed, seconds = batch.end()
@@ -289,14 +281,16 @@ def interrupt(folder: Path, clips: Path, engines: Path, nodes: list[Node]) -> tu
     """Press Ctrl-C while both nodes run, look for what is left, and start it again."""
     batch = Batch(clips, folder / "again", engines, nodes[0].address)
     wait_for("a window on both nodes", lambda: len(batch.holders()) == len(nodes))
-    workers = workers_of(nodes)
+    workers = pids_of(nodes, WORKER)
     began = time.perf_counter()
     batch.process.send_signal(signal.SIGINT)
-    wait_for("the end of the children", lambda: not workers_of(nodes))
+    wait_for("the end of the children", lambda: not pids_of(nodes, WORKER))
     children = time.perf_counter() - began
     status, printed, _ = batch.end()
     all_of_it = time.perf_counter() - began
+    left = pids_of(nodes, WORKER, RUNNER)
     wrong = [] if status == 130 and len(workers) == len(nodes) else [f"Ctrl-C ended {len(workers)} with {status}"]
+    wrong += [f"{len(left)} processes are left"] if left else []
     batch = Batch(clips, folder / "again", engines, nodes[0].address)
     status, printed, _ = batch.end()
     resumed = [clip for clip, note in batch.notes().items() if "resumed after frame" in note]
@@ -331,11 +325,8 @@ def main() -> None:
             starts = [round(node.seconds, 1) for node in nodes]
             lost, wrong = lose_a_node(folder, clips, engines, nodes)
             interrupted, more = interrupt(folder, clips, engines, nodes)
-            pids = [pid for node in nodes for pid in node.pids()]
         identical = [results(folder / name) == expected for name in ("out", "again")]
         wrong += more + ([] if all(identical) else [f"identical to the serial run: {identical}"])
-        left = [pid for pid in pids if is_running(pid)]
-        wrong += [f"processes are left: {left}"] if left else []
     record = {
         "ray": ray.__version__,
         "clips": NUM_CLIPS,

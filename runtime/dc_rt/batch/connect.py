@@ -52,9 +52,9 @@ def connect(address: str) -> Any:
         ) from error
     _check_address(address)
     if not _is_anybody_at(os.environ.get(ADDRESS, "") if address == AUTO else address):
-        raise UserError(_in_a_sentence(address, ""))
+        raise UserError(in_a_sentence(address, ""))
     if (failure := _failure_of(address)) is not None:
-        raise UserError(_in_a_sentence(address, failure))
+        raise UserError(in_a_sentence(address, failure))
     # What processes on the nodes print, and Ray about them, is much; it is in Ray's logs there too.
     is_verbose = log.isEnabledFor(logging.DEBUG)
     level = logging.INFO if is_verbose else logging.CRITICAL
@@ -96,7 +96,7 @@ def _failure_of(address: str) -> str | None:
     return said
 
 
-def _in_a_sentence(address: str, failure: str) -> str:
+def in_a_sentence(address: str, failure: str) -> str:
     where = f"the cluster at {address}"
     if address == AUTO:
         named = os.environ.get(ADDRESS)
