@@ -21,7 +21,8 @@ from dc_rt.batch.local import LocalSlots
 from dc_rt.batch.progress import Overall
 from dc_rt.batch.report import Outcome
 from dc_rt.batch.schedule import Schedule
-from dc_rt.job import Event, Listener, Progressed, Task
+from dc_rt.cores import num_cores
+from dc_rt.job import Event, Listener, Task, WindowDone
 from dc_rt.lease import Leases
 from dc_rt.models import ModelOptions
 from dc_rt.options import Options
@@ -89,8 +90,8 @@ def ended(schedule: Schedule) -> list[Outcome]:
     return [entry.outcome for entry in schedule.entries]
 
 
-def tasks(*inputs: str, options: Options = QUICK) -> list[Task]:
-    found = find_tasks([Path(each) for each in inputs], Path("out"), options)
+def tasks(*inputs: str, restart: bool = False) -> list[Task]:
+    found = find_tasks([Path(each) for each in inputs], Path("out"), QUICK, restart)
     return [entry for entry in found if isinstance(entry, Task)]
 
 
@@ -155,7 +156,7 @@ def test_a_list_gives_each_video_its_options(bundled: DepthCrafter) -> None:
     Path("list.jsonl").write_text(
         '{"video": "in/a.mp4", "process_length": 5, "save_folder": "x"}\n{"video": "in/a.mp4", "outputs": "npz,exr"}\n'
     )
-    outcomes = run(Schedule(tasks("list.jsonl"), InProcess(bundled)))
+    outcomes = run(Schedule(tasks("list.jsonl"), InProcess(bundled), retry=0))
     assert [outcome.frames for outcome in outcomes] == [5, 14]
     assert Path("out/x/a.npz").is_file()
     assert len([*Path("out/in/a").glob("*.exr")]) == 14
@@ -193,7 +194,7 @@ class Killing(LocalSlots):
         def listen(event: Event) -> None:
             listener(event)
             name = Path(task.video).name
-            if isinstance(event, Progressed) and event.stage == "vae_decoder" and self.kills.get(name, 0) > 0:
+            if isinstance(event, WindowDone) and self.kills.get(name, 0) > 0:
                 self.kills[name] -= 1
                 pid = self.workers[slot].pid
                 assert pid
@@ -207,10 +208,11 @@ def test_a_process_that_dies_is_started_anew_and_a_video_that_kills_it_each_time
         clip(f"in/{name}.mp4", 40, seed)
     slots = Killing({"a.mp4": 1, "poison.mp4": 9})
     try:
-        a, b, poison, z = run(Schedule(tasks("in"), slots, retry=1))
+        a, b, poison, z = run(Schedule(tasks("in", restart=True), slots, retry=1))
     finally:
         slots.close()
     assert (a.status, a.tries) == ("finished", 2)
+    assert "resumed after frame" in a.note  # it is not thrown away with what earlier batches left
     assert (b.status, z.status) == ("finished", "finished")
     assert (poison.status, poison.tries) == ("failed", 2)
     assert "ended without a word" in poison.note
@@ -231,7 +233,7 @@ def test_a_video_that_another_batch_is_at_is_waited_for(bundled: DepthCrafter, s
         clip(f"in/{name}.mp4", seed=seed)
     mine = tasks("in")
     leases = [Leases(60).take(task.targets.lease) for task in mine[:2]]
-    schedule = Schedule(mine, slots, look_again_seconds=0.1)
+    schedule = Schedule(mine, slots, retry=0, look_again_seconds=0.1)
     schedule.start()
     while not (schedule.entries[0].was_held and schedule.entries[1].was_held and schedule.entries[2].files):
         assert not schedule.wait(0.05)
@@ -244,6 +246,22 @@ def test_a_video_that_another_batch_is_at_is_waited_for(bundled: DepthCrafter, s
     assert (done.status, done.tries) == ("elsewhere", 0)
     assert (given_up.status, given_up.tries) == ("finished", 1)
     assert ours.status == "finished"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there processes show their variables")
+def test_each_process_sees_its_device_alone_and_its_share_of_the_cores() -> None:
+    clip("in/a.mp4")
+    clip("in/b.mp4")
+    slots = LocalSlots(ModelOptions(), 2, ("1", "GPU-5"))
+    try:
+        outcomes = run(Schedule(tasks("in"), slots, retry=0))
+        assert [outcome.status for outcome in outcomes] == ["finished", "finished"]
+        seen = [Path(f"/proc/{worker.pid}/environ").read_bytes().split(b"\0") for worker in slots.workers]
+    finally:
+        slots.close()
+    assert [b"CUDA_VISIBLE_DEVICES=1" in seen[0], b"CUDA_VISIBLE_DEVICES=GPU-5" in seen[1]] == [True, True]
+    assert f"DC_RT_CORES={max(num_cores() // 2, 1)}".encode() in seen[0]
+    assert [worker.pid for worker in slots.workers] == [None, None]
 
 
 def test_two_batches_share_a_folder_and_nothing_is_done_twice() -> None:
@@ -303,7 +321,7 @@ def test_progress_grows_to_its_end_and_counts_each_video_by_its_work(bundled: De
 
             return super().run(slot, task, listen)
 
-    schedule = Schedule(tasks("in"), Watched(bundled))
+    schedule = Schedule(tasks("in"), Watched(bundled), retry=0)
     overall = Overall(schedule.entries)
     run(schedule)
     assert overall.standing().done == 1
@@ -339,6 +357,7 @@ def test_a_dry_run_lists_what_would_be_done_and_writes_nothing() -> None:
         (("a.mp4", "--devices", "0,1", "--workers", "3"), "--devices 0,1 is a process for each of 2, not 3"),
         (("a.mp4", "--lease-seconds", "0"), "A lease lasts"),
         (("a.mp4", "--backend", "tensor"), "tensor"),
+        (("a.mp4", "--engines", "nowhere"), "nowhere"),
         (("a.mp4", "--outputs", "-"), "--outputs - is one stream"),
         (("-",), "A batch is of files alone"),
         (("a.mp4", "--window-size", "0"), "--window-size must be at least 1"),

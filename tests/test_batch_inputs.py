@@ -37,7 +37,9 @@ def places(entries: list[Task | Refused]) -> list[tuple[str, str]]:
 
 
 def refused(entries: list[Task | Refused]) -> dict[str, str]:
-    return {entry.video: str(UserError(entry.sentence)) for entry in entries if isinstance(entry, Refused)}
+    """Sentences by what they are of, with slashes."""
+    found = (entry for entry in entries if isinstance(entry, Refused))
+    return {entry.video.replace("\\", "/"): str(UserError(entry.sentence)).replace("\\", "/") for entry in found}
 
 
 def test_a_folder_gives_its_videos_and_folders_of_images_in_its_tree() -> None:
@@ -144,7 +146,7 @@ def test_videos_that_would_write_one_name_are_both_refused_and_no_others() -> No
     touch("in/a.mp4", "in/a.mov", "in/b.mp4", "in/sub/a.mp4", "other/b.mp4")
     entries = found("in", "other/b.mp4")
     assert set(refused(entries)) == {"in/a.mp4", "in/a.mov", "in/b.mp4", "other/b.mp4"}
-    assert "in/a.mov and in/a.mp4 would both write out/a_depth.mp4" in refused(entries)["in/a.mp4"].replace("\\", "/")
+    assert "in/a.mov and in/a.mp4 would both write out/a_depth.mp4" in refused(entries)["in/a.mp4"]
     assert [entry.video for entry in entries if isinstance(entry, Task)] == [str(Path("in/sub/a.mp4"))]
 
 
@@ -152,13 +154,13 @@ def test_names_that_differ_in_case_clash_where_the_file_system_folds_them() -> N
     touch("one/CLIP.mp4", "two/clip.mp4")
     Path("Probe").touch()
     clash = {"one/CLIP.mp4", "two/clip.mp4"} if Path("pROBE").exists() else set()
-    assert {name.replace("\\", "/") for name in refused(found("one/CLIP.mp4", "two/clip.mp4"))} == clash
+    assert set(refused(found("one/CLIP.mp4", "two/clip.mp4"))) == clash
 
 
 def test_results_that_would_be_written_over_another_video_are_refused() -> None:
     touch("in/clip.mp4", "in/clip_depth.mp4")
     entries = found("in", save_folder=Path("in"), overwrite=True)
-    assert "is to be read, and would be overwritten" in refused(entries)[str(Path("in/clip.mp4"))]
+    assert "is to be read, and would be overwritten" in refused(entries)["in/clip.mp4"]
     assert [Path(entry.video).name for entry in entries if isinstance(entry, Task)] == ["clip_depth.mp4"]
 
 
@@ -170,6 +172,7 @@ def write_csv(text: str, name: str = "list.csv", encoding: str = "utf-8") -> str
 
 def test_a_csv_gives_options_and_folders_a_video() -> None:
     touch("lists/in/a.mp4", "lists/b.mov", "far/c.mp4")
+    assert places(found(write_csv("video\n~nobody/a.mp4\n"))) == [("~nobody/a.mp4", "out/~nobody")]
     far = Path("far/c.mp4").absolute()
     name = write_csv(
         "video, max_res,num-denoising-steps,save_folder,outputs,audio\r\n"

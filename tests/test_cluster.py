@@ -241,7 +241,7 @@ class Growing:
 
 def test_slots_that_come_later_are_used() -> None:
     slots: Any = Growing()
-    schedule = Schedule([Task("a.mp4", "out"), Task("b.mp4", "out")], slots)
+    schedule = Schedule([Task("a.mp4", "out"), Task("b.mp4", "out")], slots, retry=0)
     schedule.start()
     while not schedule.wait(0.1):
         pass

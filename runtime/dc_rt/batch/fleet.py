@@ -148,13 +148,17 @@ class Fleet:
             suspected, self._suspected = self._suspected, []
             known = {*self._places, *self._left_out}
         new = {node: places for node in alive.keys() - known if (places := self._places_of(alive[node]))}
-        for node, reason in self._examined({*new, *(place.node for place in suspected)}).items():
+        reasons = self._examined(alive.keys() & {*new, *(place.node for place in suspected)})
+        for node, reason in reasons.items():
             if reason:
                 self._leave_out(node, alive[node]["NodeManagerAddress"], reason)
             elif node in new:
                 self._take_in(node, new[node])
         for place in suspected:
-            self.give_back(place)
+            if place.node in reasons:
+                self.give_back(place)
+            else:
+                self.lose(place)
 
     def _take_in(self, node: str, places: list[Place]) -> None:
         with self._changed:

@@ -13,7 +13,7 @@ from dc_rt.batch.search import Search
 from dc_rt.errors import UserError, option
 from dc_rt.job import Task
 from dc_rt.job.spool import usual_name
-from dc_rt.job.targets import Targets, conflicts, result_name, text
+from dc_rt.job.targets import Targets, conflicts, record_path, text
 from dc_rt.media.container import VIDEO_SUFFIXES
 from dc_rt.media.pipe import is_pipe
 from dc_rt.media.sequence import is_wild
@@ -126,11 +126,11 @@ class _Meant:
             raise UserError(line.sentence)
         options = Options.by_name(line.options, self._options)
         _check_no_stream(options)
-        video = manifest.parent / Path(line.video).expanduser()
+        video = manifest.parent / _at_home(line.video)
         if is_pipe(Path(line.video)):
             raise UserError("A batch is of files alone, and - is none; name a file.")
         named = self._mirrored(video, manifest.parent)
-        save_folder = self._save_folder / Path(line.save_folder).expanduser() if line.save_folder else named.save_folder
+        save_folder = self._save_folder / _at_home(line.save_folder) if line.save_folder else named.save_folder
         return _Named(video, save_folder, options, is_listed=True)
 
     def _mirrored(self, video: Path, root: Path) -> _Named:
@@ -142,6 +142,11 @@ class _Meant:
 
     def _refused(self, video: str, sentence: str) -> Refused:
         return Refused(video, text(self._save_folder), sentence)
+
+
+def _at_home(path: str) -> str:
+    """With `~` as the home folder, as in what is typed."""
+    return os.path.expanduser(path)  # noqa: PTH111 - pathlib's raises where there is no such user
 
 
 def _once(entries: Sequence[_Named | Refused]) -> Iterator[_Named | Refused]:
@@ -184,9 +189,8 @@ def _tasks(entries: Iterator[_Named | Refused], restart: bool) -> Iterator[Task 
 
 def _targets(named: _Named) -> Targets:
     """Where its results go; the folder is not searched for its spool, which would take long where there are many."""
-    outputs = named.options.outputs
-    spool = named.save_folder / usual_name(outputs.result_name or result_name(named.video))
-    return Targets.of(named.video, named.save_folder, outputs, spool)
+    where = named.video, named.save_folder, named.options.outputs
+    return Targets.of(*where, named.save_folder / usual_name(record_path(*where).stem))
 
 
 def _check_no_stream(options: Options) -> None:

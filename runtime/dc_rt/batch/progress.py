@@ -65,18 +65,19 @@ class Overall:
 
     def _work_and_done(self) -> tuple[float, float]:
         """The work of all videos that are run, and what of it is done; 0 before any is known."""
-        counted = [
-            (entry.share, size)
-            for entry, size in zip(self._entries, self._sizes, strict=True)
-            if entry.status in ("unfinished", "finished")
-        ]
-        known = [(share, size) for share, size in counted if share.work]
-        work = sum(share.work for share, _ in known)
-        of_known = sum(size for _, size in known)
-        unknown = sum(size for share, size in counted if not share.work)
-        return work + (unknown * work / of_known if of_known else 0), sum(
-            share.work * (share.done or 0.0) for share, _ in known
-        )
+        work = done = 0.0
+        bytes_known = bytes_unknown = 0
+        for entry, size in zip(self._entries, self._sizes, strict=True):
+            share = entry.share
+            if entry.status not in ("unfinished", "finished"):
+                continue
+            if share.work:
+                work += share.work
+                done += share.work * (share.done or 0.0)
+                bytes_known += size
+            else:
+                bytes_unknown += size
+        return work * (1 + bytes_unknown / bytes_known if bytes_known else 1), done
 
 
 def _size_of(video: Path) -> int:

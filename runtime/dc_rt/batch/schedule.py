@@ -8,15 +8,16 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from dc_rt.batch.report import Outcome, Status
 from dc_rt.batch.slots import Slots
 from dc_rt.errors import UserError
 from dc_rt.job import JobCancelled, Task
-from dc_rt.job.events import AlreadyDone, Event, Finished, ModelOpened, Planned, Resumed, Warned
+from dc_rt.job.events import AlreadyDone, Event, Finished, ModelOpened, Planned, Resumed, Warned, WindowDone
 from dc_rt.job.share import Share
-from dc_rt.job.targets import text
+from dc_rt.job.targets import record_path, text
 from dc_rt.lease import Held, LeaseLost
 
 LOOK_AGAIN_SECONDS = 3.0
@@ -36,6 +37,7 @@ class Entry:
         note, num_frames, files: as of `Outcome`.
         trouble: why it was tried again, in words.
         was_held: whether another batch was seen to be at it.
+        found: what told the record apart that was there at the beginning; None where there was none.
     """
 
     task: Task
@@ -49,6 +51,27 @@ class Entry:
     files: tuple[str, ...] = ()
     trouble: str = ""
     was_held: bool = False
+    found: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        self.found = self._record()
+
+    @property
+    def was_there(self) -> bool:
+        """Whether the record of its results is that which was there at the beginning."""
+        return self._record() == self.found
+
+    def _record(self) -> tuple[int, ...] | None:
+        outputs = self.task.options.outputs
+        try:
+            found = record_path(Path(self.task.video), Path(self.task.save_folder), outputs).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def resume(self) -> None:
+        """From now on, what an unfinished run left is of this batch, or of one that shares the folder."""
+        self.task = replace(self.task, restart=False)
 
     def end(self, status: Status, note: str) -> None:
         """It has ended so; what else is to be known of it is known."""
@@ -75,35 +98,36 @@ class Schedule:
     """
 
     def __init__(
-        self, tasks: Sequence[Task], slots: Slots, retry: int = 1, look_again_seconds: float = LOOK_AGAIN_SECONDS
+        self, tasks: Sequence[Task], slots: Slots, retry: int, look_again_seconds: float = LOOK_AGAIN_SECONDS
     ) -> None:
         """Nothing is begun. The slots are the caller's to close."""
         self.entries = tuple(map(Entry, tasks))
+        self.models: dict[tuple[str, ...], None] = {}
         self._slots = slots
         self._retry = retry
         self._look_again_seconds = look_again_seconds
-        self.models: list[tuple[str, ...]] = []
         self._ready = deque(self.entries)
         self._waiting: list[tuple[float, int, Entry]] = []  # a heap: when each is to be asked for, and in which order
         self._num_waited = self._num_running = 0
         self._is_cancelled = False
         self._changed = threading.Condition()
-        self._threads: list[threading.Thread] = []
+        self._num_begun = self._num_serving = 0  # threads: in all, and those that have not ended
 
     def start(self) -> None:
         """Begin, and return at once."""
-        for slot in range(len(self._threads), min(self._slots.num_slots, len(self.entries))):
-            self._threads.append(threading.Thread(target=self._serve, args=(slot,), name=f"slot {slot}", daemon=True))
-            self._threads[-1].start()
+        for slot in range(self._num_begun, min(self._slots.num_slots, len(self.entries))):
+            with self._changed:
+                self._num_begun += 1
+                self._num_serving += 1
+            threading.Thread(target=self._serve, args=(slot,), name=f"slot {slot}", daemon=True).start()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the end, for so long at most; whether it has come."""
+        """Wait for the end, for so long at most, and use the slots that have come; whether the end has come."""
         if not self._is_cancelled:
-            self.start()  # slots that have come since
-        until = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(until - time.monotonic(), 0))
-        return not any(thread.is_alive() for thread in self._threads)
+            self.start()
+        # Not for the threads: CPython 3.11 takes one for ended if Ctrl-C comes while it is joined.
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._num_serving, seconds)
 
     def cancel(self) -> None:
         """End all that runs, and begin nothing more, from any thread; to be called until `wait` says that it is so."""
@@ -114,14 +138,20 @@ class Schedule:
 
     def _serve(self, slot: int) -> None:
         """Run one video after the other in a slot, until there is none to come."""
-        while entry := self._next(slot):
-            try:
-                self._run(slot, entry)
-            finally:
-                with self._changed:
-                    entry.slot = None
-                    self._num_running -= 1
-                    self._changed.notify_all()
+        try:
+            while entry := self._next(slot):
+                try:
+                    self._run(slot, entry)
+                finally:
+                    with self._changed:
+                        if entry.slot == slot:  # one that came again may be in another already
+                            entry.slot = None
+                        self._num_running -= 1
+                        self._changed.notify_all()
+        finally:
+            with self._changed:
+                self._num_serving -= 1
+                self._changed.notify_all()
 
     def _next(self, slot: int) -> Entry | None:
         """The next video, once there is one; None when none can come any more."""
@@ -150,9 +180,12 @@ class Schedule:
                 files = self._slots.run(slot, entry.task, heard.hear)
             finally:
                 entry.seconds += time.monotonic() - began
+                if heard.has_kept:
+                    entry.resume()
         except (Held, LeaseLost):
             entry.tries -= 1
             entry.was_held = True
+            entry.resume()
             self._come_again(entry, self._look_again_seconds)
         except JobCancelled:
             pass
@@ -164,7 +197,9 @@ class Schedule:
             entry.num_frames, entry.files = heard.num_frames, tuple(map(text, files))
             if heard.was_done:
                 entry.tries -= 1
-                entry.end("elsewhere" if entry.was_held else "skipped", heard.note)
+                # A process of ours that died may have had all of it in place.
+                meanwhile: Status = "finished" if entry.tries else "elsewhere"
+                entry.end("skipped" if entry.was_there else meanwhile, heard.note)
             else:
                 entry.end("finished", heard.note)
 
@@ -190,9 +225,9 @@ class Schedule:
 class _Heard:
     """What a run tells that is kept: `note` is what is to be said of it, in phrases; and it counts its share."""
 
-    def __init__(self, share: Share, models: list[tuple[str, ...]]) -> None:
+    def __init__(self, share: Share, models: dict[tuple[str, ...], None]) -> None:
         self.num_frames: int | None = None
-        self.was_done = False
+        self.was_done = self.has_kept = False
         self._share = share
         self._models = models
         self._notes: list[str] = []
@@ -205,14 +240,16 @@ class _Heard:
                 self.num_frames = num_frames
             case Resumed(num_frames=num_frames):
                 self._notes.append(f"resumed after frame {num_frames}")
+            case WindowDone():
+                self.has_kept = True
             case Warned(sentence):
                 self._notes.append(sentence)
             case Finished(num_frames=num_frames):
                 self.num_frames = num_frames
             case AlreadyDone():
                 self.was_done = True
-            case ModelOpened(lines) if lines not in self._models:
-                self._models.append(lines)
+            case ModelOpened(lines):
+                self._models.setdefault(lines)
 
     @property
     def note(self) -> str:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dc_rt.attention import ATTENTIONS
+from dc_rt.batch.report import FILE
 from dc_rt.cli.command import Command
 from dc_rt.cli.options import Values, options_from, outputs_from, with_options, with_options_of
 from dc_rt.errors import UserError, option, worded
+from dc_rt.lease import DEFAULT_SECONDS
 from dc_rt.options import Outputs, Sampling, Source, as_flag
 from dc_rt.outputs import RAW_SUFFIX, STREAM
 from dc_rt.torch_steps import TORCH_STEPS, split_names
@@ -136,10 +138,10 @@ def batch(
     ] = 1,
     lease_seconds: Annotated[
         float, typer.Option(help="Others on the same folder take a video over from here after so long a silence.")
-    ] = 60.0,
+    ] = DEFAULT_SECONDS,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", readable=False, help="The report; else dc-rt-batch.json among the results."),
+        typer.Option(metavar="FILE", readable=False, help=f"The report; else {FILE} among the results."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be run, what is done, and what cannot be; write nothing.")

@@ -20,7 +20,7 @@ from dc_rt.batch.local import LocalSlots
 from dc_rt.batch.report import FILE, Outcome, Report
 from dc_rt.batch.schedule import Schedule
 from dc_rt.batch.slots import Slots
-from dc_rt.cli.batch_progress import batch_progress
+from dc_rt.cli.batch_progress import about, batch_progress
 from dc_rt.cli.progress import in_minutes
 from dc_rt.cli.terminal import complain, say, sentence_of
 from dc_rt.errors import UserError, option, worded
@@ -55,6 +55,7 @@ class Batch:
     def entries(self) -> list[Task | Refused]:
         """The videos, in the order of the inputs; raises `UserError` where none could be run."""
         self.models.check()
+        Models(self.models, lambda lines: None)  # so that engines that are none are said once, and not of each video
         return find_tasks(self.inputs, self.save_folder, self.options, self.restart)
 
 
@@ -136,12 +137,12 @@ def preview_batch(batch: Batch, sharing: Sharing) -> None:
     to_be_run = [look for look in looks if not (look.is_refused or look.is_done)]
     num_refused = sum(look.is_refused for look in looks)
     num_done = len(looks) - len(to_be_run) - num_refused
-    about = ""
+    in_all = ""
     if to_be_run and all(look.seconds for look in to_be_run):
-        seconds = sum(look.seconds or 0 for look in to_be_run) / sharing.num_workers
-        processes = "process" if sharing.num_workers == 1 else "processes"
-        about = f", in about {in_minutes(seconds)} on {sharing.num_workers} {processes}, at the pace of the last run"
-    say(f"{len(to_be_run)} to be run{about}; {num_done} done, {num_refused} refused; nothing was written")
+        # Several processes on one device, or on the processor, are hardly faster together than one.
+        seconds = sum(look.seconds or 0 for look in to_be_run) / max(len(sharing.devices), 1)
+        in_all = f", in about {in_minutes(seconds)} at the pace of the last run"
+    say(f"{len(to_be_run)} to be run{in_all}; {num_done} done, {num_refused} refused; nothing was written")
     if num_refused:
         raise typer.Exit(1)
 
@@ -162,7 +163,7 @@ def _look(entry: Task | Refused, models: Models) -> _Look:
             raise UserError(entry.sentence)
         return _look_at(entry, models)
     except (UserError, OSError) as error:
-        return _Look(f"refused  {text(entry.video)}: {sentence_of(error)}", is_refused=True)
+        return _Look(f"refused  {about(text(entry.video), sentence_of(error))}", is_refused=True)
 
 
 def _look_at(task: Task, models: Models) -> _Look:

@@ -32,7 +32,7 @@ class BatchProgress(AbstractContextManager["BatchProgress"]):
 
     def show(self) -> None:
         """Look at the schedule, and say what has happened since the last time."""
-        for lines in self._schedule.models[self._num_models :]:
+        for lines in list(self._schedule.models)[self._num_models :]:
             self._num_models += 1
             say(*lines)
         for place in sorted(self._running):
@@ -79,7 +79,9 @@ class BatchBars(BatchProgress):
 class BatchLines(BatchProgress):
     """Elsewhere (a log, a pipe): a plain line every few seconds."""
 
-    _last = time.monotonic()
+    def __enter__(self) -> Self:
+        self._last = time.monotonic()
+        return self
 
     def _draw(self, standing: Standing) -> None:
         now = time.monotonic()
@@ -97,11 +99,16 @@ def _status(standing: Standing) -> str:
     return f"{standing.num_ended}/{standing.num_videos} videos{held}{left}"
 
 
+def about(video: str, sentence: str) -> str:
+    """The sentence, with the video before it where it does not name it."""
+    return sentence if video in sentence else f"{video}: {sentence}"
+
+
 def _say_end(outcome: Outcome) -> None:
     note = worded(outcome.note, as_flag)
     match outcome.status:
         case "failed":
-            complain(note if outcome.video in note else f"{outcome.video}: {note}")
+            complain(about(outcome.video, note))
         case "finished":
             said = f"; {note}" if note else ""
             say(f"{outcome.video}: {outcome.frames} frames in {outcome.seconds or 0:.1f} s{said}")

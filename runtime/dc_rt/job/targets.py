@@ -58,6 +58,11 @@ def result_name(video: Path) -> str:
     return sequence_name(video) if is_pattern(video) else video.stem
 
 
+def record_path(video: Path, save_folder: Path, outputs: Outputs) -> Path:
+    """Where the record of a run is once its results are in place."""
+    return save_folder / f"{outputs.result_name or result_name(video)}{_RECORD}"
+
+
 def text(path: str | Path) -> str:
     r"""A path as text that any encoding of Unicode takes: bytes that are no text become escapes such as \xe9."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
