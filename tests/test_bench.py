@@ -41,7 +41,7 @@ COMMANDS = (
     "bench.accuracy.upsampling",
     *("bench.speed.scaling", "bench.speed.readme_table"),
     *("bench.soak.kill", "bench.soak.corruption", "bench.soak.memory", "bench.soak.overlap"),
-    "bench.soak.size",
+    *("bench.soak.size", "bench.soak.batch", "bench.soak.array"),
 )
 DEMO = ROOT / "examples" / "demo.mp4"
 

@@ -4,7 +4,8 @@ A lease of PATH is a file `PATH-N`, which its holder keeps locked and touches ag
 a file of a name, so that whoever makes number N+1 takes the work over from the holder of N, and the highest number
 holds. That is done where the holder of N is dead, or silent:
 
-- dead: on this machine the system has given up the file's lock, as it does with the process, however that ends;
+- dead: on this machine the system has given up the file's lock, as it does with the process, however that ends. A
+  machine is a kernel as it was booted: containers of one see each other's locks, and those of two may have one name;
 - silent: the file was not touched for as long as the holder said that it would be at most. It may be on a machine that
   is gone, or sleep, and wake. Time is measured by the clock of whoever looks, so that clocks need not agree.
 
@@ -18,6 +19,7 @@ import errno
 import json
 import os
 import platform
+import re
 import secrets
 import socket
 import threading
@@ -36,6 +38,7 @@ DEFAULT_SECONDS = 60.0
 LEAST_SECONDS, MOST_SECONDS = 1.0, 86400.0
 
 _BEATS = 6  # of a holder, in the time after which it is taken for silent
+_NUMBER = re.compile("[1-9][0-9]{0,17}")
 _LOOKS = 4  # an observer that was stopped itself must look as often again before it says that a holder is silent
 
 __all__ = ["DEFAULT_SECONDS", "LEAST_SECONDS", "MOST_SECONDS", "Held", "Lease", "LeaseLost", "Leases"]
@@ -63,15 +66,8 @@ class Lease:
 
     def check(self) -> None:
         """Raise `LeaseLost` if another worker has taken the work over; `OSError` if that cannot be seen."""
-        try:
-            found = _numbered(self._path, self._number).read_bytes()
-        except FileNotFoundError:
-            raise LeaseLost from None
-        except OSError as error:
-            if error.errno == errno.ESTALE:  # removed by another machine
-                raise LeaseLost from None
-            raise
-        if _decoded(found).get("token") != self._token or _numbered(self._path, self._number + 1).exists():
+        # Where no open file can be removed, ours stays beside the one after it.
+        if not self._is_there() or self._written(self._number + 1).get("after") == self._token:
             raise LeaseLost
 
     @property
@@ -86,7 +82,7 @@ class Lease:
         return False
 
     def release(self) -> None:
-        """Give the work up: whoever wants it next has it at once. Of a lease that was lost nothing is touched.
+        """Give the work up: whoever wants it next has it at once.
 
         One that still needs a fence is left as that of a process that has died: the next one builds it.
         """
@@ -94,13 +90,26 @@ class Lease:
             return
         self._released.set()
         self._pulse.join()
-        is_ours = not self.is_lost and not self.needs_fence
-        if os.name != "posix":  # where no open file can be removed
-            self._file.close()
-        if is_ours:
-            with suppress(OSError):
+        with suppress(OSError):
+            is_removed = self._is_there() and not self.needs_fence
+            if os.name != "posix":  # where no open file can be removed
+                self._file.close()
+            if is_removed:
                 _numbered(self._path, self._number).unlink()
         self._file.close()
+
+    def _is_there(self) -> bool:
+        """Whether the file is still our own: whoever takes the work over removes it."""
+        return self._written(self._number).get("token") == self._token
+
+    def _written(self, number: int) -> dict[str, Any]:
+        """What is in the file of a number; nothing where there is none."""
+        try:
+            return _decoded(_contents(self._path, number) or b"")
+        except OSError as error:
+            if error.errno == errno.ESTALE:  # removed by another machine
+                return {}
+            raise
 
     def _beat(self, seconds: float) -> None:
         by_descriptor = os.utime in os.supports_fd  # so that nothing but our own file is ever touched
@@ -123,6 +132,14 @@ class _Seen:
     stamp: int
     still_for: float
     looked_at: float
+
+
+@dataclass(frozen=True)
+class _Gone:
+    """A holder that the work can be taken over from: what it wrote, and whether it may wake, or one before it."""
+
+    contents: bytes
+    may_wake: bool
 
 
 class Leases:
@@ -149,20 +166,26 @@ class Leases:
             OSError: the folder cannot be written to.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        number = _newest(path)
-        needs_fence = number > 0 and self._may_wake(path, number)
-        lease = self._make(path, number + 1, needs_fence)
-        # Whoever did not see the newest holder, which had just been taken over from, sees it now.
-        if _newest(path) > number + 1:
+        numbers = _numbers(path)
+        number = max(numbers, default=0)
+        gone = self._see_gone(path, number) if number else None
+        # One that died before it removed an older one had not looked whether that can be taken over.
+        needs_fence = gone is not None and (gone.may_wake or len(numbers) > 1)
+        lease = self._make(path, number + 1, gone and _decoded(gone.contents).get("token"), needs_fence)
+        # Others may have taken it over meanwhile, and released it: numbers begin anew where none is left. None has if
+        # the holder before is still there, which the next one removes before all else, and if there is none after.
+        if max(_numbers(path), default=0) > number + 1 or _contents(path, number) != (gone and gone.contents):
+            lease.needs_fence = False
             lease.release()
             raise Held("another worker")
-        for older in range(1, number + 1):
-            with suppress(OSError):
-                _numbered(path, older).unlink()
+        for older in _numbers(path):
+            if older <= number:
+                with suppress(OSError):
+                    _numbered(path, older).unlink()
         self._seen.pop(path, None)
         return lease
 
-    def _make(self, path: Path, number: int, needs_fence: bool) -> Lease:
+    def _make(self, path: Path, number: int, after: Any, needs_fence: bool) -> Lease:
         token = secrets.token_hex(8)
         try:
             file = _numbered(path, number).open("xb")
@@ -173,29 +196,35 @@ class Leases:
             lock_beyond_contents(file)
             contents = {
                 "token": token,
+                "after": after,
+                "holder": f"process {os.getpid()} on {socket.gethostname()}",
                 "machine": machine(),
+                "device": _device(file),
                 "seconds": self._seconds,
-                "holder": _holder(),
                 "needs_fence": needs_fence,
             }
             file.write(json.dumps(contents).encode())
             file.flush()
+            os.fsync(file.fileno())  # on a network file system others see it from then on
         except BaseException:
-            file.close()
+            with suppress(OSError):  # on a full disk that fails too
+                file.close()
             with suppress(OSError):
                 _numbered(path, number).unlink()
             raise
         return Lease(path, number, file, token, self._seconds, needs_fence)
 
-    def _may_wake(self, path: Path, number: int) -> bool:
-        """Whether the holder is silent and not dead, or one before it was; raises `Held` if it is neither."""
+    def _see_gone(self, path: Path, number: int) -> _Gone:
+        """The holder, if it is dead or silent; raises `Held` if it is neither."""
         try:
             with _numbered(path, number).open("rb") as file:  # opened, since that has network file systems look anew
-                found, stamp = _decoded(file.read()), os.fstat(file.fileno()).st_mtime_ns
+                contents, stamp, device = file.read(), os.fstat(file.fileno()).st_mtime_ns, _device(file)
         except FileNotFoundError:  # released in this instant
-            return False
-        if found.get("machine") == machine() and _is_unlocked(_numbered(path, number)):
-            return found.get("needs_fence") is True
+            raise Held("another worker") from None
+        found = _decoded(contents)
+        is_near = found.get("machine") == machine() and found.get("device") == device
+        if is_near and _is_unlocked(_numbered(path, number)):
+            return _Gone(contents, found.get("needs_fence") is True)
         now, token = time.monotonic(), f"{number} {found.get('token')}"
         seen = self._seen.get(path)
         if seen is None or (seen.token, seen.stamp) != (token, stamp):
@@ -207,19 +236,27 @@ class Leases:
         seen.looked_at = now
         if seen.still_for < patience:
             raise Held(_in_words(found))
-        return True
+        return _Gone(contents, True)
 
 
 def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}-{number}")
 
 
-def _newest(path: Path) -> int:
-    """The highest number of a lease of `path`; 0 where there is none."""
+def _numbers(path: Path) -> list[int]:
+    """Those of all leases of `path` that are there."""
     prefix = f"{path.name}-"
     with os.scandir(path.parent) as entries:
-        numbers = (entry.name.removeprefix(prefix) for entry in entries if entry.name.startswith(prefix))
-        return max((int(number) for number in numbers if number.isascii() and number.isdecimal()), default=0)
+        rests = (entry.name.removeprefix(prefix) for entry in entries if entry.name.startswith(prefix))
+        return [int(rest) for rest in rests if _NUMBER.fullmatch(rest)]
+
+
+def _contents(path: Path, number: int) -> bytes | None:
+    """What the holder of a number wrote; None where there is none."""
+    try:
+        return _numbered(path, number).read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _is_unlocked(path: Path) -> bool:
@@ -227,11 +264,16 @@ def _is_unlocked(path: Path) -> bool:
     try:
         with path.open("r+b") as file:
             lock_beyond_contents(file)
-    except Held:
+    except (Held, PermissionError):  # or another user's process
         return False
     except FileNotFoundError:
         return True
     return True
+
+
+def _device(file: BinaryIO) -> int:
+    """Of the file system as it is mounted here: a lock in one mount of it may not be seen in another."""
+    return os.fstat(file.fileno()).st_dev
 
 
 def _decoded(contents: bytes) -> dict[str, Any]:
@@ -249,10 +291,6 @@ def _patience(found: dict[str, Any], otherwise: float) -> float:
     if isinstance(seconds, int | float) and LEAST_SECONDS <= seconds <= MOST_SECONDS:
         return float(seconds)
     return otherwise
-
-
-def _holder() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def _in_words(found: dict[str, Any]) -> str:

@@ -33,6 +33,7 @@ from dc_rt.job.job import Job, JobCancelled
 from dc_rt.job.pace import WholeRun
 from dc_rt.job.plan import plan_video
 from dc_rt.job.spool import fence
+from dc_rt.job.targets import Targets, unwritable
 from dc_rt.job.task import Task
 from dc_rt.lease import Held, Lease, LeaseLost, Leases
 from dc_rt.models import ModelOptions, Models, Prepared
@@ -90,14 +91,16 @@ class Child:
         if self._leases is None:
             return None
         targets = task.targets
-        lease = self._leases.take(targets.lease)
         try:
-            if lease.needs_fence:
-                fence(targets.spool, targets.name)
-                lease.needs_fence = False
-        except BaseException:
-            lease.release()
-            raise
+            lease = self._leases.take(targets.lease)
+            try:
+                if lease.needs_fence:
+                    _fence(targets, lease)
+            except BaseException:
+                lease.release()
+                raise
+        except OSError as error:
+            raise unwritable(targets.save_folder, error) from error
         return lease
 
     def _run(self, task: Task, lease: Lease | None, tell: Tell) -> None:
@@ -105,7 +108,7 @@ class Child:
         plan = plan_video(task.video, source)
         self._models = self._models or Models(self._model_options, lambda lines: self._tell(ModelOpened(lines)))
         prepared = self._models.prepare(plan, sampling, source)
-        if task.skip_done and not task.restart and self._is_done(task, prepared, tell):
+        if task.skip_done and not task.restart and self._is_done(task, prepared, lease, tell):
             return
         heard = WholeRun(tell)
         model = self._models.open(prepared)
@@ -132,14 +135,27 @@ class Child:
         if heard.seconds:
             self._models.remember(prepared, job.plan, sampling, heard.seconds)
 
-    def _is_done(self, task: Task, prepared: Prepared, tell: Tell) -> bool:
+    def _is_done(self, task: Task, prepared: Prepared, lease: Lease | None, tell: Tell) -> bool:
         options, targets = task.options, task.targets
         done = find_done(targets, prepared.plan, prepared.manifest, options.sampling, options.outputs)
         if done is None:
             return False
+        if lease:
+            lease.check()
         remove_spool_of(targets, done)
         tell(AlreadyDone(tuple(map(str, done.files))))
         return True
+
+
+def _fence(targets: Targets, lease: Lease) -> None:
+    fenced = fence(targets.save_folder, targets.name)
+    lease.needs_fence = False
+    try:
+        lease.check()
+    except LeaseLost:  # it was this process that slept, and the next one has a folder of its own
+        with suppress(OSError):
+            fenced.rmdir()
+        raise
 
 
 _ENDINGS = (Finished, AlreadyDone, Failed, Cancelled, TakenOver, HeldByAnother)

@@ -25,18 +25,18 @@ from dc_rt.heap import give_back_freed
 from dc_rt.job import events
 from dc_rt.job.early import Early, EarlyOutputs
 from dc_rt.job.events import Event, Listener, Progressed
-from dc_rt.job.fingerprint import fingerprint, stamp_of
+from dc_rt.job.fingerprint import Fingerprint, fingerprint, stamp_of
 from dc_rt.job.forecast import check_space, disk_need
 from dc_rt.job.kept import attributes_of
 from dc_rt.job.live import LiveStream
 from dc_rt.job.plan import Plan, plan_video
 from dc_rt.job.record import Clock, origin_of, record_of
 from dc_rt.job.results import empty_folder, finish, write_results
-from dc_rt.job.spool import INPUT, Spool, SpoolLock, is_resumable
+from dc_rt.job.spool import INPUT, Spool, SpoolHeld, SpoolLock, is_resumable
 from dc_rt.job.targets import Targets, check_batch
 from dc_rt.job.threads import Behind, ahead
 from dc_rt.job.writers import WRITE_BEHIND, check_writers, stream_of
-from dc_rt.lease import Lease, LeaseLost
+from dc_rt.lease import Held, Lease, LeaseLost
 from dc_rt.media import Damage, VideoInfo, read_at_sizes
 from dc_rt.media.pipe import Kept, Pipe, PipeError
 from dc_rt.media.shots import DETECTION_SIZE, find_cuts
@@ -99,6 +99,10 @@ class Runs:
                 self._status = "cancelled"
                 self._tell_end(events.Cancelled(self.is_resumable))
                 raise JobCancelled from None
+            if isinstance(error, Held):
+                self._status = "cancelled"
+                self._tell_end(events.HeldByAnother(str(error)))
+                raise
             # Whatever it ended with, such as a folder that is not there any more.
             if self._lease and self._lease.is_lost:
                 self._status = "cancelled"
@@ -188,6 +192,7 @@ class Job(Runs):
             UserError: an earlier run was of something else, another one is at it, or the disk is too small.
             OSError: the disk refuses; what was done is kept, and the next run resumes it.
             JobCancelled: `cancel` was called.
+            Held: with a lease, another run without one is at it.
             LeaseLost: another worker has taken the results over.
         """
         self._begin()
@@ -209,7 +214,9 @@ class Job(Runs):
         stamp = stamp_of(plan.video)  # before it is read: who writes to it meanwhile changes it
         identity = fingerprint(self.model.engines, plan, self.sampling)
         self._check_not_cancelled()
-        with Spool(targets.spool, identity, plan.height, plan.width, self._restart) as spool:
+        # Once more before anything there is touched: where the spool is was looked up when the lease was held.
+        self._check_lease()
+        with self._open_spool(identity) as spool:
             self._check_lease()
             targets.remember_moves()
             clock.take_up(spool.progress.notes)
@@ -254,6 +261,15 @@ class Job(Runs):
             spool.delete()
             self._tell_end(events.Finished(tuple(map(str, results)), spool.num_frames, clock.seconds_of_this_run))
             return results
+
+    def _open_spool(self, identity: Fingerprint) -> Spool:
+        try:
+            return Spool(self._targets.spool, identity, self.plan.height, self.plan.width, self._restart)
+        except SpoolHeld as error:
+            # A run without a lease; or one that has just died, of which the system gives up one lock after the other.
+            if self._lease:
+                raise Held("another run") from error
+            raise
 
     def _settle_shots(self, spool: Spool, clock: Clock) -> Plan:
         """The plan with its shots. Where it left them open, all frames are looked through, unless a run before did."""

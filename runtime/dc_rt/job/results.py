@@ -5,6 +5,7 @@ They are written into the spool's folder, and moved into place when all are ther
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from dc_rt.heap import give_back_freed
 from dc_rt.job.early import Early
 from dc_rt.job.plan import Plan
 from dc_rt.job.record import Clock, as_text
+from dc_rt.job.spool import STALE
 from dc_rt.job.targets import Targets, laid_out
 from dc_rt.job.threads import ahead
 from dc_rt.job.writers import frames_between, open_writers, result_of
@@ -208,42 +210,52 @@ def empty_folder(folder: Path) -> Path:
 
 
 def move_into_place(staging: Path, targets: Targets) -> list[Path]:
-    """Move every result to where the user looks for it, replacing those of an earlier run; the record comes last."""
+    """Move every result to where the user looks for it, replacing those of an earlier run; the record comes last.
+
+    All that changes beside the spool is moved out of its folder or into it. Whoever takes that folder away from this
+    process (`dc_rt.job.spool.fence`) has nothing changed by it from then on.
+    """
+    stale = empty_folder(staging.with_name(STALE))
     results = []
     for source in sorted(staging.iterdir(), key=lambda path: (path.suffix == ".json", path.name)):
         target = targets.save_folder / source.name
         if layout := targets.folders.get(source.name):
-            _move_folder(source, target, layout)
+            _move_folder(source, target, layout, stale)
         elif source.is_dir():
-            _move_frames(source, target)
+            _move_frames(source, target, stale)
         else:
             source.replace(target)
         results.append(target)
+    shutil.rmtree(stale, ignore_errors=True)
     return results
 
 
-def _move_frames(source: Path, target: Path) -> None:
+def _move_frames(source: Path, target: Path, stale: Path) -> None:
     """Move numbered frames into a folder, where an earlier, longer run's go and anything else stays."""
     if not target.is_dir():
-        target.unlink(missing_ok=True)
-    target.mkdir(exist_ok=True)
+        if os.path.lexists(target):
+            _set_aside([target], stale)
+        target.mkdir(exist_ok=True)
     frames = sorted(source.iterdir())
     suffixes = {frame.suffix for frame in frames}
-    for stale in list(target.iterdir()):
-        if is_frame_name(stale.name, suffixes):
-            stale.unlink()
+    _set_aside([path for path in target.iterdir() if is_frame_name(path.name, suffixes)], stale)
     for frame in frames:
         frame.replace(target / frame.name)
 
 
-def _move_folder(source: Path, target: Path, layout: Sequence[str]) -> None:
+def _move_folder(source: Path, target: Path, layout: Sequence[str], stale: Path) -> None:
     """Move a folder's files into another one, where those of an earlier run go and anything else stays.
 
     What tells of the others goes first, and comes last.
     """
-    for stale in reversed([*laid_out(target, layout)]):
-        stale.unlink()
+    _set_aside(reversed([*laid_out(target, layout)]), stale)
     for file in laid_out(source, layout):
         place = target / file.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
         file.replace(place)
+
+
+def _set_aside(paths: Iterable[Path], stale: Path) -> None:
+    """Move files into the folder of what is stale, in the order that they are given in."""
+    for number, path in enumerate(paths, len(os.listdir(stale))):  # noqa: PTH208 - there may be very many
+        path.replace(stale / str(number))

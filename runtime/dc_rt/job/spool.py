@@ -7,6 +7,7 @@ A spool is a folder beside the results:
     input       the frames of a pipe, raw; what lies beyond those that the state counts is void
     state       SHA-256 of the rest, then an .npz of the `WindowState` and a record in JSON
     results     what is written before it is moved into place
+    stale       what those results replace and are not put over, for as long as they are moved
     moved.json  what earlier runs may have moved into place before they were killed: see `dc_rt.job.targets`
 
 The state is replaced in one step, after the depth that it counts has reached the disk: a crash at any instant leaves
@@ -56,15 +57,20 @@ class Committed:
 
 
 MOVED = "moved.json"
+STALE = "stale"  # see dc_rt.job.results
 EARLY = "early"  # see dc_rt.job.early
 INPUT = "input"  # see dc_rt.media.pipe
 
 # All but the lock. The state comes first, since it vouches for the rest.
-_CONTENTS = ("state", "state.part", "depth.f32", "depth.part", INPUT, "results", EARLY, MOVED, f"{MOVED}.part")
+_CONTENTS = ("state", "state.part", "depth.f32", "depth.part", INPUT, "results", STALE, EARLY, MOVED, f"{MOVED}.part")
 
 _TOKEN = "-[0-9a-f]{8}"
 
 _LOCK_ATTEMPTS = 100  # all but the first are for folders and lock files that are deleted in the same instant
+
+
+class SpoolHeld(UserError):
+    """Another run works in the spool."""
 
 
 class SpoolLock:
@@ -77,7 +83,7 @@ class SpoolLock:
         """Make the folder where there is none, and lock it.
 
         Raises:
-            UserError: another run holds it.
+            SpoolHeld: another run holds it.
             OSError: the disk refuses.
         """
         self._folder = folder
@@ -119,53 +125,71 @@ class SpoolLock:
 
 
 def find_spool(save_folder: Path, name: str) -> Path:
-    """The spool's folder of results called so: of several, as takeovers may leave, the one with the newest state."""
+    """The spool's folder of results called so, there or not.
 
-    def when(folder: Path) -> float:
+    Of several, as a worker may leave that woke amid `fence`, it is the one with the newest state, and of those without
+    one, one that is fenced.
+    """
+
+    def when(folder: Path) -> tuple[float, bool]:
+        is_fenced = folder.name != usual
         try:
-            return (folder / "state").stat().st_mtime
+            return (folder / "state").stat().st_mtime, is_fenced
         except OSError:
-            return 0.0
+            return 0.0, is_fenced
 
     usual = usual_name(name)
-    taken_over = re.compile(re.escape(usual) + _TOKEN)
-    try:
-        # Listed, not globbed: the name may hold what a pattern would take for its own.
-        found = sorted(other for other in os.listdir(save_folder) if taken_over.fullmatch(other))  # noqa: PTH208
-    except OSError:
-        found = []
-    return max([save_folder / usual, *(save_folder / other for other in found)], key=when)
+    return max([save_folder / usual, *_fenced_spools(save_folder, name)], key=when)
 
 
-def fence(folder: Path, name: str) -> Path:
-    """Take a spool away from a process that is silent and may wake: gives the folder's new path.
+def fence(save_folder: Path, name: str) -> Path:
+    """Take the spool of results called so away from a process that is silent and may wake; gives the folder's new path.
 
-    What that process opens by its path is not there any more, and what it has open is not what is read here. On Windows
-    no folder can be renamed in which a file is open, so that nobody takes work over from a process that sleeps there.
-
-    Args:
-        folder: of the spool.
-        name: of the results.
+    What that process opens by its path is not there any more, and what it has open is not what is read here: neither
+    the depth, which is copied, nor what was being written. The folder is made where there is none, so that it is not
+    one that the other process is about to make. On Windows no folder can be renamed in which a file is open, so that
+    nobody takes work over from a process that sleeps there.
 
     Raises:
         Held: it cannot be taken away.
         OSError: the disk refuses.
     """
-    fenced = folder.with_name(f"{usual_name(name)}-{secrets.token_hex(4)}")
-    try:
-        folder.rename(fenced)
-    except FileNotFoundError:
-        return folder  # there was none yet
-    except PermissionError:
-        if sys.platform == "win32":
-            raise Held("another worker") from None
-        raise
-    (fenced / "lock").unlink(missing_ok=True)
+    fenced = save_folder / f"{usual_name(name)}-{secrets.token_hex(4)}"
+    for _ in range(_LOCK_ATTEMPTS):
+        found = find_spool(save_folder, name)
+        try:
+            found.rename(fenced)
+            break
+        except FileNotFoundError:
+            if not any(folder.exists() for folder in (found, *_fenced_spools(save_folder, name))):
+                fenced.mkdir()
+                break
+        except PermissionError:
+            if sys.platform != "win32":
+                raise
+            break
+    if not fenced.exists():  # or one after the other renames it, each silent for long amid its own fence
+        raise Held("another worker")
+    for other in _fenced_spools(save_folder, name):
+        if other != fenced:
+            _remove_all(other)
+    for draft in ("lock", "depth.part", "state.part", f"{MOVED}.part"):
+        (fenced / draft).unlink(missing_ok=True)
     depth, copy = fenced / "depth.f32", fenced / "depth.part"
     if depth.exists():
         shutil.copyfile(depth, copy)
         copy.replace(depth)
     return fenced
+
+
+def _fenced_spools(save_folder: Path, name: str) -> list[Path]:
+    taken_over = re.compile(re.escape(usual_name(name)) + _TOKEN)
+    try:
+        # Listed, not globbed: the name may hold what a pattern would take for its own.
+        names = sorted(os.listdir(save_folder))  # noqa: PTH208
+    except OSError:
+        return []
+    return [save_folder / other for other in names if taken_over.fullmatch(other)]
 
 
 def name_of_spool(folder_name: str) -> str | None:
@@ -177,6 +201,14 @@ def name_of_spool(folder_name: str) -> str | None:
 def usual_name(name: str) -> str:
     """What the spool's folder of results called so is called, unless they were taken over."""
     return f".{name}.spool"
+
+
+def _remove_all(folder: Path) -> None:
+    """Remove a spool, whoever works in it; what is not its own stays."""
+    for name in (*_CONTENTS, "lock"):
+        _remove(folder / name)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def is_resumable(folder: Path) -> bool:
@@ -211,7 +243,8 @@ class Spool:
         """Make the spool in `folder`, or take up the one that is there.
 
         Raises:
-            UserError: another run holds it; or it was begun with another `fingerprint` or is damaged, unless
+            SpoolHeld: another run holds it.
+            UserError: it was begun with another `fingerprint` or is damaged, unless
                 `restart`, which throws away what is there.
             OSError: the disk refuses.
         """
@@ -441,6 +474,6 @@ def _lock(folder: Path) -> BinaryIO:
                 raise
         except Held:
             break
-    raise UserError(
+    raise SpoolHeld(
         f"Another run is working on this result ({folder}); wait for it, or give another {option('save_folder')}."
     )

@@ -160,7 +160,7 @@ class Targets:
             written = self._written()
             foreign = [path for path in self.occupied() if not self._is_ours(path, written)]
         except OSError as error:
-            raise _unwritable(self.frame_folder, error) from error
+            raise unwritable(self.frame_folder, error) from error
         folders = [path for path in foreign if path.is_dir() and not path.is_symlink()]
         kept = ", and the same command resumes it" if at_the_end else ""
         if folders:
@@ -470,13 +470,14 @@ def _check_writable(folder: Path) -> None:
     except FileNotFoundError:
         folder = _existing(folder)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
     for wrong, number in (not folder.is_dir(), errno.ENOTDIR), (not os.access(folder, os.W_OK | os.X_OK), errno.EACCES):
         if wrong:
-            raise _unwritable(folder, OSError(number, os.strerror(number)))
+            raise unwritable(folder, OSError(number, os.strerror(number)))
 
 
-def _unwritable(folder: Path, error: OSError) -> UserError:
+def unwritable(folder: Path, error: OSError) -> UserError:
+    """What to say of a folder that results are to go to."""
     return UserError(
         f"Results cannot be written to {folder} ({error.strerror}); "
         f"check the folder's permissions, or give another {option('save_folder')}."
