@@ -135,6 +135,10 @@ def batch(
     ],
     workers: Workers = None,
     devices: Devices = "",
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="auto|HOST:PORT", help="Run on the nodes of a Ray cluster; auto finds a running one."),
+    ] = None,
     retry: Annotated[
         int, typer.Option(min=0, help="Tries more, of a video whose process died, or whose disk refused.")
     ] = 1,
@@ -159,7 +163,7 @@ def batch(
 
     models = _model_options(**{name: given[name] for name in signature(_model_options).parameters})
     wanted = Batch(inputs, given["save_folder"], Options(*options_from(given)), models, given["restart"])
-    sharing = Sharing.of(workers, devices, retry, lease_seconds)
+    sharing = Sharing.of(workers, devices, retry, lease_seconds, cluster)
     if dry_run:
         preview_batch(wanted, sharing)
     else:

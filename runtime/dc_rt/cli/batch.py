@@ -14,6 +14,7 @@ from pathlib import Path
 
 import typer
 
+from dc_rt.batch.cluster import ClusterSlots
 from dc_rt.batch.inputs import Refused, find_tasks
 from dc_rt.batch.local import LocalSlots
 from dc_rt.batch.report import FILE, Outcome, Report
@@ -61,21 +62,34 @@ class Batch:
 
 @dataclass(frozen=True)
 class Sharing:
-    """Who runs them: so many processes of this machine, on these devices if not on all, beside those of others."""
+    """Who runs them: so many processes of this machine, on these devices if not on all, beside those of others.
+
+    Or the nodes of the cluster at an address, with so many processes on each that has no GPU.
+    """
 
     num_workers: int
     devices: tuple[str, ...]
     retry: int
     lease_seconds: float
+    cluster: str | None = None
 
     @classmethod
-    def of(cls, workers: int | None, devices: str, retry: int, lease_seconds: float) -> Sharing:
+    def of(
+        cls, workers: int | None, devices: str, retry: int, lease_seconds: float, cluster: str | None = None
+    ) -> Sharing:
         """That which was typed; raises `UserError` where it does not go together."""
+        num_workers, named = processes_of(workers, devices)
+        if named and cluster:
+            raise UserError(
+                f"{option('cluster', cluster)} takes the GPUs that Ray has for it; leave {option('devices')} out."
+            )
         Leases(lease_seconds)  # which refuses times that are none
-        return cls(*processes_of(workers, devices), retry, lease_seconds)
+        return cls(num_workers, named, retry, lease_seconds, cluster)
 
-    def slots(self, models: ModelOptions) -> Slots:
-        """Where the videos are run; to be closed at the end."""
+    def slots(self, models: ModelOptions, save_folder: Path) -> Slots:
+        """Where the videos are run; to be closed at the end. Raises `UserError` where there is no such cluster."""
+        if self.cluster is not None:
+            return ClusterSlots(self.cluster, models, save_folder, self.num_workers, self.lease_seconds, say)
         return LocalSlots(models, self.num_workers, self.devices, self.lease_seconds)
 
 
@@ -89,7 +103,7 @@ def run_batch(batch: Batch, sharing: Sharing, report: Path | None) -> None:
     entries = batch.entries()
     began, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
     tasks = [entry for entry in entries if isinstance(entry, Task)]
-    slots = sharing.slots(batch.models)
+    slots = sharing.slots(batch.models, batch.save_folder)
     schedule = Schedule(tasks, slots, sharing.retry)
     try:
         is_interrupted = not _runs_to_its_end(schedule)

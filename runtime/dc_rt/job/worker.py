@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -94,10 +94,12 @@ class Worker:
             process = self._started()
             self._is_running = True
         try:
-            return self._outcome(self._events(process, task, listener))
+            return outcome_of(self._events(process, task, listener))
         except BaseException as error:
             if not isinstance(error, UserError | Held | LeaseLost):
                 self._end()
+            if isinstance(error, WorkerDied) and self._cancelled.is_set():  # it was killed
+                raise JobCancelled from None
             raise
         finally:
             with self._lock:
@@ -167,22 +169,22 @@ class Worker:
                 listener(event)
             yield event
 
-    def _outcome(self, told: Iterator[Event]) -> list[Path]:
-        for event in told:
-            match event:
-                case Finished(files) | AlreadyDone(files):
-                    return [Path(file) for file in files]
-                case Failed(sentence, is_bug):
-                    raise RuntimeError(sentence) if is_bug else UserError(sentence)
-                case HeldByAnother(holder):
-                    raise Held(holder)
-                case TakenOver():
-                    raise LeaseLost
-                case Cancelled():
-                    raise JobCancelled
-        if self._cancelled.is_set():  # it was killed
-            raise JobCancelled
-        raise WorkerDied("the process of the job ended without a word; standard error may say why")
+
+def outcome_of(told: Iterable[Event]) -> list[Path]:
+    """What the events of a run come to: its files. Raises as `Worker.run` does; `WorkerDied` where none is its end."""
+    for event in told:
+        match event:
+            case Finished(files) | AlreadyDone(files):
+                return [Path(file) for file in files]
+            case Failed(sentence, is_bug):
+                raise RuntimeError(sentence) if is_bug else UserError(sentence)
+            case HeldByAnother(holder):
+                raise Held(holder)
+            case TakenOver():
+                raise LeaseLost
+            case Cancelled():
+                raise JobCancelled
+    raise WorkerDied("the process of the job ended without a word; standard error may say why")
 
 
 def environments(num_workers: int, devices: Sequence[str] = ()) -> list[dict[str, str]]:
