@@ -50,7 +50,7 @@ def engines(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def runner(engines: Path) -> Iterator[Runner]:
-    made = Runner(str(Path.cwd()), Parcel.of(engines), ModelOptions(), lease_seconds=60, cores=1)
+    made = Runner(str(Path.cwd()), Parcel.of(engines), ModelOptions(), lease_seconds=60)
     assert made.missing() == ()
     yield made
     made.close()

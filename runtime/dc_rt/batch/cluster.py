@@ -177,7 +177,7 @@ class ClusterSlots:
         runner = self._ray.remote(Runner).options(
             **place.resources, **how, scheduling_strategy=self._fleet.affinity(place.node)
         )
-        return runner.remote(_absolute(""), self._parcel, self._models, self._lease_seconds, place.cores)
+        return runner.remote(_absolute(""), self._parcel, self._models, self._lease_seconds)
 
     def _missing(self, place: Place) -> tuple[str, ...]:
         """The files of the engine set that a node lacks; the node waits for them, if there are any."""

@@ -27,14 +27,12 @@ class Place:
         node: Ray's name of the node.
         address: of the node.
         resources: that Ray is asked for, as options of an actor.
-        cores: that the video may use.
         runner: the actor that runs videos here (`dc_rt.batch.node.Runner`), once there is one.
     """
 
     node: str
     address: str
     resources: Mapping[str, Any]
-    cores: int
     runner: Any = None
 
 
@@ -172,10 +170,9 @@ class Fleet:
         """Those that a node has room for."""
         num_cpus, num_gpus = (int(node["Resources"].get(name, 0)) for name in ("CPU", "GPU"))
         num = num_gpus if self._on_gpus else min(self._workers, num_cpus)
-        cores = max(num_cpus // max(num, 1), 1)
         # Of GPUs there are few: no processor that other work has is to keep one from its video.
-        resources = {"num_gpus": 1, "num_cpus": 0} if self._on_gpus else {"num_cpus": cores}
-        return [Place(node["NodeID"], node["NodeManagerAddress"], resources, cores) for _ in range(num)]
+        resources = {"num_gpus": 1, "num_cpus": 0} if self._on_gpus else {"num_cpus": max(num_cpus // max(num, 1), 1)}
+        return [Place(node["NodeID"], node["NodeManagerAddress"], resources) for _ in range(num)]
 
     def _examined(self, nodes: Collection[str]) -> dict[str, str]:
         """Why nodes cannot run videos, by node; empty for those that can. Those that have died meanwhile lack."""

@@ -16,7 +16,6 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from dc_rt import __version__
-from dc_rt.cores import ENVIRONMENT as CORES
 from dc_rt.engine.parcel import Parcel, Received
 from dc_rt.job import Task, Worker
 from dc_rt.job.events import Event, as_json
@@ -55,7 +54,7 @@ def look(video: str) -> int | None:
 class Runner:
     """Runs one video at a time, in a process of its own that keeps the model open."""
 
-    def __init__(self, folder: str, parcel: Parcel, models: ModelOptions, lease_seconds: float, cores: int) -> None:
+    def __init__(self, folder: str, parcel: Parcel, models: ModelOptions, lease_seconds: float) -> None:
         """Nothing is started, and no file is looked at.
 
         Args:
@@ -63,12 +62,11 @@ class Runner:
             parcel: the engine set.
             models: how it is run; `engines` is where it is on this node.
             lease_seconds: as of `Worker`.
-            cores: that it takes at most.
         """
         with suppress(OSError):  # so that options which name files do so from the same folder, where it is shared
             os.chdir(folder)
         self._parcel, self._models = parcel, models
-        self._lease_seconds, self._environment = lease_seconds, {CORES: str(cores)}
+        self._lease_seconds = lease_seconds
         self._received = Received(parcel)
         self._worker: Worker | None = None
 
@@ -124,7 +122,7 @@ class Runner:
             self._worker.close()
 
     def _open(self, folder: Path) -> None:
-        self._worker = Worker(replace(self._models, engines=str(folder)), self._environment, self._lease_seconds)
+        self._worker = Worker(replace(self._models, engines=str(folder)), lease_seconds=self._lease_seconds)
 
     @staticmethod
     def _run(worker: Worker, task: Task, told: SimpleQueue[Event | None]) -> None:
