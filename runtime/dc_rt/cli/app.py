@@ -317,6 +317,7 @@ def serve(
     devices: Devices = "",
     max_upload: Annotated[float, typer.Option(metavar="GB", help="Largest video that is taken, in GB.")] = 4.0,
     max_frames: Annotated[int, typer.Option(help="Most frames of a job that are estimated.")] = 20_000,
+    max_steps: Annotated[int, typer.Option(help="Most denoising steps that a job may ask for.")] = 50,
     max_pixels: Annotated[int, typer.Option(help="Most pixels of a picture, of videos and of results.")] = 4096 * 2304,
     max_queue: Annotated[int, typer.Option(help="Most jobs that wait.")] = 100,
     min_free: Annotated[float, typer.Option(metavar="GB", help="What is left free on the disk, in GB.")] = 1.0,
@@ -333,7 +334,7 @@ def serve(
     set_up(verbose)
     from dc_rt.cli.serve import Asked, serve_all
 
-    limits = (max_upload, max_frames, max_pixels, max_queue, min_free, keep_days)
+    limits = (max_upload, max_frames, max_steps, max_pixels, max_queue, min_free, keep_days)
     processes = processes_of(workers, devices)
     asked = Asked(folder, host, port, root or [], token_file, no_token, allow_host or [], processes, limits)
     serve_all(asked, _model_options(**shared))

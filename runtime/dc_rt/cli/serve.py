@@ -40,8 +40,10 @@ def serve_all(asked: Asked, models: ModelOptions) -> None:
     from dc_rt.serve.settings import GB, Limits, Settings, check_reach, own_names, read_token, resolved_roots
 
     # What is wrong is said before what takes a second is imported.
-    upload, num_frames, num_pixels, num_queued, free, keep_days = asked.limits
-    limits = Limits(int(upload * GB), num_frames, num_pixels, num_queued, int(free * GB), keep_days=keep_days)
+    upload, num_frames, num_steps, num_pixels, num_queued, free, keep_days = asked.limits
+    limits = Limits(
+        int(upload * GB), num_frames, num_steps, num_pixels, num_queued, int(free * GB), keep_days=keep_days
+    )
     token = read_token(asked.token_file)
     check_reach(asked.host, token, asked.no_token)
     settings = Settings(

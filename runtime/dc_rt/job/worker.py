@@ -8,6 +8,7 @@ writes what happens to its standard output, an event a line.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -62,7 +63,11 @@ class Worker:
             environment: variables of the process beside this one's own, such as CUDA_VISIBLE_DEVICES.
             lease_seconds: take a lease of the results before anything is done to them, for so long (`dc_rt.lease`).
         """
-        self._setup = {"models": asdict(models or ModelOptions()), "lease_seconds": lease_seconds}
+        self._setup = {
+            "models": asdict(models or ModelOptions()),
+            "lease_seconds": lease_seconds,
+            "verbose": logging.getLogger("dc_rt").isEnabledFor(logging.DEBUG),
+        }
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[str] | None = None
         self._cancelled = threading.Event()

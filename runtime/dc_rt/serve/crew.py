@@ -137,7 +137,7 @@ class _Teller:
         if self._job.is_cancelled:  # before there was a process that could be told
             self._cancel()
         self._share.hear(event)
-        self._job.share, self._job.seconds_left = self._share.done, self._share.seconds_left
+        self._job.share, self._job.seconds_left = self._share.done_in_all, self._share.seconds_left
         if isinstance(event, ModelOpened):  # of this machine, and nothing of the job's
             for line in event.lines:
                 log.info(worded(line, as_flag))
@@ -147,7 +147,7 @@ class _Teller:
             self._job.journal.append(type(event).__name__, self._shown(event))
 
     def _tell_progress(self) -> None:
-        share, elapsed = self._share.done or 0.0, time.monotonic() - self._told_at
+        share, elapsed = self._share.done_in_all or 0.0, time.monotonic() - self._told_at
         has_moved = share - self._told_share >= _PROGRESS_SHARE
         if elapsed >= _QUIET_SECONDS or (has_moved and elapsed >= _PROGRESS_SECONDS):
             self._told_at, self._told_share = time.monotonic(), share

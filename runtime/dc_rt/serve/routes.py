@@ -139,6 +139,7 @@ def options(service: Serving) -> OptionsShown:
         limits=LimitsShown(
             max_upload_bytes=limits.upload_bytes,
             max_frames=limits.num_frames,
+            max_steps=limits.num_steps,
             max_pixels=limits.num_pixels,
             max_queue=limits.num_queued,
         ),

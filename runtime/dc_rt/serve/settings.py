@@ -23,6 +23,7 @@ class Limits:
     Attributes:
         upload_bytes: of a video that is sent, at most.
         num_frames: that a job estimates, at most.
+        num_steps: of denoising, that a job may ask for at most.
         num_pixels: of a picture of the video or of the results, at most.
         num_queued: jobs that wait, those that are being sent among them, at most.
         free_bytes: of the disk, that are left free.
@@ -35,6 +36,7 @@ class Limits:
 
     upload_bytes: int = 4 * GB
     num_frames: int = 20_000
+    num_steps: int = 50
     num_pixels: int = 4096 * 2304
     num_queued: int = 100
     free_bytes: int = 1 * GB
@@ -45,9 +47,9 @@ class Limits:
     keep_days: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, least in (("num_frames", 1), ("num_pixels", 1), ("num_queued", 1), ("upload_bytes", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"{option(_OPTIONS[name])} must be at least {least}; try a larger number.")
+        for name in ("num_frames", "num_steps", "num_pixels", "num_queued", "upload_bytes"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{option(_OPTIONS[name])} must be at least 1; try a larger number.")
         for name in ("free_bytes", "keep_days"):
             if getattr(self, name) < 0:
                 raise UserError(f"{option(_OPTIONS[name])} must not be negative; try 0.")
@@ -57,6 +59,7 @@ class Limits:
 _OPTIONS = {
     "upload_bytes": "max_upload",
     "num_frames": "max_frames",
+    "num_steps": "max_steps",
     "num_pixels": "max_pixels",
     "num_queued": "max_queue",
     "free_bytes": "min_free",
