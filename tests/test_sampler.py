@@ -137,10 +137,11 @@ def test_progress_reaches_100_percent_with_the_last_frame_and_no_earlier(
 def test_progress_in_all_goes_on_where_an_earlier_run_was() -> None:
     resumed, whole = Share(), Share()
     planned = Planned("a", 10, 64, 64, 24.0, 10, 64, 64, 24.0, 60)
-    for event in planned, Progressed("denoiser", 30, 1.0), Progressed("vae_decoder", 5, 1.0):
+    of_the_first: list[Event] = [planned, Progressed("denoiser", 30, 1.0), Progressed("vae_decoder", 5, 1.0)]
+    for event in of_the_first:
         whole.hear(event)
-    for event in planned, Resumed(5, 30):
-        resumed.hear(event)
+    resumed.hear(planned)
+    resumed.hear(Resumed(5, 30))
     assert resumed.done == 0
     assert resumed.done_in_all == pytest.approx(40 / 80)  # of 60 evaluated, 10 encoded and 10 decoded, 30 and 5 and 5
     assert whole.done_in_all == whole.done == pytest.approx(35 / 80)

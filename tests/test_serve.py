@@ -28,7 +28,7 @@ def service(tmp_path_factory):
     (root / "takes").mkdir(parents=True)
     shutil.copy(DEMO, root / "takes" / "clip.mp4")
     write_images(root / "frames", moving_gradient(3, 64, 96))
-    with Service(folder / "jobs", "--root", str(root)) as service:
+    with Service(folder / "jobs", "--root", str(root), "--max-steps", "100000") as service:
         yield service
         assert not [line for line in service.log if "Traceback" in line]
 

@@ -19,7 +19,18 @@ from serve_helpers import DEMO, QUICK, Answer, Service, assert_refused, root_of
 pytest.importorskip("fastapi", reason="FastAPI is not installed: it comes with the extra serve")
 
 TOKEN = "a-token-that-nobody-guesses"
-LIMITS = ("--max-upload", "0.001", "--max-frames", "50", "--max-pixels", "65000", "--max-queue", "2")
+LIMITS = (
+    "--max-upload",
+    "0.001",
+    "--max-frames",
+    "50",
+    "--max-steps",
+    "100000",
+    "--max-pixels",
+    "65000",
+    "--max-queue",
+    "2",
+)
 FEW = QUICK | {"process_length": 2}
 ENDLESS = QUICK | {"steps": 100_000, "process_length": 40}
 

@@ -333,8 +333,17 @@ def serve(
 
     set_up(verbose)
     from dc_rt.cli.serve import Asked, serve_all
+    from dc_rt.serve.settings import GB, Limits
 
-    limits = (max_upload, max_frames, max_steps, max_pixels, max_queue, min_free, keep_days)
+    limits = Limits(
+        max_upload * GB,
+        max_frames,
+        max_steps,
+        max_pixels,
+        max_queue,
+        min_free * GB,
+        keep_days=keep_days,
+    )
     processes = processes_of(workers, devices)
     asked = Asked(folder, host, port, root or [], token_file, no_token, allow_host or [], processes, limits)
     serve_all(asked, _model_options(**shared))

@@ -11,6 +11,7 @@ from dc_rt.cli.terminal import say
 from dc_rt.errors import UserError
 from dc_rt.installation import install_command
 from dc_rt.models import ModelOptions, Models
+from dc_rt.serve.settings import Limits, Settings, check_reach, own_names, read_token, resolved_roots
 
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
@@ -26,7 +27,7 @@ class Asked(NamedTuple):
     no_token: bool
     names: list[str]
     processes: tuple[int, tuple[str, ...]]
-    limits: tuple[float, int, int, int, float, float]
+    limits: Limits
 
 
 def serve_all(asked: Asked, models: ModelOptions) -> None:
@@ -37,13 +38,8 @@ def serve_all(asked: Asked, models: ModelOptions) -> None:
     """
     if not all(map(find_spec, _NEEDED)):
         raise UserError(f"dc-rt serve needs FastAPI and uvicorn, which are not installed: {install_command('serve')}.")
-    from dc_rt.serve.settings import GB, Limits, Settings, check_reach, own_names, read_token, resolved_roots
 
     # What is wrong is said before what takes a second is imported.
-    upload, num_frames, num_steps, num_pixels, num_queued, free, keep_days = asked.limits
-    limits = Limits(
-        int(upload * GB), num_frames, num_steps, num_pixels, num_queued, int(free * GB), keep_days=keep_days
-    )
     token = read_token(asked.token_file)
     check_reach(asked.host, token, asked.no_token)
     settings = Settings(
@@ -53,7 +49,7 @@ def serve_all(asked: Asked, models: ModelOptions) -> None:
         resolved_roots(asked.roots),
         token,
         own_names(asked.host, asked.names),
-        limits,
+        asked.limits,
     )
     from dc_rt.job.worker import environments
     from dc_rt.serve import server
@@ -66,7 +62,7 @@ def serve_all(asked: Asked, models: ModelOptions) -> None:
     logging.getLogger("dc_rt.serve").setLevel(logging.INFO)
     models.check()
     Models(models, lambda lines: None)  # so that engines that are none are said now
-    store = Store(settings.folder, limits)
+    store = Store(settings.folder, asked.limits)
     listening = server.listen(settings)
     metrics = Metrics(store)
     crew = Crew(store, metrics, models, environments(*asked.processes))

@@ -53,7 +53,7 @@ class Check:
     num_frames: int
     num_steps: int
     num_pixels: int
-    free_bytes: int
+    free_bytes: float
     seconds: float
 
 

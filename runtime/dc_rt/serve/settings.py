@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import socket
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ class Limits:
     """How much the service takes.
 
     Attributes:
-        upload_bytes: of a video that is sent, at most.
+        upload_bytes: of a video that is sent, at most; a fraction of a byte is as good as none.
         num_frames: that a job estimates, at most.
         num_steps: of denoising, that a job may ask for at most.
         num_pixels: of a picture of the video or of the results, at most.
@@ -34,12 +35,12 @@ class Limits:
         keep_days: after which a job that has ended is removed; 0 for never.
     """
 
-    upload_bytes: int = 4 * GB
+    upload_bytes: float = 4 * GB
     num_frames: int = 20_000
     num_steps: int = 50
     num_pixels: int = 4096 * 2304
     num_queued: int = 100
-    free_bytes: int = 1 * GB
+    free_bytes: float = 1 * GB
     upload_seconds: float = 3600.0
     pause_seconds: float = 30.0
     check_seconds: float = 60.0
@@ -48,11 +49,11 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "num_steps", "num_pixels", "num_queued", "upload_bytes"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{option(_OPTIONS[name])} must be at least 1; try a larger number.")
+            if not 1 <= getattr(self, name) < math.inf:
+                raise UserError(f"{option(_OPTIONS[name])} must be at least 1 and finite; try a larger number.")
         for name in ("free_bytes", "keep_days"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{option(_OPTIONS[name])} must not be negative; try 0.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{option(_OPTIONS[name])} must be finite and not negative; try 0.")
 
 
 # What the limits are called on the command line.
