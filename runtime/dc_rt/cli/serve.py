@@ -37,7 +37,10 @@ def serve_all(asked: Asked, models: ModelOptions) -> None:
         UserError: the extra is not installed, or it cannot serve so.
     """
     if not all(map(find_spec, _NEEDED)):
-        raise UserError(f"dc-rt serve needs FastAPI and uvicorn, which are not installed: {install_command('serve')}.")
+        raise UserError(
+            "dc-rt serve needs FastAPI, uvicorn and prometheus-client, and they are not all installed; run "
+            f"`{install_command('serve')}`."
+        )
 
     # What is wrong is said before what takes a second is imported.
     token = read_token(asked.token_file)
