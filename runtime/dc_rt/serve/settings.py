@@ -50,7 +50,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("num_frames", "num_steps", "num_pixels", "num_queued", "upload_bytes"):
             if not 1 <= getattr(self, name) < math.inf:
-                raise UserError(f"{option(_OPTIONS[name])} must be at least 1 and finite; try a larger number.")
+                raise UserError(f"{option(_OPTIONS[name])} must be more than 0 and finite; try another number.")
         for name in ("free_bytes", "keep_days"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{option(_OPTIONS[name])} must be finite and not negative; try 0.")
