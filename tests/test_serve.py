@@ -175,6 +175,8 @@ def test_a_job_that_fails_says_why_in_one_sentence_that_names_no_path(service):
     shutil.copy(DEMO, gone)
     assert service.ask("POST", f"/jobs/{id}/resume").status == 200
     finished(service, id)
+    (told,) = (line for line in service.log if f"job {id} is failed" in line)
+    assert told.endswith(f"s: {job['error']}")
 
 
 def test_the_page_the_metrics_and_the_description_are_there(service, done):

@@ -97,7 +97,8 @@ class Crew:
             seconds = time.monotonic() - began
             self._metrics.ended(job, seconds)
             if job.state.is_ended:
-                log.info("job %s is %s after %.1f s", job.id, job.state.status, seconds)
+                why = f": {job.state.error}" if job.state.error else ""
+                log.info("job %s is %s after %.1f s%s", job.id, job.state.status, seconds, why)
             else:
                 log.info("job %s is broken off after %.1f s; the next service goes on with it", job.id, seconds)
 
