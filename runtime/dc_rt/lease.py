@@ -31,7 +31,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from dc_rt.errors import UserError
+from dc_rt.errors import UserError, option
 from dc_rt.lock import Held, lock_beyond_contents
 
 DEFAULT_SECONDS = 60.0
@@ -152,7 +152,10 @@ class Leases:
             UserError: it is no such time.
         """
         if not LEAST_SECONDS <= seconds <= MOST_SECONDS:
-            raise UserError(f"A lease lasts {LEAST_SECONDS:g} to {MOST_SECONDS:g} seconds, not {seconds:g}.")
+            raise UserError(
+                f"A lease lasts {LEAST_SECONDS:g} to {MOST_SECONDS:g} seconds, not {seconds:g}; "
+                f"try {option('lease_seconds', int(DEFAULT_SECONDS))}."
+            )
         self._seconds = seconds
         self._seen: dict[Path, _Seen] = {}
 
