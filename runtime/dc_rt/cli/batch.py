@@ -17,7 +17,7 @@ import typer
 from dc_rt.batch.cluster import ClusterSlots
 from dc_rt.batch.inputs import Refused, find_tasks
 from dc_rt.batch.local import LocalSlots
-from dc_rt.batch.report import FILE, Outcome, Report
+from dc_rt.batch.report import FILE, Outcome, Report, check_report
 from dc_rt.batch.schedule import Schedule
 from dc_rt.batch.slots import Slots
 from dc_rt.cli.batch_progress import about, batch_progress
@@ -100,7 +100,10 @@ def run_batch(batch: Batch, sharing: Sharing, report: Path | None) -> None:
     """
     if planned_card_line():
         raise UserError(f"${PLANNED_CARD} is of a card that is not here; unset it, or add {option('dry_run', True)}.")
+    path = report or batch.save_folder / FILE
     entries = batch.entries()
+    check_report(path)
+    _complain_of_refused(entries)
     began, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
     tasks = [entry for entry in entries if isinstance(entry, Task)]
     slots = sharing.slots(batch.models, batch.save_folder)
@@ -112,7 +115,6 @@ def run_batch(batch: Batch, sharing: Sharing, report: Path | None) -> None:
     became = iter(schedule.entries)
     outcomes = tuple(next(became).outcome if isinstance(entry, Task) else _outcome(entry) for entry in entries)
     made = Report(outcomes, began, time.monotonic() - clock, is_interrupted)
-    path = report or batch.save_folder / FILE
     _say_table(made)
     made.write(path)
     say(f"Report: {text(path)}")
@@ -121,6 +123,13 @@ def run_batch(batch: Batch, sharing: Sharing, report: Path | None) -> None:
         raise typer.Exit(_INTERRUPTED_STATUS)
     if made.counts["failed"]:
         raise typer.Exit(1)
+
+
+def _complain_of_refused(entries: Sequence[Task | Refused]) -> None:
+    """Say at once what is not run: the table comes after hours."""
+    for entry in entries:
+        if isinstance(entry, Refused):
+            complain(about(entry.video, worded(entry.sentence, as_flag)))
 
 
 def preview_batch(batch: Batch, sharing: Sharing) -> None:
