@@ -26,7 +26,7 @@ from dc_rt.cli.progress import in_minutes
 from dc_rt.cli.terminal import complain, say, sentence_of
 from dc_rt.errors import UserError, option, worded
 from dc_rt.gpu import ENVIRONMENT as PLANNED_CARD
-from dc_rt.gpu import planned_card_line
+from dc_rt.gpu import check_devices, planned_card_line
 from dc_rt.job import Task, plan_video
 from dc_rt.job.done import find_done
 from dc_rt.job.pace import recall, work_of
@@ -90,6 +90,7 @@ class Sharing:
         """Where the videos are run; to be closed at the end. Raises `UserError` where there is no such cluster."""
         if self.cluster is not None:
             return ClusterSlots(self.cluster, models, save_folder, self.num_workers, self.lease_seconds, say)
+        check_devices(self.devices)
         return LocalSlots(models, self.num_workers, self.devices, self.lease_seconds)
 
 
@@ -189,7 +190,7 @@ def _look_at(task: Task, models: Models) -> _Look:
 
 
 def _say_table(report: Report) -> None:
-    """What became of each video, and how many of each kind there are."""
+    """What became of each video, but for those that were skipped, and how many of each kind there are."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -197,14 +198,15 @@ def _say_table(report: Report) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("video", "status", "frames", "seconds", "note"):
         table.add_column(column, overflow="fold", justify="right" if column in ("frames", "seconds") else "left")
-    for outcome in report.outcomes:
+    outcomes = [outcome for outcome in report.outcomes if outcome.status != "skipped"]
+    for outcome in outcomes:
         frames = "" if outcome.frames is None else str(outcome.frames)
         seconds = "" if outcome.seconds is None else f"{outcome.seconds:.1f}"
         cells = (outcome.video, outcome.status, frames, seconds, worded(outcome.note, as_flag))
         table.add_row(*(Text(cell, style="red" if outcome.status == "failed" else "") for cell in cells))
-    if sys.stdout.isatty():
+    if outcomes and sys.stdout.isatty():
         Console().print(table)
-    else:  # a file has no width that a line must keep to
+    elif outcomes:  # a file has no width that a line must keep to
         console = Console(width=_WIDTH_OF_FILES)
         with console.capture() as captured:
             console.print(table)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from dc_rt.cli.terminal import say
 from dc_rt.errors import UserError
+from dc_rt.gpu import check_devices
 from dc_rt.installation import install_command
 from dc_rt.models import ModelOptions, Models
 from dc_rt.serve.settings import Limits, Settings, check_reach, own_names, read_token, resolved_roots
@@ -64,6 +65,7 @@ def serve_all(asked: Asked, models: ModelOptions) -> None:
 
     logging.getLogger("dc_rt.serve").setLevel(logging.INFO)
     models.check()
+    check_devices(asked.processes[1])
     Models(models, lambda lines: None)  # so that engines that are none are said now
     store = Store(settings.folder, asked.limits)
     listening = server.listen(settings)
