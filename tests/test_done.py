@@ -15,6 +15,7 @@ from dc_rt import DepthCrafter, UserError
 from dc_rt.job import AlreadyDone, Event, Finished, Job, JobCancelled, Task, Worker, WorkerDied, plan_video
 from dc_rt.job.done import Done, find_done, remove_spool_of
 from dc_rt.job.targets import Targets
+from dc_rt.lease import Held
 from dc_rt.options import Options
 from media_helpers import moving_gradient, write_clip
 
@@ -159,3 +160,22 @@ def test_a_worker_that_is_killed_says_so_and_the_next_task_has_a_new_process(cli
         with pytest.raises(WorkerDied):
             worker.run(task, kill)
         assert worker.run(task)
+
+
+def test_what_is_done_needs_no_lease_unless_one_was_left_beside_it(clip: Path) -> None:
+    task = Task(str(clip), "out", SMALL, skip_done=True)
+    told: list[Event] = []
+    with Worker(lease_seconds=60) as worker:
+        worker.run(task)
+    Path("out").chmod(0o555)  # where nothing is to be written, no lease can be taken either
+    try:
+        with Worker(lease_seconds=60) as worker:
+            worker.run(task, told.append)
+            assert isinstance(told[-1], AlreadyDone)
+    finally:
+        Path("out").chmod(0o755)
+    Path("out/.a clip.lease-3").write_text("{}")  # of a process that died at its end
+    os.utime("out/.a clip.lease-3", (1, 1))
+    with Worker(lease_seconds=1) as worker, pytest.raises(Held):
+        worker.run(task)
+    assert Path("out/.a clip.lease-3").exists()

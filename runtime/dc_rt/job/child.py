@@ -13,12 +13,13 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from dc_rt import log
 from dc_rt.errors import UserError
-from dc_rt.job.done import find_done, remove_spool_of
+from dc_rt.job.done import Done, Leftovers, find_done, remove_spool_of
 from dc_rt.job.events import (
     AlreadyDone,
     Cancelled,
@@ -33,8 +34,8 @@ from dc_rt.job.events import (
 from dc_rt.job.job import Job, JobCancelled
 from dc_rt.job.pace import WholeRun
 from dc_rt.job.plan import plan_video
-from dc_rt.job.spool import fence
-from dc_rt.job.targets import Targets, unwritable
+from dc_rt.job.spool import fence, usual_name
+from dc_rt.job.targets import Targets, record_path, unwritable
 from dc_rt.job.task import Task
 from dc_rt.lease import Held, Lease, LeaseLost, Leases
 from dc_rt.models import ModelOptions, Models, Prepared
@@ -54,6 +55,7 @@ class Child:
         options = setup["models"]
         self._model_options = ModelOptions(**options | {"torch_steps": tuple(options["torch_steps"])})
         self._leases = Leases(setup["lease_seconds"]) if setup["lease_seconds"] else None
+        self._leftovers = Leftovers()
         self._job: Job | None = None
         self._is_cancelled = False
         self._lock = threading.Lock()
@@ -70,8 +72,12 @@ class Child:
                 self._tell(event)
 
         try:
-            with self._lease_of(task) or nullcontext() as lease:
-                self._run(task, lease, tell)
+            prepared = self._prepare(task)
+            if done := self._find_untouched(task, prepared):
+                tell(_as_event(done))
+            else:
+                with self._lease_of(task) or nullcontext() as lease:
+                    self._run(task, prepared, lease, tell)
         except Held as held:
             tell(HeldByAnother(str(held)))
         except BaseException as error:
@@ -104,13 +110,24 @@ class Child:
             raise unwritable(targets.save_folder, error) from error
         return lease
 
-    def _run(self, task: Task, lease: Lease | None, tell: Tell) -> None:
-        sampling, source, outputs = task.options.sampling, task.options.source, task.options.outputs
-        plan = plan_video(task.video, source)
+    def _prepare(self, task: Task) -> Prepared:
+        """Before there is a lease: of a video that cannot be run nothing is made, no folder either."""
         self._models = self._models or Models(self._model_options, lambda lines: self._tell(ModelOpened(lines)))
-        prepared = self._models.prepare(plan, sampling, source)
-        if task.skip_done and not task.restart and self._is_done(task, prepared, lease, tell):
+        plan = plan_video(task.video, task.options.source)
+        return self._models.prepare(plan, task.options.sampling, task.options.source)
+
+    def _find_untouched(self, task: Task, prepared: Prepared) -> Done | None:
+        """Results that are done, and have nothing beside them that a lease would be taken to clear away."""
+        record = record_path(Path(task.video), Path(task.save_folder), task.options.outputs)
+        if self._leftovers.are_beside(record.parent, record.stem):
+            return None
+        return _find_done(task, prepared, record.parent / usual_name(record.stem))
+
+    def _run(self, task: Task, prepared: Prepared, lease: Lease | None, tell: Tell) -> None:
+        sampling, outputs = task.options.sampling, task.options.outputs
+        if self._is_done(task, prepared, lease, tell):
             return
+        assert self._models is not None
         heard = WholeRun(tell)
         model = self._models.open(prepared)
         job = Job(
@@ -137,15 +154,27 @@ class Child:
             self._models.remember(prepared, job.plan, sampling, heard.seconds)
 
     def _is_done(self, task: Task, prepared: Prepared, lease: Lease | None, tell: Tell) -> bool:
-        options, targets = task.options, task.targets
-        done = find_done(targets, prepared.plan, prepared.manifest, options.sampling, options.outputs)
+        done = _find_done(task, prepared)
         if done is None:
             return False
         if lease:
             lease.check()
-        remove_spool_of(targets, done)
-        tell(AlreadyDone(tuple(map(str, done.files)), done.num_frames))
+        remove_spool_of(task.targets, done)
+        tell(_as_event(done))
         return True
+
+
+def _find_done(task: Task, prepared: Prepared, spool: Path | None = None) -> Done | None:
+    """What is done of a task that is to be skipped then; its spool is looked for unless it is given."""
+    if not task.skip_done or task.restart:
+        return None
+    options = task.options
+    targets = Targets.of(Path(task.video), Path(task.save_folder), options.outputs, spool)
+    return find_done(targets, prepared.plan, prepared.manifest, options.sampling, options.outputs)
+
+
+def _as_event(done: Done) -> AlreadyDone:
+    return AlreadyDone(tuple(map(str, done.files)), done.num_frames)
 
 
 def _fence(targets: Targets, lease: Lease) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from dc_rt.errors import UserError
 from dc_rt.job.fingerprint import differences, fingerprint_of_rest, readable_hash, stamp_of
-from dc_rt.job.spool import SpoolLock, fingerprint_of_state
+from dc_rt.job.spool import SpoolLock, fingerprint_of_state, usual_name
+from dc_rt.job.targets import LEASE_SUFFIX, Targets
 from dc_rt.options import Outputs, Sampling
 
 if TYPE_CHECKING:
     from dc_rt.engine.manifest import Manifest
     from dc_rt.job.plan import Plan
-    from dc_rt.job.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,32 @@ def find_done(targets: Targets, plan: Plan, manifest: Manifest, sampling: Sampli
     if files is None:
         return None
     return Done(files, record["result"].get("num_frames", 0), {"video": video, "backend": backend, **rest})
+
+
+class Leftovers:
+    """Which results have a lease or a spool beside them, in folders as they were when they were first looked into.
+
+    Those that are done and have none need no lease to be skipped, and their folder, which may hold very many, is not
+    listed for each of them.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[Path, frozenset[str]] = {}
+
+    def are_beside(self, save_folder: Path, name: str) -> bool:
+        """Whether results called so have any; True where the folder cannot be looked into."""
+        if save_folder not in self._names:
+            try:
+                hidden = [entry for entry in os.listdir(save_folder) if entry.startswith(".")]  # noqa: PTH208
+            except FileNotFoundError:
+                hidden = []
+            except OSError:
+                return True
+            marks = (LEASE_SUFFIX, usual_name("").removeprefix("."))
+            self._names[save_folder] = frozenset(
+                entry[1 : entry.rindex(mark)] for entry in hidden for mark in marks if mark in entry
+            )
+        return name in self._names[save_folder]
 
 
 def remove_spool_of(targets: Targets, done: Done) -> None:

@@ -42,6 +42,7 @@ Identity = tuple[int, int] | str
 ANY_SIZE = -1  # of a file whose size was not recorded
 
 _RECORD = ".json"
+LEASE_SUFFIX = ".lease"
 
 # What every record has had since the first release, which listed no files.
 _RECORD_KEYS = ("model", "engines", "source", "result", "options", "timings", "versions")
@@ -122,7 +123,7 @@ class Targets:
     @property
     def lease(self) -> Path:
         """What many workers share their work by (`dc_rt.lease`), where there are many."""
-        return self.save_folder / f".{self.name}.lease"
+        return self.save_folder / f".{self.name}{LEASE_SUFFIX}"
 
     def names(self) -> tuple[str, ...]:
         """Of all that is written in the save folder itself."""
