@@ -158,3 +158,22 @@ def test_a_worker_that_is_killed_says_so_and_the_next_task_has_a_new_process(cli
         with pytest.raises(WorkerDied):
             worker.run(task, kill)
         assert worker.run(task)
+
+
+def test_a_worker_that_is_cancelled_as_its_run_ends_has_a_new_process_for_the_next_task(clip: Path) -> None:
+    task = Task(str(clip), "out", SMALL)
+    with Worker() as worker:
+
+        def cancel_at_the_end(event: Event) -> None:
+            if isinstance(event, Finished):
+                worker.cancel()
+
+        for _ in range(2):
+            assert worker.run(task, cancel_at_the_end)
+            assert worker.pid is None
+
+
+def test_a_worker_imports_nothing_from_the_folder_that_it_is_started_in(clip: Path) -> None:
+    Path("numpy.py").write_text("raise SystemExit('this is not NumPy')")
+    with Worker() as worker:
+        assert worker.run(Task(str(clip), "out", SMALL))

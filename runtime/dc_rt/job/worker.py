@@ -102,6 +102,8 @@ class Worker:
         finally:
             with self._lock:
                 self._is_running = False
+            if self._cancelled.is_set():  # which the process may have heard after its run: it ends all the same
+                self._end()
 
     def cancel(self) -> None:
         """End the run under way, if there is one, within two seconds, from any thread; what was done is kept.
@@ -109,7 +111,7 @@ class Worker:
         The process ends, by itself or killed.
         """
         with self._lock:
-            if not self._is_running:
+            if not self._is_running or self._cancelled.is_set():  # it is told once, however often it is asked for
                 return
             self._cancelled.set()
             process = self._process
@@ -133,7 +135,8 @@ class Worker:
     def _started(self) -> subprocess.Popen[str]:
         if self._process and self._process.poll() is None:
             return self._process
-        command = [sys.executable, "-m", "dc_rt.job.child"]
+        # Nothing is imported from the folder that the user happens to be in.
+        command = [sys.executable, "-P", "-m", "dc_rt.job.child"]
         # A group of its own, so that Ctrl-C on a terminal is for the parent to hear.
         self._process = subprocess.Popen(
             command,
@@ -162,6 +165,8 @@ class Worker:
             _send(process, json.dumps(task.as_json()))
         assert process.stdout is not None
         for line in process.stdout:
+            if not line.endswith("\n"):  # it was killed amid it
+                return
             event = from_json(json.loads(line))
             if listener:
                 listener(event)

@@ -43,6 +43,7 @@ class Crew:
         self._metrics = metrics
         self._workers = [Worker(model, environment) for environment in environments]
         self._at: dict[str, Worker] = {}
+        self._turning = threading.Lock()  # held while a worker turns from one job to the next, or is told to stop
         self._threads = [
             threading.Thread(target=self._work, args=(worker,), name=f"worker {number}", daemon=True)
             for number, worker in enumerate(self._workers)
@@ -61,8 +62,9 @@ class Crew:
     def cancel(self, job: ServedJob) -> None:
         """End the run of a job, if it is run; it has ended when its state says so, within seconds."""
         job.is_cancelled = True
-        if worker := self._at.get(job.id):
-            worker.cancel()
+        with self._turning:  # or the worker may be at the next job when it is told
+            if worker := self._at.get(job.id):
+                worker.cancel()
 
     def stop(self) -> None:
         """Begin no more runs, and have those that are under way end: the next service goes on with them."""
@@ -93,7 +95,8 @@ class Crew:
                 log.exception("job %s failed through a fault in dc-rt", job.id)
                 self._store.end(job, "failed", _BUG)
             finally:
-                self._at.pop(job.id, None)
+                with self._turning:
+                    self._at.pop(job.id, None)
             seconds = time.monotonic() - began
             self._metrics.ended(job, seconds)
             if job.state.is_ended:
@@ -178,6 +181,8 @@ def _wait_for_orphan(job: ServedJob) -> None:
     while lock.exists() and time.monotonic() < ends:
         try:
             take_lock(lock).close()
+            break
+        except FileNotFoundError:  # it has ended in this instant, and its spool with it
             break
         except Held:
             time.sleep(_POLL_SECONDS)
