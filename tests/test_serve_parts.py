@@ -1,9 +1,12 @@
 """Parts of the service by themselves: the journal, slow clients, videos that hang a decoder, jobs that are old."""
 
+import errno
 import http.client
+import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 from dataclasses import asdict
@@ -48,6 +51,33 @@ def test_a_journal_goes_on_behind_a_line_that_was_cut_off(tmp_path):
     assert journal.last_id == 3
     journal.append("Status", {"status": "queued"})
     assert [(entry.id, entry.kind) for entry in read_all(journal, 2)] == [(3, "Progress"), (4, "Status")]
+
+
+def test_a_damaged_line_of_a_journal_is_passed_over(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(
+        b'{"id": 1, "event": "A", "data": {}}\n\0\0\0\n[]\n{"event": 5}\n{"id": 5, "event": "B", "data": {}}\n'
+    )
+    assert [(entry.id, entry.kind) for entry in read_all(Journal(path))] == [(1, "A"), (5, "B")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of a file's size to stand for a full disk")
+def test_an_event_that_has_no_room_is_none_and_the_next_has_a_line_of_its_own(tmp_path):
+    script = (
+        "import resource, signal, sys, pathlib\n"
+        "from dc_rt.serve.journal import Journal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "journal = Journal(pathlib.Path(sys.argv[1]))\n"
+        "journal.append('Status', {})\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60, resource.RLIM_INFINITY))\n"
+        "try:\n    journal.append('Warned', {'sentence': 'x' * 100})\nexcept OSError:\n    print('refused')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))\n"
+        "journal.append('Status', {})\n"
+    )
+    path = tmp_path / "events.jsonl"
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "refused\n"
+    assert [(entry.id, entry.kind) for entry in read_all(Journal(path))] == [(1, "Status"), (2, "Status")]
 
 
 def test_a_journal_is_read_in_pieces_however_long_it_is(tmp_path):
@@ -183,11 +213,45 @@ def test_what_is_no_job_is_left_alone_when_jobs_are_taken_up(serving, tmp_path, 
     job.change(status="running")
     copy = tmp_path / "copy"
     shutil.copytree(service.store.folder, copy)
-    (copy / "jobs" / "broken").mkdir()
-    (copy / "jobs" / "broken" / "job.json").write_text("{")
+    good = json.loads((job.folder / "job.json").read_text())
+    damages = {"number": "1", "status": "asleep", "created": None, "filename": [], "options": 5, "num_frames": {}}
+    written = {name: json.dumps(good | {name: value}) for name, value in damages.items()}
+    written |= {"broken": "{", "empty": "", "a list": "[]", "deep": "[" * 100_000, "less": '{"number": 1}'}
+    for name, contents in written.items():
+        (copy / "jobs" / name).mkdir()
+        (copy / "jobs" / name / "job.json").write_text(contents)
     store = Store(copy, Limits())
     # One that a killed service left running waits for its turn anew.
     assert [(each.id, each.state.status, each.state.number) for each in store.all()] == [(job.id, "queued", 1)]
-    assert "broken" in caplog.text
-    assert (copy / "jobs" / "broken").exists()
+    assert all(f"{name}/job.json is left alone" in caplog.text for name in written)
+    assert all((copy / "jobs" / name).exists() for name in written)
+    store.close()
+
+
+def test_a_job_of_options_that_are_known_no_more_is_listed_with_its_files(serving):
+    service, port = serving
+    job = add(service)
+    job.change(status="finished", options={"max_resolution": 64, "result_name": "demo"})
+    (job.results / "demo_depth.mp4").write_bytes(b"depth")
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/jobs")
+    (listed,) = json.loads(connection.getresponse().read())["jobs"]
+    assert [(file["name"], file["kind"]) for file in listed["files"]] == [("demo_depth.mp4", "depth.mp4")]
+    assert not listed["is_resumable"]
+    connection.close()
+
+
+def test_a_job_that_the_disk_has_no_room_for_is_none(serving, tmp_path, monkeypatch):
+    service, _ = serving
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Journal, "append", full)
+    with pytest.raises(OSError, match="No space"):
+        add(service)
+    copy = tmp_path / "copy"
+    shutil.copytree(service.store.folder, copy)
+    store = Store(copy, Limits())
+    assert (service.store.all(), store.all()) == ([], [])
     store.close()

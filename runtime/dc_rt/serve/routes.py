@@ -251,9 +251,7 @@ def remove_job(job: Named, service: Serving) -> None:
 @routes.get("/jobs/{id}/files", responses=may(404))
 def list_files(job: Named) -> list[FileOfJob]:
     """All results of a job, those in folders one by one too."""
-    files = job.files()
-    inside = [job.find(name) for file in files if file.kind == "folder" for name in folder_files(file.path)]
-    return [_file(file) for file in (*files, *inside) if file]
+    return [_file(file) for file in job.all_files()]
 
 
 @routes.head("/jobs/{id}/files/{name:path}", include_in_schema=False)
