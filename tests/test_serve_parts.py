@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 
 import pytest
@@ -28,6 +29,7 @@ from dc_rt.serve.crew import Crew
 from dc_rt.serve.journal import Journal
 from dc_rt.serve.kinds import video_suffix
 from dc_rt.serve.metrics import Metrics
+from dc_rt.serve.server import configured
 from dc_rt.serve.service import Service
 from dc_rt.serve.settings import Limits, Settings
 from dc_rt.serve.store import Store, expired
@@ -147,13 +149,13 @@ def test_a_kind_of_video_is_told_by_its_first_bytes(tmp_path, start, suffix):
 @pytest.fixture
 def serving(tmp_path):
     """A service in this process that takes no pauses, and its port."""
-    limits = Limits(pause_seconds=0.2, num_streams=1, keep_days=1)
+    limits = Limits(pause_seconds=0.2, head_seconds=0.2, num_streams=1, num_connections=3, keep_days=1)
     store = Store(tmp_path / "jobs", limits)
     metrics = Metrics(store)
     crew = Crew(store, metrics, ModelOptions(), [])  # nobody runs anything
     service = Service(Settings(tmp_path / "jobs", limits=limits), ModelOptions(), store, crew, metrics)
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(service), log_config=None, timeout_graceful_shutdown=1))
+    server = uvicorn.Server(configured(create_app(service), limits))
     thread = threading.Thread(target=lambda: server.run(sockets=[listening]))
     thread.start()
     yield service, listening.getsockname()[1]
@@ -169,11 +171,38 @@ def add(service, **values):
         return service.store.add(folder, filename="demo.mp4", video="upload.mp4", options=options, **values)
 
 
-def test_a_client_that_pauses_is_given_up(serving):
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET /health HTTP/1.1\r\nHost: loc", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET"]
+)
+def test_a_connection_without_the_head_of_a_request_is_closed(serving, sent):
+    _, port = serving
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(sent)
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert answer.count(b"HTTP/1.1 200") == sent.count(b"\r\n\r\n")
+
+
+def test_no_more_connections_are_open_than_there_may_be(serving):
+    service, port = serving
+    job = add(service)
+    with ExitStack() as stack:
+        kept = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30)) for _ in range(3)]
+        for connection in kept:  # one is told events, and the others are told that too many listen: all stay open
+            connection.sendall(f"GET /jobs/{job.id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert connection.recv(12).startswith(b"HTTP/1.1 ")
+        one_more = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+        with suppress(ConnectionError):
+            assert one_more.recv(1) == b""
+    service.store.remove(job)
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/jobs/upload"])
+def test_a_client_that_pauses_is_given_up(serving, path):
     service, port = serving
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(
-            b"POST /jobs/upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: video/mp4\r\nContent-Length: 9\r\n\r\nabc"
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            "Content-Length: 9\r\n\r\nabc".encode()
         )
         response = http.client.HTTPResponse(connection)
         response.begin()
@@ -214,7 +243,14 @@ def test_what_is_no_job_is_left_alone_when_jobs_are_taken_up(serving, tmp_path, 
     copy = tmp_path / "copy"
     shutil.copytree(service.store.folder, copy)
     good = json.loads((job.folder / "job.json").read_text())
-    damages = {"number": "1", "status": "asleep", "created": None, "filename": [], "options": 5, "num_frames": {}}
+    damages: dict[str, object] = {
+        "number": "1",
+        "status": "asleep",
+        "created": None,
+        "filename": [],
+        "options": 5,
+        "num_frames": {},
+    }
     written = {name: json.dumps(good | {name: value}) for name, value in damages.items()}
     written |= {"broken": "{", "empty": "", "a list": "[]", "deep": "[" * 100_000, "less": '{"number": 1}'}
     for name, contents in written.items():

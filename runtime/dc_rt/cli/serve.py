@@ -70,5 +70,5 @@ def serve_all(asked: Asked, models: ModelOptions) -> None:
     crew = Crew(store, metrics, models, environments(*asked.processes))
     app = create_app(Service(settings, models, store, crew, metrics))
     line = f"Listening on {server.address(listening)}; jobs are in {settings.folder}."
-    server.run(app, listening, lambda: say(line), crew.stop)
+    server.run(app, limits, listening, lambda: say(line), crew.stop)
     store.close()

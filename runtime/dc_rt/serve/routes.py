@@ -44,7 +44,7 @@ _WHY = {
     401: "There is no token in the request, or a wrong one.",
     403: "The request comes from a page of another site.",
     404: "There is no such job, file or video.",
-    408: "The video came too slowly.",
+    408: "The request came too slowly.",
     409: "The job is in no state for that.",
     413: "The request is too large.",
     415: "It is not of a type that is taken.",
@@ -157,7 +157,7 @@ def _only_json(request: Request) -> None:
     "/jobs",
     status_code=201,
     dependencies=[Depends(_only_json)],
-    responses=may(403, 404, 413, 415, 422, 429, 503, 507),
+    responses=may(403, 404, 408, 413, 415, 422, 429, 503, 507),
 )
 async def add_job(new: NewJob, response: Response, service: Serving) -> JobShown:
     """Queue a video, or a folder of images, that is under a root of the service's."""
