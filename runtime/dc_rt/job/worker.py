@@ -20,6 +20,7 @@ from typing import Self
 
 from dc_rt.errors import UserError
 from dc_rt.job.events import (
+    ENDINGS,
     AlreadyDone,
     Cancelled,
     Event,
@@ -67,6 +68,7 @@ class Worker:
         self._process: subprocess.Popen[str] | None = None
         self._cancelled = threading.Event()
         self._is_running = False
+        self._is_amid = False  # a run whose end the process has not told
         self._lock = threading.Lock()
 
     @property
@@ -83,6 +85,7 @@ class Worker:
 
         Raises:
             UserError: as of `Job`; or the engines cannot be opened.
+            OSError: the disk refuses; what was done is kept.
             RuntimeError: it failed through a fault of this program's own; `WorkerDied` where the process has died.
             JobCancelled: `cancel` was called.
             Held: another worker has the lease.
@@ -96,7 +99,7 @@ class Worker:
         try:
             return self._outcome(self._events(process, task, listener))
         except BaseException as error:
-            if not isinstance(error, UserError | Held | LeaseLost):
+            if self._is_amid or isinstance(error, RuntimeError):
                 self._end()
             raise
         finally:
@@ -161,6 +164,7 @@ class Worker:
                     stream.close()  # type: ignore[union-attr]  # both are pipes
 
     def _events(self, process: subprocess.Popen[str], task: Task, listener: Listener | None) -> Iterator[Event]:
+        self._is_amid = True
         with suppress(OSError):
             _send(process, json.dumps(task.as_json()))
         assert process.stdout is not None
@@ -168,6 +172,7 @@ class Worker:
             if not line.endswith("\n"):  # it was killed amid it
                 return
             event = from_json(json.loads(line))
+            self._is_amid = not isinstance(event, ENDINGS)
             if listener:
                 listener(event)
             yield event
@@ -177,6 +182,8 @@ class Worker:
             match event:
                 case Finished(files) | AlreadyDone(files):
                     return [Path(file) for file in files]
+                case Failed(errno=int(number), filename=filename):
+                    raise OSError(number, os.strerror(number), *([filename] if filename else []))
                 case Failed(sentence, is_bug):
                     raise RuntimeError(sentence) if is_bug else UserError(sentence)
                 case HeldByAnother(holder):

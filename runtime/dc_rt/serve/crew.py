@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -120,7 +121,8 @@ class Crew:
         except UserError as error:
             self._store.end(job, "failed", without_paths(str(error), names))
         except OSError as error:
-            self._store.end(job, "failed", f"A file could not be read or written ({error.strerror}); try again.")
+            log.warning("job %s: %s", job.id, error)
+            self._store.end(job, "failed", _refused(error.errno))
         else:
             self._store.end(job, "finished")
 
@@ -165,14 +167,22 @@ class _Teller:
                 event = replace(event, video=self._word(video), notes=tuple(map(self._word, notes)))
             case Finished(files=files) | AlreadyDone(files=files):
                 event = replace(event, files=tuple(Path(file).name for file in files))
+            case Failed(errno=int(number)):
+                event = replace(event, sentence=_refused(number), filename="")
             case Failed(sentence, is_bug):
-                event = replace(event, sentence=_BUG if is_bug else self._word(str(UserError(sentence))))
+                event = replace(event, sentence=_BUG if is_bug else self._word(sentence))
             case Warned(sentence):
                 event = replace(event, sentence=self._word(sentence))
         return as_json(event)
 
     def _word(self, text: str) -> str:
         return without_paths(str(UserError(text)), self._names)
+
+
+def _refused(number: int | None) -> str:
+    """What is said of an error of the disk, by the system's number of it; which file it was is in the log."""
+    why = "the disk refused" if number is None else os.strerror(number)
+    return f"A file could not be read or written ({why}); resume the job to try again."
 
 
 def _wait_for_orphan(job: ServedJob) -> None:
