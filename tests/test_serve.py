@@ -177,6 +177,19 @@ def test_a_job_that_fails_says_why_in_one_sentence_that_names_no_path(service):
     finished(service, id)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there only some users may make links")
+def test_a_video_that_has_become_a_link_out_of_its_root_while_it_waited_is_not_read(service):
+    swapped = root_of(service) / "swapped.mp4"
+    shutil.copy(DEMO, swapped)
+    running = service.upload(DEMO, ENDLESS)["id"]
+    id = service.ask("POST", "/jobs", {"path": "swapped.mp4", "options": QUICK}).json["id"]
+    swapped.unlink()
+    swapped.symlink_to(DEMO)
+    service.ask("POST", f"/jobs/{running}/cancel")
+    list(service.events(id))
+    assert service.job(id)["error"] == "swapped.mp4 is not where it was when the job was queued; queue it anew."
+
+
 def test_the_page_the_metrics_and_the_description_are_there(service, done):
     page = service.ask("GET", "/")
     assert page.headers["content-type"].startswith("text/html")

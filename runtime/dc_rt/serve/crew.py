@@ -110,6 +110,7 @@ class Crew:
         teller = _Teller(job, names, worker.cancel)
         try:
             _wait_for_orphan(job)
+            _check_is_where_it_was(job)
             worker.run(Task(str(job.video), str(job.results), job.options, skip_done=True), teller.hear)
         except JobCancelled:
             if self._store.is_closing and not job.is_cancelled:
@@ -177,6 +178,12 @@ class _Teller:
 
     def _word(self, text: str) -> str:
         return without_paths(str(UserError(text)), self._names)
+
+
+def _check_is_where_it_was(job: ServedJob) -> None:
+    """Raise `UserError` where links have been put in the way of a video since it was found under a root."""
+    if Path(os.path.realpath(job.video)) != Path(os.path.realpath(job.folder), job.state.video):
+        raise UserError(f"{job.state.filename} is not where it was when the job was queued; queue it anew.")
 
 
 def _refused(number: int | None) -> str:
