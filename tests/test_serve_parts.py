@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 
@@ -225,6 +226,21 @@ def test_no_more_streams_are_open_than_there_may_be(serving):
     service.store.remove(job)
     assert told.read().endswith(b"\n\n")
     first.close()
+
+
+def test_a_stream_whose_request_does_not_come_to_its_end_goes_on(serving, caplog):
+    service, port = serving
+    job = add(service)
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(
+            f"GET /jobs/{job.id}/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n".encode()
+        )
+        time.sleep(3 * service.settings.limits.pause_seconds)
+        job.change(status="failed", ended="2999-01-01T00:00:00.000Z", error="It was ended.")
+        told = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert told.startswith(b"HTTP/1.1 200 ")
+    assert told.count(b"event: Status") == 2
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_jobs_that_ended_long_ago_are_removed(serving):

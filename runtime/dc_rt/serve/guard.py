@@ -61,7 +61,7 @@ class Guard:
             _check_host(headers, self._settings.names)
             _check_origin(scope, headers)
             self._check_token(scope, headers)
-            bounded = receive if scope["path"] == UPLOAD else _bounded(receive, headers, self._settings.limits)
+            bounded = receive if scope["path"] == UPLOAD else _bounded(receive, headers, self._settings.limits, answer)
         except Refused as refused:
             await refused.response()(scope, receive, answer.send)
             return
@@ -83,9 +83,11 @@ class _Answer:
         self._send = send
         self._on_refusal = on_refusal
         self._is_replaced = False
+        self.has_begun = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self.has_begun = True
             headers = MutableHeaders(raw=list(message["headers"]))
             status, body = message["status"], b""
             if status >= 400:
@@ -157,7 +159,7 @@ def _without_port(host: str) -> str:
     return host.partition(":")[0]
 
 
-def _bounded(receive: Receive, headers: Headers, limits: Limits) -> Receive:
+def _bounded(receive: Receive, headers: Headers, limits: Limits, answer: _Answer) -> Receive:
     """`receive`, of no more than a request without a video has, and of what does not come too slowly."""
     too_large = f"The request has more than {LARGEST_REQUEST} bytes; send videos to {UPLOAD}."
     stated = headers.get("content-length", "0")
@@ -172,7 +174,9 @@ def _bounded(receive: Receive, headers: Headers, limits: Limits) -> Receive:
             async with asyncio.timeout(None if is_whole else limits.pause_seconds):
                 message = await receive()
         except TimeoutError:
-            raise HTTPException(408, "The request came too slowly; send it again.") from None
+            if not answer.has_begun:
+                raise HTTPException(408, "The request came too slowly; send it again.") from None
+            message = await receive()  # nobody asked for that body: the client is listening
         received += len(message.get("body", b""))
         is_whole = not message.get("more_body", False)
         if received > LARGEST_REQUEST:
