@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -37,12 +38,22 @@ def serve_all(asked: Asked, models: ModelOptions) -> None:
     """
     if not all(map(find_spec, _NEEDED)):
         raise UserError(f"dc-rt serve needs FastAPI and uvicorn, which are not installed: {install_command('serve')}.")
-    from dc_rt.serve.settings import GB, Limits, Settings, check_reach, own_names, read_token, resolved_roots
+    from dc_rt.serve.settings import (
+        GB,
+        TOKEN_ENVIRONMENT,
+        Limits,
+        Settings,
+        check_reach,
+        own_names,
+        read_token,
+        resolved_roots,
+    )
 
     # What is wrong is said before what takes a second is imported.
     upload, num_frames, num_pixels, num_queued, free, keep_days = asked.limits
     limits = Limits(int(upload * GB), num_frames, num_pixels, num_queued, int(free * GB), keep_days=keep_days)
     token = read_token(asked.token_file)
+    os.environ.pop(TOKEN_ENVIRONMENT, None)  # the processes that decode what others sent have no use for it
     check_reach(asked.host, token, asked.no_token)
     settings = Settings(
         asked.folder.absolute(),
