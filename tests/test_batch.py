@@ -353,14 +353,32 @@ def test_a_dry_run_lists_what_would_be_done_and_writes_nothing() -> None:
     [
         (("empty",), "There is no video in empty"),
         (("a.mp4", "--devices", "0,1", "--workers", "3"), "--devices 0,1 is a process for each of 2, not 3"),
-        (("a.mp4", "--lease-seconds", "0"), "A lease lasts"),
+        (("a.mp4", "--lease-seconds", "0"), "A lease lasts .* try --lease-seconds 60"),
         (("a.mp4", "--engines", "nowhere"), "nowhere"),
+        (("a.mp4", "--report", "empty"), "The report cannot be written to empty .* another .*--report"),
     ],
 )
 def test_what_cannot_be_a_batch_is_one_sentence_before_any_work(arguments: tuple[str, ...], sentence: str) -> None:
     Path("empty").mkdir()
     assert_refused(dc_rt("batch", *arguments), sentence)
     assert [path.name for path in Path().iterdir()] == ["empty"]
+
+
+def test_what_is_refused_is_said_before_any_video_is_run() -> None:
+    Path("l.csv").write_text("video,max_res\na.mp4,big\n")
+    done = subprocess.Popen(
+        [sys.executable, "-m", "dc_rt.cli", "batch", "l.csv", str(clip("long.mp4", 60)), "--save-folder", "out"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert done.stderr is not None
+        assert done.stderr.readline().startswith("l.csv line 2: --max-res must be a whole number")
+        assert not Path("out/dc-rt-batch.json").exists()
+    finally:
+        done.kill()
+        done.communicate()
 
 
 def test_names_in_the_report_are_text_whatever_they_are() -> None:

@@ -217,6 +217,22 @@ def test_a_csv_gives_options_and_folders_a_video() -> None:
     assert a.skip_done
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_csv_is_read_as_a_spreadsheet_with_another_separator_writes_it(separator: str) -> None:
+    rows = [('"video"', "max_res", "outputs"), ("a.mp4", "64", '"npz,exr"'), ("", "", ""), ("b.mp4", "", "")]
+    name = write_csv("".join(separator.join(row) + "\r\n" for row in rows), encoding="utf-8-sig")
+    a, b = found(name)
+    assert places([a, b]) == [("a.mp4", "out"), ("b.mp4", "out")]
+    assert isinstance(a, Task)
+    assert (a.options.source.max_res, a.options.outputs.names) == (64, ("npz", "exr"))
+
+
+def test_a_name_that_is_not_there_in_a_list_of_another_encoding_says_which_to_save_it_in() -> None:
+    entries = refused(found(write_csv("video\nStraße.mp4\nplates/Straße.%04d.exr\n", encoding="latin-1")))
+    assert list(entries) == ["list.csv line 2"]
+    assert "save the list in UTF-8" in entries["list.csv line 2"]
+
+
 def test_json_lines_give_the_same() -> None:
     lines: list[dict[str, Any]] = [
         {"video": "in/a.mp4", "max_res": 512, "outputs": ["npz"], "audio": True, "seed": None},
@@ -266,12 +282,12 @@ def test_a_bad_line_is_named_and_the_others_are_run(name: str, text: str, line: 
     ("name", "contents", "sentence"),
     [
         ("l.csv", b"a.mp4\nb.mp4\n", "has no column video"),
-        ("l.csv", b"video;max_res\na.mp4;64\n", "has no column video"),
+        ("l.csv", "video,max_res\na.mp4,64\n".encode("utf-16"), "save it as CSV in UTF-8"),
         ("l.csv", b"video,seed,seed\na.mp4,1,2\n", "two columns that are called 'seed'"),
         ("l.csv", b"\x00\x01\xff\xfe" * 100, "has no column video"),
         ("l.csv", None, "cannot be read"),
-        ("l.csv", b"video\n", "There is no video in l.csv"),
-        ("l.jsonl", b"\n", "There is no video in l.jsonl"),
+        ("l.csv", b"video\n", "There is no video in l.csv; write a line for each"),
+        ("l.jsonl", b"\n", "There is no video in l.jsonl; write a line for each"),
     ],
 )
 def test_a_list_that_is_none_is_one_failure(name: str, contents: bytes | None, sentence: str) -> None:

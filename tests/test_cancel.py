@@ -95,7 +95,7 @@ def test_events_come_through_json_unchanged():
         Cancelled(True),
         Failed("The disk is full.", False, True),
         ModelOpened(("Model nano", "Engines engines/nano")),
-        AlreadyDone(("a", "b")),
+        AlreadyDone(("a", "b"), 9),
         HeldByAnother("process 7 on render3"),
         TakenOver(),
     ]

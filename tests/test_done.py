@@ -143,6 +143,7 @@ def test_a_worker_does_what_is_to_be_done_and_says_what_is_done_already(clip: Pa
         pid = worker.pid
         assert sorted(worker.run(task, told.append)) == sorted(first)
         assert isinstance(told[-1], AlreadyDone)
+        assert told[-1].num_frames == 12
         with pytest.raises(UserError, match="nowhere"):
             worker.run(replace(task, video="nowhere.mp4"))
         worker.run(replace(task, skip_done=False), told.append)

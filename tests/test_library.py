@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dc_rt import UserError
-from dc_rt.gpu import ENVIRONMENT, Card, find_card
+from dc_rt.gpu import ENVIRONMENT, Card, check_devices, find_card
 from dc_rt.installation import install_command
 from dc_rt.library import RTX_TARGETS, NoLibrary, choose_library
 
@@ -130,6 +130,18 @@ def test_a_driver_that_fails_or_knows_nothing_of_a_card_is_no_card(driver):
     assert find_card() is None
     driver("Tesla K80, [N/A], 470.82, [N/A], [N/A], GPU-3333")
     assert find_card() is None
+
+
+def test_devices_that_are_not_here_are_refused(driver):
+    driver(FIRST, SECOND)
+    check_devices(())
+    check_devices(("0", "1", "GPU-2222", "MIG-1"))
+    for name in "2", "GPU-3333", "cpu", "":
+        with pytest.raises(UserError, match=f"no GPU {name} here.*there are 0 .*4090.*1 .*3060"):
+            check_devices(("0", name))
+    driver(status=9)
+    with pytest.raises(UserError, match="no NVIDIA driver tells of one here"):
+        check_devices(("0",))
 
 
 def test_another_card_can_be_planned_for(monkeypatch):

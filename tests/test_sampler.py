@@ -11,7 +11,7 @@ import pytest
 
 from dc_rt import DepthCrafter, Job, Sampling
 from dc_rt.errors import UserError
-from dc_rt.job.events import Event, Finished, Planned, Progressed
+from dc_rt.job.events import Event, Finished, Planned, Progressed, Resumed
 from dc_rt.job.share import Share
 from dc_rt.sampler import SAMPLERS, sample_euler
 from dc_rt.schedule import noise_levels
@@ -132,3 +132,20 @@ def test_progress_reaches_100_percent_with_the_last_frame_and_no_earlier(
     assert shown[-2:] == [1, 1]
     decoded = [i for i, event in enumerate(told) if isinstance(event, Progressed) and event.stage == "vae_decoder"]
     assert max(done for done in shown[: decoded[-1]] if done is not None) < 1
+
+
+def test_progress_in_all_goes_on_where_an_earlier_run_was() -> None:
+    resumed, whole = Share(), Share()
+    planned = Planned("a", 10, 64, 64, 24.0, 10, 64, 64, 24.0, 60)
+    of_the_first: list[Event] = [planned, Progressed("denoiser", 30, 1.0), Progressed("vae_decoder", 5, 1.0)]
+    for event in of_the_first:
+        whole.hear(event)
+    resumed.hear(planned)
+    resumed.hear(Resumed(5, 30))
+    assert resumed.done == 0
+    assert resumed.done_in_all == pytest.approx(40 / 80)  # of 60 evaluated, 10 encoded and 10 decoded, 30 and 5 and 5
+    assert whole.done_in_all == whole.done == pytest.approx(35 / 80)
+    resumed.hear(Progressed("denoiser", 15, 1.0))
+    assert resumed.done_in_all == pytest.approx(55 / 80)
+    resumed.hear(Finished((), 10, 1.0))
+    assert resumed.done_in_all == 1

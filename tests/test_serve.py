@@ -29,7 +29,7 @@ def service(tmp_path_factory):
     (root / "takes").mkdir(parents=True)
     shutil.copy(DEMO, root / "takes" / "clip.mp4")
     write_images(root / "frames", moving_gradient(3, 64, 96))
-    with Service(folder / "jobs", "--root", str(root)) as service:
+    with Service(folder / "jobs", "--root", str(root), "--max-steps", "100000") as service:
         yield service
         assert not [line for line in service.log if "Traceback" in line]
 
@@ -176,6 +176,8 @@ def test_a_job_that_fails_says_why_in_one_sentence_that_names_no_path(service):
     shutil.copy(DEMO, gone)
     assert service.ask("POST", f"/jobs/{id}/resume").status == 200
     finished(service, id)
+    (told,) = (line for line in service.log if f"job {id} is failed" in line)
+    assert told.endswith(f"s: {job['error']}")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there only some users may make links")

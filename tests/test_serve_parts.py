@@ -102,7 +102,7 @@ def test_a_journal_is_read_in_pieces_however_long_it_is(tmp_path):
 
 
 def question(folder, video=DEMO, **values):
-    limits = {"num_frames": 100, "num_pixels": 10**6, "free_bytes": 0, "seconds": 60.0} | values
+    limits = {"num_frames": 100, "num_steps": 5, "num_pixels": 10**6, "free_bytes": 0, "seconds": 60.0} | values
     options = Options.by_name({"max_res": 64, "window_size": 12, "overlap": 4}).as_dict()
     return Check(str(video), "clip.mp4", options, asdict(ModelOptions()), str(folder), (), **limits)
 
@@ -111,6 +111,8 @@ def test_a_check_finds_what_a_video_is(tmp_path):
     assert check(question(tmp_path)) == Found(60, 192, 320)
     with pytest.raises(DiskFull, match=r"no room for the results of clip\.mp4"):
         check(question(tmp_path, free_bytes=10**18))
+    with pytest.raises(UserError, match="steps may be 4 here at most, not 5"):
+        check(question(tmp_path, num_steps=4))
 
 
 def test_a_video_that_hangs_its_decoder_is_given_up(tmp_path):

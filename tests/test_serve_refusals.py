@@ -19,7 +19,18 @@ from serve_helpers import DEMO, QUICK, Answer, Service, assert_refused, root_of
 pytest.importorskip("fastapi", reason="FastAPI is not installed: it comes with the extra serve")
 
 TOKEN = "a-token-that-nobody-guesses"
-LIMITS = ("--max-upload", "0.001", "--max-frames", "50", "--max-pixels", "65000", "--max-queue", "2")
+LIMITS = (
+    "--max-upload",
+    "0.001",
+    "--max-frames",
+    "50",
+    "--max-steps",
+    "100000",
+    "--max-pixels",
+    "65000",
+    "--max-queue",
+    "2",
+)
 FEW = QUICK | {"process_length": 2}
 ENDLESS = QUICK | {"steps": 100_000, "process_length": 40}
 
@@ -193,7 +204,7 @@ def test_a_page_of_another_site_can_neither_ask_nor_change_anything(service):
         assert_refused(service.ask("POST", "/jobs", new, headers), 403, "another site")
         assert_refused(service.ask("DELETE", "/jobs/x", None, headers), 403)
     for host in ("evil.example", f"evil.example:{service.port}", "127.0.0.1.evil.example", ""):
-        assert_refused(service.ask("GET", "/jobs", None, {"Host": host}), 400, "allow_host")
+        assert_refused(service.ask("GET", "/jobs", None, {"Host": host}), 400, "--allow-host NAME")
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
         body = json.dumps(new).encode()
         assert_refused(service.ask("POST", "/jobs", body, {"Content-Type": kind}), 415, "JSON")
@@ -350,11 +361,17 @@ def test_a_service_that_others_could_reach_asks_for_a_token(tmp_path):
 def test_one_folder_has_one_service(service, tmp_path):
     assert_not_begun(dc_rt("serve", "--folder", service.folder, "--port", "0"), "Another service has its jobs in")
     taken = dc_rt("serve", "--folder", tmp_path / "other", "--port", service.port)
-    assert_not_begun(taken, f"port {service.port} .*another --port")
+    assert_not_begun(taken, rf"port {service.port} \([^()]*\); give another --port")
+
+
+def test_an_address_that_is_none_of_this_machine_is_refused(tmp_path):
+    for host in ("a..b", "x" * 300, "192.0.2.1"):
+        done = dc_rt("serve", "--folder", tmp_path, "--host", host, "--no-token", "--port", "0")
+        assert_not_begun(done, rf"Nothing can listen on {host}, port 0 \([^()]+\); give another --port or --host")
 
 
 def test_without_the_extra_one_sentence_says_what_installs_it():
     program = "import sys; sys.modules['fastapi'] = None; from dc_rt.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", program, "serve"], capture_output=True, text=True, check=False)
-    assert_not_begun(done, r"needs FastAPI.*not installed: .*install.*\[serve\]")
+    assert_not_begun(done, r"needs FastAPI.* not all installed; run `[^`]*pip[^`]*install[^`]*\[serve\][^`]*`\.")
     assert not Path("dc-rt-jobs").exists()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dc_rt.errors import UserError
+from dc_rt.errors import UserError, option
 
 ENVIRONMENT = "DC_RT_GPU"
 """Names another GPU than this machine's to plan for: a line as `QUERY` gives it without the last column, or "none"."""
@@ -68,6 +69,32 @@ def find_card() -> Card | None:
         except ValueError:  # "[N/A]", of a card that is lost or too old to have it
             continue
     return None
+
+
+def check_devices(names: Sequence[str]) -> None:
+    """Raise `UserError` for GPUs that are not here: CUDA would say nothing of them, and all would run on the CPU.
+
+    Args:
+        names: as CUDA_VISIBLE_DEVICES has them: numbers, or what begins as UUIDs do. Parts of a GPU ("MIG-...") are
+            not looked for.
+    """
+    if not names:
+        return
+    lines = _driver_lines()
+    if lines is None:
+        raise UserError(
+            f"{option('devices', ','.join(names))} are GPUs, and no NVIDIA driver tells of one here; leave "
+            f"{option('devices')} out."
+        )
+    for name in names:
+        is_here = int(name) < len(lines) if name.isascii() and name.isdecimal() else _is_here(name, lines)
+        if not is_here:
+            some = ", ".join(f"{number} ({line.split(',')[0]})" for number, line in enumerate(lines))
+            raise UserError(f"There is no GPU {name} here, of {option('devices')}; there are {some}.")
+
+
+def _is_here(name: str, lines: Sequence[str]) -> bool:
+    return name.startswith("MIG-") or any(_is_called(line, name) for line in lines)
 
 
 def planned_card_line() -> str:

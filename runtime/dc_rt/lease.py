@@ -31,14 +31,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from dc_rt.errors import UserError
+from dc_rt.errors import UserError, option
 from dc_rt.lock import Held, lock_beyond_contents
 
 DEFAULT_SECONDS = 60.0
 LEAST_SECONDS, MOST_SECONDS = 1.0, 86400.0
 
-_BEATS = 6  # of a holder, in the time after which it is taken for silent
 _NUMBER = re.compile("[1-9][0-9]{0,17}")
+_BEATS = 6  # of a holder, in the time after which it is taken for silent
 _LOOKS = 4  # an observer that was stopped itself must look as often again before it says that a holder is silent
 
 __all__ = ["DEFAULT_SECONDS", "LEAST_SECONDS", "MOST_SECONDS", "Held", "Lease", "LeaseLost", "Leases"]
@@ -152,7 +152,10 @@ class Leases:
             UserError: it is no such time.
         """
         if not LEAST_SECONDS <= seconds <= MOST_SECONDS:
-            raise UserError(f"A lease lasts {LEAST_SECONDS:g} to {MOST_SECONDS:g} seconds, not {seconds:g}.")
+            raise UserError(
+                f"A lease lasts {LEAST_SECONDS:g} to {MOST_SECONDS:g} seconds, not {seconds:g}; "
+                f"try {option('lease_seconds', int(DEFAULT_SECONDS))}."
+            )
         self._seconds = seconds
         self._seen: dict[Path, _Seen] = {}
 
@@ -178,8 +181,8 @@ class Leases:
             lease.needs_fence = False
             lease.release()
             raise Held("another worker")
-        for older in _numbers(path):
-            if older <= number:
+        for older in numbers:
+            if not lease.is_lost:  # by sleeping here, so that others have made a file of this name anew
                 with suppress(OSError):
                     _numbered(path, older).unlink()
         self._seen.pop(path, None)

@@ -38,6 +38,9 @@ VALUES = ("normalised", "raw")
 POLARITIES = ("preset", "near-white", "far-white")
 STEREO_MODES = ("sbs", "half-sbs", "anaglyph", "rgbd", "left+right")
 PIPE_FORMATS = ("yuv4mpeg", "gray16le", "float32")
+PIPE_OPTIONS = ("raw_size", "raw_format", "pipe_matrix", "pipe_format")
+"""Names of the options of frames on standard input and output, which are nothing to surfaces without them."""
+
 VIEWS = ("srgb", "none")
 MATRICES = ("unknown", "bt601", "bt709", "bt2020")
 

@@ -16,7 +16,7 @@ from dc_rt.job.spool import usual_name
 from dc_rt.job.targets import Targets, conflicts, record_path, text
 from dc_rt.media.container import VIDEO_SUFFIXES
 from dc_rt.media.pipe import is_pipe
-from dc_rt.media.sequence import is_wild
+from dc_rt.media.sequence import is_pattern, is_wild
 from dc_rt.options import Options
 from dc_rt.outputs import STREAM
 
@@ -56,7 +56,7 @@ def find_tasks(
     meant = _Meant(save_folder, options)
     entries = [entry for path in inputs for entry in meant.by(path)]
     if not entries:
-        raise UserError(_nothing(", ".join(meant.without_video)))
+        raise UserError(_nothing(*meant.without_video))
     entries += [Refused(where, text(save_folder), _nothing(where)) for where in meant.without_video]
     return list(_tasks(_once(entries), restart))
 
@@ -129,6 +129,8 @@ class _Meant:
         video = manifest.parent / _at_home(line.video)
         if is_pipe(Path(line.video)):
             raise UserError("A batch is of files alone, and - is none; name a file.")
+        if not (is_pattern(video) or os.path.lexists(video)):
+            _check_text(line.video)
         named = self._mirrored(video, manifest.parent)
         save_folder = self._save_folder / _at_home(line.save_folder) if line.save_folder else named.save_folder
         return _Named(video, save_folder, options, is_listed=True)
@@ -147,6 +149,16 @@ class _Meant:
 def _at_home(path: str) -> str:
     """With `~` as the home folder, as in what is typed."""
     return os.path.expanduser(path)  # noqa: PTH111 - pathlib's raises where there is no such user
+
+
+def _check_text(name: str) -> None:
+    """Raise `UserError` for the name of a file that is not there, if it is no text, as names of files may be."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"There is no file {text(name)}, whose name is not in UTF-8; save the list in UTF-8."
+        ) from error
 
 
 def _once(entries: Sequence[_Named | Refused]) -> Iterator[_Named | Refused]:
@@ -198,8 +210,10 @@ def _check_no_stream(options: Options) -> None:
         raise UserError(f"{option('outputs', STREAM)} is one stream, for one video; leave it out of a batch.")
 
 
-def _nothing(where: str) -> str:
-    some = ", ".join(VIDEO_SUFFIXES[:4])
+def _nothing(*inputs: str) -> str:
+    where, some = ", ".join(inputs), ", ".join(VIDEO_SUFFIXES[:4])
+    if all(is_manifest(Path(each)) and not Path(each).is_dir() for each in inputs):
+        return f"There is no video in {where}; write a line for each."
     return (
         f"There is no video in {where}: videos are folders of images, and files that end in {some} or the like; "
         "name one that is called otherwise."

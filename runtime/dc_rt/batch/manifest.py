@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from dc_rt.errors import UserError
 SUFFIXES = (".csv", ".jsonl", ".ndjson")
 
 VIDEO, SAVE_FOLDER = "video", "save_folder"
+
+# Spreadsheets write semicolons where numbers have a comma for their decimal point, and tabs when they are asked to.
+_SEPARATORS = (",", ";", "\t")
 
 
 @dataclass(frozen=True)
@@ -55,23 +58,25 @@ def read_manifest(path: Path) -> Iterator[Line | BadLine]:
     try:
         # Names that are no text are bytes there as they are in the file system.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            lines = _csv_lines(path, file) if path.suffix.lower() == ".csv" else _json_lines(file)
+            lines = _csv_lines(path, file.readlines()) if path.suffix.lower() == ".csv" else _json_lines(file)
             yield from (_checked(*line) for line in lines)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; check the name and the permissions.") from error
 
 
-def _csv_lines(path: Path, file: Any) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _csv_lines(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Number and contents of each line, or what is wrong with it."""
-    rows = csv.reader(file, strict=True)
-    try:
-        columns = [column.strip() for column in next(rows, [])]
-    except csv.Error as error:
-        raise UserError(f"{path} is no CSV file ({error}); save it as one, in UTF-8.") from error
+    separator = next((each for each in _SEPARATORS if VIDEO in _columns(lines, each)), _SEPARATORS[0])
+    columns = _columns(lines, separator)
     if VIDEO not in columns:
-        raise UserError(f"{path} has no column {VIDEO}; its first line must name the columns, separated by commas.")
+        raise UserError(
+            f"{path} has no column {VIDEO}; save it as CSV in UTF-8, with a first line that names the columns, such as "
+            f"{VIDEO},max_res."
+        )
     if double := [column for column in columns if columns.count(column) > 1]:
         raise UserError(f"{path} has two columns that are called {double[0]!r}; leave one.")
+    rows = csv.reader(lines, strict=True, delimiter=separator)
+    next(rows)
     while True:
         first = rows.line_num + 1
         try:
@@ -83,8 +88,16 @@ def _csv_lines(path: Path, file: Any) -> Iterator[tuple[int, dict[str, Any] | st
             return
         if len(cells) > len(columns):
             yield first, f"it has {len(cells)} cells, and there are {len(columns)} columns"
-        elif cells:
+        elif any(map(str.strip, cells)):
             yield first, {column: cell for column, cell in zip(columns, cells, strict=False) if cell.strip()}
+
+
+def _columns(lines: Sequence[str], separator: str) -> list[str]:
+    """Names of the columns, if they are separated so; empty where the first line is none of CSV."""
+    try:
+        return [column.strip() for column in next(csv.reader(lines, strict=True, delimiter=separator), [])]
+    except csv.Error:
+        return []
 
 
 def _json_lines(file: Any) -> Iterator[tuple[int, dict[str, Any] | str]]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
+import os
 import secrets
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from dc_rt.errors import worded
+from dc_rt.errors import UserError, option, worded
+from dc_rt.job.targets import text
 from dc_rt.options import as_flag
 
 Status = Literal["finished", "skipped", "elsewhere", "failed", "unfinished"]
@@ -78,16 +82,44 @@ class Report:
         }
 
     def write(self, path: Path) -> None:
-        """Write it to a file, which is the old or the new at every instant; raises `OSError`."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Batches that share a folder may end at one time.
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        """Write it to a file, which is the old or the new at every instant; raises `UserError` where that cannot be."""
+        draft = _draft(path)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             draft.write_text(json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             draft.replace(path)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
+        except OSError as error:
+            with suppress(OSError):
+                draft.unlink()
+            raise _unwritable(path, error) from error
+
+
+def check_report(path: Path) -> None:
+    """Raise `UserError` where no report could be written, before the work that it would be of.
+
+    A folder that is not there yet is made when it is needed, so that a batch of which nothing comes leaves none.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.parent.exists():
+            draft = _draft(path)
+            draft.touch()
+            draft.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _draft(path: Path) -> Path:
+    """What becomes the report; batches that share a folder may end at one time."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"The report cannot be written to {text(path)} ({error.strerror}); check the folder's permissions, or "
+        f"give another {option('save_folder')} or {option('report')}."
+    )
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:

@@ -246,8 +246,8 @@ class _Heard:
                 self._notes.append(sentence)
             case Finished(num_frames=num_frames):
                 self.num_frames = num_frames
-            case AlreadyDone():
-                self.was_done = True
+            case AlreadyDone(num_frames=num_frames):
+                self.num_frames, self.was_done = num_frames, True
             case ModelOpened(lines):
                 self._models.setdefault(lines)
 

@@ -22,7 +22,7 @@ from dc_rt.cli.options import (
 )
 from dc_rt.errors import UserError, option, worded
 from dc_rt.lease import DEFAULT_SECONDS
-from dc_rt.options import Outputs, Sampling, Source, as_flag
+from dc_rt.options import PIPE_OPTIONS, Outputs, Sampling, Source, as_flag
 from dc_rt.outputs import RAW_SUFFIX, STREAM
 from dc_rt.torch_steps import TORCH_STEPS, split_names
 
@@ -36,6 +36,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+_ACCESS, _LIMITS = "Who may use it", "How much is taken"
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes that run a video each; 1, or one for each device.")]
 Devices = Annotated[str, typer.Option(metavar="NUMBER,...", help="GPUs, as CUDA numbers them: a process on each.")]
@@ -123,7 +125,7 @@ def _model_options(
 
 
 @app.command(cls=Command)
-@with_options_of(infer, "videos")
+@with_options_of(infer, "videos", *PIPE_OPTIONS)
 def batch(
     inputs: Annotated[
         list[Path],
@@ -135,6 +137,10 @@ def batch(
     ],
     workers: Workers = None,
     devices: Devices = "",
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="auto|HOST:PORT", help="Run on the nodes of a Ray cluster; auto finds a running one."),
+    ] = None,
     retry: Annotated[
         int, typer.Option(min=0, help="Tries more, of a video whose process died, or whose disk refused.")
     ] = 1,
@@ -159,7 +165,7 @@ def batch(
 
     models = _model_options(**{name: given[name] for name in signature(_model_options).parameters})
     wanted = Batch(inputs, given["save_folder"], Options(*options_from(given)), models, given["restart"])
-    sharing = Sharing.of(workers, devices, retry, lease_seconds)
+    sharing = Sharing.of(workers, devices, retry, lease_seconds, cluster)
     if dry_run:
         preview_batch(wanted, sharing)
     else:
@@ -296,28 +302,56 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any that is free.")] = 8000,
     root: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", readable=False, help="Folder whose videos may be named by their path; repeatable."),
+        typer.Option(
+            metavar="DIR",
+            readable=False,
+            help="Folder whose videos may be named by their path; repeatable.",
+            rich_help_panel=_ACCESS,
+        ),
     ] = None,
     token_file: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", readable=False, help="Token that whoever asks must send, else that in $DC_RT_TOKEN."
+            metavar="FILE",
+            readable=False,
+            help="Token that whoever asks must send, else that in $DC_RT_TOKEN.",
+            rich_help_panel=_ACCESS,
         ),
     ] = None,
-    no_token: Annotated[bool, typer.Option("--no-token", help="Let whoever reaches the service use it.")] = False,
+    no_token: Annotated[
+        bool, typer.Option("--no-token", help="Let whoever reaches the service use it.", rich_help_panel=_ACCESS)
+    ] = False,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Name that the service is reached by, behind a proxy say; repeatable."),
+        typer.Option(
+            metavar="NAME",
+            help="Name that the service is reached by, behind a proxy say; repeatable.",
+            rich_help_panel=_ACCESS,
+        ),
     ] = None,
     workers: Workers = None,
     devices: Devices = "",
-    max_upload: Annotated[float, typer.Option(metavar="GB", help="Largest video that is taken, in GB.")] = 4.0,
-    max_frames: Annotated[int, typer.Option(help="Most frames of a job that are estimated.")] = 20_000,
-    max_pixels: Annotated[int, typer.Option(help="Most pixels of a picture, of videos and of results.")] = 4096 * 2304,
-    max_queue: Annotated[int, typer.Option(help="Most jobs that wait.")] = 100,
-    min_free: Annotated[float, typer.Option(metavar="GB", help="What is left free on the disk, in GB.")] = 1.0,
+    max_upload: Annotated[
+        float, typer.Option(metavar="GB", help="Largest video that is taken, in GB.", rich_help_panel=_LIMITS)
+    ] = 4.0,
+    max_frames: Annotated[
+        int, typer.Option(help="Most frames of a job that are estimated.", rich_help_panel=_LIMITS)
+    ] = 20_000,
+    max_steps: Annotated[
+        int, typer.Option(help="Most denoising steps that a job may ask for.", rich_help_panel=_LIMITS)
+    ] = 50,
+    max_pixels: Annotated[
+        int, typer.Option(help="Most pixels of a picture, of videos and of results.", rich_help_panel=_LIMITS)
+    ] = 4096 * 2304,
+    max_queue: Annotated[int, typer.Option(help="Most jobs that wait.", rich_help_panel=_LIMITS)] = 100,
+    min_free: Annotated[
+        float, typer.Option(metavar="GB", help="What is left free on the disk, in GB.", rich_help_panel=_LIMITS)
+    ] = 1.0,
     keep_days: Annotated[
-        float, typer.Option(metavar="DAYS", help="Remove jobs so long after they ended; 0 for never.")
+        float,
+        typer.Option(
+            metavar="DAYS", help="Remove jobs so long after they ended; 0 for never.", rich_help_panel=_LIMITS
+        ),
     ] = 0.0,
     verbose: Verbose = False,
     *,
@@ -328,8 +362,17 @@ def serve(
 
     set_up(verbose)
     from dc_rt.cli.serve import Asked, serve_all
+    from dc_rt.serve.settings import GB, Limits
 
-    limits = (max_upload, max_frames, max_pixels, max_queue, min_free, keep_days)
+    limits = Limits(
+        max_upload * GB,
+        max_frames,
+        max_steps,
+        max_pixels,
+        max_queue,
+        min_free * GB,
+        keep_days=keep_days,
+    )
     processes = processes_of(workers, devices)
     asked = Asked(folder, host, port, root or [], token_file, no_token, allow_host or [], processes, limits)
     serve_all(asked, _model_options(**shared))

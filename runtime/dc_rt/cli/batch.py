@@ -14,9 +14,10 @@ from pathlib import Path
 
 import typer
 
+from dc_rt.batch.cluster import ClusterSlots
 from dc_rt.batch.inputs import Refused, find_tasks
 from dc_rt.batch.local import LocalSlots
-from dc_rt.batch.report import FILE, Outcome, Report
+from dc_rt.batch.report import FILE, Outcome, Report, check_report
 from dc_rt.batch.schedule import Schedule
 from dc_rt.batch.slots import Slots
 from dc_rt.cli.batch_progress import about, batch_progress
@@ -25,7 +26,7 @@ from dc_rt.cli.progress import in_minutes
 from dc_rt.cli.terminal import complain, say, sentence_of
 from dc_rt.errors import UserError, option, worded
 from dc_rt.gpu import ENVIRONMENT as PLANNED_CARD
-from dc_rt.gpu import planned_card_line
+from dc_rt.gpu import check_devices, planned_card_line
 from dc_rt.job import Task, plan_video
 from dc_rt.job.done import find_done
 from dc_rt.job.pace import recall, work_of
@@ -61,21 +62,35 @@ class Batch:
 
 @dataclass(frozen=True)
 class Sharing:
-    """Who runs them: so many processes of this machine, on these devices if not on all, beside those of others."""
+    """Who runs them: so many processes of this machine, on these devices if not on all, beside those of others.
+
+    Or the nodes of the cluster at an address, with so many processes on each that has no GPU.
+    """
 
     num_workers: int
     devices: tuple[str, ...]
     retry: int
     lease_seconds: float
+    cluster: str | None = None
 
     @classmethod
-    def of(cls, workers: int | None, devices: str, retry: int, lease_seconds: float) -> Sharing:
+    def of(
+        cls, workers: int | None, devices: str, retry: int, lease_seconds: float, cluster: str | None = None
+    ) -> Sharing:
         """That which was typed; raises `UserError` where it does not go together."""
+        num_workers, named = processes_of(workers, devices)
+        if named and cluster:
+            raise UserError(
+                f"{option('cluster', cluster)} takes the GPUs that Ray has for it; leave {option('devices')} out."
+            )
         Leases(lease_seconds)  # which refuses times that are none
-        return cls(*processes_of(workers, devices), retry, lease_seconds)
+        return cls(num_workers, named, retry, lease_seconds, cluster)
 
-    def slots(self, models: ModelOptions) -> Slots:
-        """Where the videos are run; to be closed at the end."""
+    def slots(self, models: ModelOptions, save_folder: Path) -> Slots:
+        """Where the videos are run; to be closed at the end. Raises `UserError` where there is no such cluster."""
+        if self.cluster is not None:
+            return ClusterSlots(self.cluster, models, save_folder, self.num_workers, self.lease_seconds, say)
+        check_devices(self.devices)
         return LocalSlots(models, self.num_workers, self.devices, self.lease_seconds)
 
 
@@ -86,10 +101,13 @@ def run_batch(batch: Batch, sharing: Sharing, report: Path | None) -> None:
     """
     if planned_card_line():
         raise UserError(f"${PLANNED_CARD} is of a card that is not here; unset it, or add {option('dry_run', True)}.")
+    path = report or batch.save_folder / FILE
     entries = batch.entries()
+    check_report(path)
+    _complain_of_refused(entries)
     began, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
     tasks = [entry for entry in entries if isinstance(entry, Task)]
-    slots = sharing.slots(batch.models)
+    slots = sharing.slots(batch.models, batch.save_folder)
     schedule = Schedule(tasks, slots, sharing.retry)
     try:
         is_interrupted = not _runs_to_its_end(schedule)
@@ -98,7 +116,6 @@ def run_batch(batch: Batch, sharing: Sharing, report: Path | None) -> None:
     became = iter(schedule.entries)
     outcomes = tuple(next(became).outcome if isinstance(entry, Task) else _outcome(entry) for entry in entries)
     made = Report(outcomes, began, time.monotonic() - clock, is_interrupted)
-    path = report or batch.save_folder / FILE
     _say_table(made)
     made.write(path)
     say(f"Report: {text(path)}")
@@ -107,6 +124,13 @@ def run_batch(batch: Batch, sharing: Sharing, report: Path | None) -> None:
         raise typer.Exit(_INTERRUPTED_STATUS)
     if made.counts["failed"]:
         raise typer.Exit(1)
+
+
+def _complain_of_refused(entries: Sequence[Task | Refused]) -> None:
+    """Say at once what is not run: the table comes after hours."""
+    for entry in entries:
+        if isinstance(entry, Refused):
+            complain(about(entry.video, worded(entry.sentence, as_flag)))
 
 
 def preview_batch(batch: Batch, sharing: Sharing) -> None:
@@ -166,7 +190,7 @@ def _look_at(task: Task, models: Models) -> _Look:
 
 
 def _say_table(report: Report) -> None:
-    """What became of each video, and how many of each kind there are."""
+    """What became of each video, but for those that were skipped, and how many of each kind there are."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -174,14 +198,15 @@ def _say_table(report: Report) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("video", "status", "frames", "seconds", "note"):
         table.add_column(column, overflow="fold", justify="right" if column in ("frames", "seconds") else "left")
-    for outcome in report.outcomes:
+    outcomes = [outcome for outcome in report.outcomes if outcome.status != "skipped"]
+    for outcome in outcomes:
         frames = "" if outcome.frames is None else str(outcome.frames)
         seconds = "" if outcome.seconds is None else f"{outcome.seconds:.1f}"
         cells = (outcome.video, outcome.status, frames, seconds, worded(outcome.note, as_flag))
         table.add_row(*(Text(cell, style="red" if outcome.status == "failed" else "") for cell in cells))
-    if sys.stdout.isatty():
+    if outcomes and sys.stdout.isatty():
         Console().print(table)
-    else:  # a file has no width that a line must keep to
+    elif outcomes:  # a file has no width that a line must keep to
         console = Console(width=_WIDTH_OF_FILES)
         with console.capture() as captured:
             console.print(table)

@@ -10,8 +10,18 @@ from typing import NamedTuple
 
 from dc_rt.cli.terminal import say
 from dc_rt.errors import UserError
+from dc_rt.gpu import check_devices
 from dc_rt.installation import install_command
 from dc_rt.models import ModelOptions, Models
+from dc_rt.serve.settings import (
+    TOKEN_ENVIRONMENT,
+    Limits,
+    Settings,
+    check_reach,
+    own_names,
+    read_token,
+    resolved_roots,
+)
 
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
@@ -27,7 +37,7 @@ class Asked(NamedTuple):
     no_token: bool
     names: list[str]
     processes: tuple[int, tuple[str, ...]]
-    limits: tuple[float, int, int, int, float, float]
+    limits: Limits
 
 
 def serve_all(asked: Asked, models: ModelOptions) -> None:
@@ -37,21 +47,12 @@ def serve_all(asked: Asked, models: ModelOptions) -> None:
         UserError: the extra is not installed, or it cannot serve so.
     """
     if not all(map(find_spec, _NEEDED)):
-        raise UserError(f"dc-rt serve needs FastAPI and uvicorn, which are not installed: {install_command('serve')}.")
-    from dc_rt.serve.settings import (
-        GB,
-        TOKEN_ENVIRONMENT,
-        Limits,
-        Settings,
-        check_reach,
-        own_names,
-        read_token,
-        resolved_roots,
-    )
+        raise UserError(
+            "dc-rt serve needs FastAPI, uvicorn and prometheus-client, and they are not all installed; run "
+            f"`{install_command('serve')}`."
+        )
 
     # What is wrong is said before what takes a second is imported.
-    upload, num_frames, num_pixels, num_queued, free, keep_days = asked.limits
-    limits = Limits(int(upload * GB), num_frames, num_pixels, num_queued, int(free * GB), keep_days=keep_days)
     token = read_token(asked.token_file)
     os.environ.pop(TOKEN_ENVIRONMENT, None)  # the processes that decode what others sent have no use for it
     check_reach(asked.host, token, asked.no_token)
@@ -62,7 +63,7 @@ def serve_all(asked: Asked, models: ModelOptions) -> None:
         resolved_roots(asked.roots),
         token,
         own_names(asked.host, asked.names),
-        limits,
+        asked.limits,
     )
     from dc_rt.job.worker import environments
     from dc_rt.serve import server
@@ -74,12 +75,13 @@ def serve_all(asked: Asked, models: ModelOptions) -> None:
 
     logging.getLogger("dc_rt.serve").setLevel(logging.INFO)
     models.check()
+    check_devices(asked.processes[1])
     Models(models, lambda lines: None)  # so that engines that are none are said now
-    store = Store(settings.folder, limits)
+    store = Store(settings.folder, asked.limits)
     listening = server.listen(settings)
     metrics = Metrics(store)
     crew = Crew(store, metrics, models, environments(*asked.processes))
     app = create_app(Service(settings, models, store, crew, metrics))
     line = f"Listening on {server.address(listening)}; jobs are in {settings.folder}."
-    server.run(app, limits, listening, lambda: say(line), crew.stop)
+    server.run(app, settings.limits, listening, lambda: say(line), crew.stop)
     store.close()

@@ -16,6 +16,7 @@ from contextlib import nullcontext, suppress
 from queue import SimpleQueue
 from typing import Any
 
+from dc_rt import log
 from dc_rt.job.done import find_done, remove_spool_of
 from dc_rt.job.events import (
     ENDINGS,
@@ -142,7 +143,7 @@ class Child:
         if lease:
             lease.check()
         remove_spool_of(targets, done)
-        tell(AlreadyDone(tuple(map(str, done.files))))
+        tell(AlreadyDone(tuple(map(str, done.files)), done.num_frames))
         return True
 
 
@@ -191,7 +192,9 @@ def _main() -> None:
             channel.write(json.dumps(as_json(event)) + "\n")
             channel.flush()
 
-    child, tasks = Child(json.loads(sys.stdin.readline()), tell), SimpleQueue[str | None]()
+    setup = json.loads(sys.stdin.readline())
+    log.set_up(setup["verbose"])
+    child, tasks = Child(setup, tell), SimpleQueue[str | None]()
     threading.Thread(target=_obey, args=(child, tasks), daemon=True).start()
     while line := tasks.get():
         child.run(Task.from_json(json.loads(line)))

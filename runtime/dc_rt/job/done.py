@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Done:
-    """Results that are there: their paths, the record last, and the fingerprint of the run that they are of."""
+    """Results that are there: their paths, the record last; frames of each; and the fingerprint of their run."""
 
     files: tuple[Path, ...]
     num_frames: int

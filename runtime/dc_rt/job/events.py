@@ -142,9 +142,15 @@ class ModelOpened:
 
 @dataclass(frozen=True)
 class AlreadyDone:
-    """There was nothing to do: a run of the same video, engines and options has left these `files`, by path."""
+    """There was nothing to do: a run of the same video, engines and options has left this.
+
+    Attributes:
+        files: and folders of frames, by path.
+        num_frames: of each result.
+    """
 
     files: tuple[str, ...]
+    num_frames: int
 
 
 @dataclass(frozen=True)

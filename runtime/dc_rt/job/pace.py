@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from dc_rt.engine.manifest import GRAPHS, Manifest
 from dc_rt.job.events import Event, Finished, Listener, Resumed
 from dc_rt.job.plan import Plan
 from dc_rt.options import Sampling
+from dc_rt.user_cache import user_cache
 
 log = logging.getLogger(__name__)
 
@@ -103,10 +103,4 @@ def _read() -> dict[str, Any]:
 
 
 def _path() -> Path:
-    if sys.platform == "win32":
-        folder = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        folder = Path.home() / "Library" / "Caches"
-    else:
-        folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(folder) / "dc-rt" / FILE
+    return user_cache() / FILE

@@ -24,7 +24,7 @@ class Share:
     def __init__(self) -> None:
         self.num_frames = self.num_done = self.num_resumed = self.num_looked_at = self.pixels = 0
         self.began = time.perf_counter()
-        self._total = self._counted = 0
+        self._total = self._counted = self._done_before = 0
         self._stages: tuple[str, ...] = _OF_THE_MODEL
 
     def hear(self, event: Event) -> None:
@@ -33,7 +33,8 @@ class Share:
             case Planned():
                 self._plan(event)
             case Resumed(num_frames, num_evaluated):
-                self._total = num_evaluated + 2 * (self.num_frames - num_frames) if self.num_frames else 0
+                left = num_evaluated + 2 * (self.num_frames - num_frames) if self.num_frames else 0
+                self._done_before, self._total = max(self._total - left, 0), left
                 self.num_done = self.num_resumed = num_frames
             case ShotsFound(num_evaluated=num_evaluated):
                 self._total = num_evaluated + 2 * self.num_frames
@@ -67,6 +68,12 @@ class Share:
         if not self.num_frames:
             return None
         return min(self._counted / self._total, 1.0) if self._total else 1.0
+
+    @property
+    def done_in_all(self) -> float | None:
+        """As `done`, of the whole video: with what earlier runs did of it."""
+        done, whole = self.done, self._done_before + self._total
+        return done if done is None or not whole else (self._done_before + done * self._total) / whole
 
     @property
     def seconds_left(self) -> float | None:

@@ -8,11 +8,12 @@ writes what happens to its standard output, an event a line.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -63,7 +64,11 @@ class Worker:
             environment: variables of the process beside this one's own, such as CUDA_VISIBLE_DEVICES.
             lease_seconds: take a lease of the results before anything is done to them, for so long (`dc_rt.lease`).
         """
-        self._setup = {"models": asdict(models or ModelOptions()), "lease_seconds": lease_seconds}
+        self._setup = {
+            "models": asdict(models or ModelOptions()),
+            "lease_seconds": lease_seconds,
+            "verbose": logging.getLogger("dc_rt").isEnabledFor(logging.DEBUG),
+        }
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[str] | None = None
         self._cancelled = threading.Event()
@@ -97,10 +102,12 @@ class Worker:
             process = self._started()
             self._is_running = True
         try:
-            return self._outcome(self._events(process, task, listener))
+            return outcome_of(self._events(process, task, listener))
         except BaseException as error:
             if self._is_amid or isinstance(error, RuntimeError):
                 self._end()
+            if isinstance(error, WorkerDied) and self._cancelled.is_set():  # it was killed
+                raise JobCancelled from None
             raise
         finally:
             with self._lock:
@@ -177,24 +184,24 @@ class Worker:
                 listener(event)
             yield event
 
-    def _outcome(self, told: Iterator[Event]) -> list[Path]:
-        for event in told:
-            match event:
-                case Finished(files) | AlreadyDone(files):
-                    return [Path(file) for file in files]
-                case Failed(errno=int(number), filename=filename):
-                    raise OSError(number, os.strerror(number), *([filename] if filename else []))
-                case Failed(sentence, is_bug):
-                    raise RuntimeError(sentence) if is_bug else UserError(sentence)
-                case HeldByAnother(holder):
-                    raise Held(holder)
-                case TakenOver():
-                    raise LeaseLost
-                case Cancelled():
-                    raise JobCancelled
-        if self._cancelled.is_set():  # it was killed
-            raise JobCancelled
-        raise WorkerDied("the process of the job ended without a word; standard error may say why")
+
+def outcome_of(told: Iterable[Event]) -> list[Path]:
+    """What the events of a run come to: its files. Raises as `Worker.run` does; `WorkerDied` where none is its end."""
+    for event in told:
+        match event:
+            case Finished(files) | AlreadyDone(files):
+                return [Path(file) for file in files]
+            case Failed(errno=int(number), filename=filename):
+                raise OSError(number, os.strerror(number), *([filename] if filename else []))
+            case Failed(sentence, is_bug):
+                raise RuntimeError(sentence) if is_bug else UserError(sentence)
+            case HeldByAnother(holder):
+                raise Held(holder)
+            case TakenOver():
+                raise LeaseLost
+            case Cancelled():
+                raise JobCancelled
+    raise WorkerDied("the process of the job ended without a word; standard error may say why")
 
 
 def environments(num_workers: int, devices: Sequence[str] = ()) -> list[dict[str, str]]:

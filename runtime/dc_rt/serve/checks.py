@@ -40,7 +40,7 @@ class Check:
         model: of `dc_rt.models.ModelOptions`, by name.
         save_folder: where the results will go.
         roots: that the links of a folder of images must stay in; none of a file that was sent.
-        num_frames, num_pixels, free_bytes: of `Limits`.
+        num_frames, num_steps, num_pixels, free_bytes: of `Limits`.
         seconds: that it may take.
     """
 
@@ -51,8 +51,9 @@ class Check:
     save_folder: str
     roots: tuple[str, ...]
     num_frames: int
+    num_steps: int
     num_pixels: int
-    free_bytes: int
+    free_bytes: float
     seconds: float
 
 
@@ -110,6 +111,8 @@ def _look(what: Check) -> Found:
     from dc_rt.serve.kinds import check_images, check_video
 
     path, options = Path(what.video), Options.by_name(what.options)
+    if options.sampling.steps > what.num_steps:
+        raise UserError(f"{option('steps')} may be {what.num_steps} here at most, not {options.sampling.steps}.")
     if path.is_dir():
         check_images(path, what.shown, tuple(map(Path, what.roots)))
     else:

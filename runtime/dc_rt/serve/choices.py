@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dc_rt.errors import UserError, option, worded
-from dc_rt.options import Options, Outputs, Rule, Sampling, Source, default_outputs, rules
+from dc_rt.options import PIPE_OPTIONS, Options, Outputs, Rule, Sampling, Source, default_outputs, rules
 from dc_rt.outputs import STREAM, all_outputs
 
 # Of files and pipes on this machine; `keep` says nothing that the output `raw` does not.
-_OWN = ("result_name", "overwrite", "keep", "pipe_format", "raw_size", "raw_format", "pipe_matrix")
+_OWN = ("result_name", "overwrite", "keep", *PIPE_OPTIONS)
 _SHOTS = ("none", "auto")  # any other is a file here
 _GROUPS = {"sampling": Sampling, "source": Source, "outputs": Outputs}
 _KINDS = {bool: "boolean", int: "integer", float: "number"}

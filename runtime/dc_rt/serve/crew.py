@@ -101,7 +101,8 @@ class Crew:
             seconds = time.monotonic() - began
             self._metrics.ended(job, seconds)
             if job.state.is_ended:
-                log.info("job %s is %s after %.1f s", job.id, job.state.status, seconds)
+                why = f": {job.state.error}" if job.state.error else ""
+                log.info("job %s is %s after %.1f s%s", job.id, job.state.status, seconds, why)
             else:
                 log.info("job %s is broken off after %.1f s; the next service goes on with it", job.id, seconds)
 
@@ -143,7 +144,7 @@ class _Teller:
         if self._job.is_cancelled:  # before there was a process that could be told
             self._cancel()
         self._share.hear(event)
-        self._job.share, self._job.seconds_left = self._share.done, self._share.seconds_left
+        self._job.share, self._job.seconds_left = self._share.done_in_all, self._share.seconds_left
         if isinstance(event, ModelOpened):  # of this machine, and nothing of the job's
             for line in event.lines:
                 log.info(worded(line, as_flag))
@@ -153,7 +154,7 @@ class _Teller:
             self._job.journal.append(type(event).__name__, self._shown(event))
 
     def _tell_progress(self) -> None:
-        share, elapsed = self._share.done or 0.0, time.monotonic() - self._told_at
+        share, elapsed = self._share.done_in_all or 0.0, time.monotonic() - self._told_at
         has_moved = share - self._told_share >= _PROGRESS_SHARE
         if elapsed >= _QUIET_SECONDS or (has_moved and elapsed >= _PROGRESS_SECONDS):
             self._told_at, self._told_share = time.monotonic(), share

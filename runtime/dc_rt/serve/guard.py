@@ -139,7 +139,7 @@ def _check_host(headers: Headers, names: frozenset[str]) -> None:
         raise Refused(
             400,
             "The request calls this machine by a name that it does not go by; use its address, or start the service "
-            "with allow_host=NAME.",
+            "with --allow-host NAME.",
         ) from None
 
 

@@ -137,8 +137,9 @@ def options(service: Serving) -> OptionsShown:
     return OptionsShown(
         options=[OptionShown(**row) for row in choices.table()],
         limits=LimitsShown(
-            max_upload_bytes=limits.upload_bytes,
+            max_upload_bytes=int(limits.upload_bytes),
             max_frames=limits.num_frames,
+            max_steps=limits.num_steps,
             max_pixels=limits.num_pixels,
             max_queue=limits.num_queued,
         ),

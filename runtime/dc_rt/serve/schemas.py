@@ -84,6 +84,7 @@ class LimitsShown(BaseModel):
 
     max_upload_bytes: int
     max_frames: int
+    max_steps: int
     max_pixels: int
     max_queue: int
 

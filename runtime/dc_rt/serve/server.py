@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -24,11 +25,16 @@ def listen(settings: Settings) -> socket.socket:
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         return socket.create_server(found[0][4][:2], family=found[0][0], backlog=AT_ONCE)
+    except UnicodeError:
+        why = "it is no name of a machine"
+    except socket.gaierror as error:
+        why = str(error.strerror)
     except OSError as error:
-        raise UserError(
-            f"Nothing can listen on {settings.host}, port {settings.port} ({error.strerror}); give another "
-            f"{option('port')} or {option('host')}."
-        ) from error
+        why = os.strerror(error.errno or 0)  # without the address, which Python adds to it
+    raise UserError(
+        f"Nothing can listen on {settings.host}, port {settings.port} ({why}); give another "
+        f"{option('port')} or {option('host')}."
+    )
 
 
 def address(listening: socket.socket) -> str:

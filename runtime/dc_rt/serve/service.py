@@ -84,6 +84,7 @@ class Service:
             str(folder / "results"),
             roots,
             limits.num_frames,
+            limits.num_steps,
             limits.num_pixels,
             limits.free_bytes,
             limits.check_seconds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import socket
 from collections.abc import Mapping
@@ -21,8 +22,9 @@ class Limits:
     """How much the service takes.
 
     Attributes:
-        upload_bytes: of a video that is sent, at most.
+        upload_bytes: of a video that is sent, at most; a fraction of a byte is as good as none.
         num_frames: that a job estimates, at most.
+        num_steps: of denoising, that a job may ask for at most.
         num_pixels: of a picture of the video or of the results, at most.
         num_queued: jobs that wait, those that are being sent among them, at most.
         free_bytes: of the disk, that are left free.
@@ -35,11 +37,12 @@ class Limits:
         keep_days: after which a job that has ended is removed; 0 for never.
     """
 
-    upload_bytes: int = 4 * GB
+    upload_bytes: float = 4 * GB
     num_frames: int = 20_000
+    num_steps: int = 50
     num_pixels: int = 4096 * 2304
     num_queued: int = 100
-    free_bytes: int = 1 * GB
+    free_bytes: float = 1 * GB
     upload_seconds: float = 3600.0
     pause_seconds: float = 30.0
     head_seconds: float = 20.0
@@ -49,18 +52,19 @@ class Limits:
     keep_days: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, least in (("num_frames", 1), ("num_pixels", 1), ("num_queued", 1), ("upload_bytes", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"{option(_OPTIONS[name])} must be at least {least}; try a larger number.")
+        for name in ("num_frames", "num_steps", "num_pixels", "num_queued", "upload_bytes"):
+            if not 1 <= getattr(self, name) < math.inf:
+                raise UserError(f"{option(_OPTIONS[name])} must be more than 0 and finite; try another number.")
         for name in ("free_bytes", "keep_days"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{option(_OPTIONS[name])} must not be negative; try 0.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{option(_OPTIONS[name])} must be finite and not negative; try 0.")
 
 
 # What the limits are called on the command line.
 _OPTIONS = {
     "upload_bytes": "max_upload",
     "num_frames": "max_frames",
+    "num_steps": "max_steps",
     "num_pixels": "max_pixels",
     "num_queued": "max_queue",
     "free_bytes": "min_free",

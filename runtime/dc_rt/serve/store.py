@@ -199,7 +199,7 @@ class Store:
         for job in jobs:
             job.journal.ring()
 
-    def free_bytes(self) -> int:
+    def free_bytes(self) -> float:
         """Of the disk, beside those that are to be left free; negative where there are fewer."""
         return shutil.disk_usage(self.folder).free - self._limits.free_bytes
 

@@ -18,7 +18,7 @@ _BLOCK = 1 << 20  # bytes that are written at a time
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
 
 
-def check_upload(request: Request, limits: Limits, free_bytes: int) -> None:
+def check_upload(request: Request, limits: Limits, free_bytes: float) -> None:
     """Raise `Refused` for what is said of a video up front: its type, and its size."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in _FORMS:
@@ -30,7 +30,7 @@ def check_upload(request: Request, limits: Limits, free_bytes: int) -> None:
     _check_size(size, limits, free_bytes)
 
 
-async def receive(request: Request, path: Path, limits: Limits, free_bytes: Callable[[], int]) -> int:
+async def receive(request: Request, path: Path, limits: Limits, free_bytes: Callable[[], float]) -> int:
     """Write a request's body to `path`, and give its size.
 
     Raises:
@@ -64,8 +64,8 @@ async def receive(request: Request, path: Path, limits: Limits, free_bytes: Call
     return size
 
 
-def _check_size(size: int, limits: Limits, free_bytes: int | None = None) -> None:
+def _check_size(size: int, limits: Limits, free_bytes: float | None = None) -> None:
     if size > limits.upload_bytes:
-        raise Refused(413, f"The video has more than {limits.upload_bytes:,} bytes; send a smaller one.")
+        raise Refused(413, f"The video has more than {limits.upload_bytes:,.0f} bytes; send a smaller one.")
     if free_bytes is not None and size > free_bytes:
         raise Refused(507, "The disk has no room for the video; try again when there is some.")

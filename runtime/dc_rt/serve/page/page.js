@@ -16,6 +16,7 @@ const lastIds = new Map();
 let chosen = () => ({});
 let mostBytes = Infinity;
 let shownPages = 1;
+let numChanges = 0;
 
 // Adding
 
@@ -100,7 +101,9 @@ function acceptDrops() {
 
 async function poll() {
   try {
-    show(await listed());
+    const before = numChanges;
+    const jobs = await listed();
+    if (numChanges === before) show(jobs); // else it may say what was so before
     say(byId("banner"));
   } catch (error) {
     say(byId("banner"), error.status === 0 ? `${error.message} This page tries again by itself.` : error.message);
@@ -144,9 +147,10 @@ function shown(job) {
 
 /** A job is new, or other than it was; null where that of `card` was deleted. */
 function changed(job, card) {
+  numChanges++;
   if (!job) {
     remove(card.job.id);
-    byId("queue-title").focus();
+    if (document.activeElement === document.body) byId("queue-title").focus(); // what had it is gone
     announce(`${card.job.filename} was deleted.`);
     return;
   }
