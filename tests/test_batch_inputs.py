@@ -109,6 +109,24 @@ def test_a_video_that_is_named_twice_is_there_once() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there only some users may make links")
+def test_folders_that_all_link_to_one_another_are_looked_through_once_each() -> None:
+    numbers = range(12)  # 12! ways lead through them
+    for here in numbers:
+        touch(f"in/{here}/{here}.mp4")
+        for there in numbers:
+            Path(f"in/{here}/to{there}").symlink_to(Path("..", str(there)))
+    videos = {f"{here}.mp4" for here in numbers}
+    for inputs in ("in", "in/**/*.mp4", "in/**"):
+        entries = places(found(inputs))
+        assert len(entries) == len(numbers)
+        assert {Path(video).name for video, _ in entries} == videos
+    # By each name that a pattern has for it.
+    assert places(found("in/**/7/*.mp4")) == [("in/7/7.mp4", "out/7")]
+    assert places(found("in/3/to7/*.mp4")) == [("in/3/to7/7.mp4", "out")]
+    assert places(found("in/**/to7/7.mp4"))[0][0].endswith("/to7/7.mp4")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there only some users may make links")
 def test_links_are_followed_but_not_in_circles() -> None:
     touch("elsewhere/a.mp4", "in/b.mp4")
     Path("in/linked").symlink_to(Path("elsewhere").absolute())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dc_rt import DepthCrafter, UserError
-from dc_rt.job import AlreadyDone, Event, Finished, Job, JobCancelled, Task, Worker, WorkerDied, plan_video
+from dc_rt.job import AlreadyDone, Event, Failed, Finished, Job, JobCancelled, Task, Worker, WorkerDied, plan_video
 from dc_rt.job.done import Done, find_done, remove_spool_of
 from dc_rt.job.targets import Targets
 from dc_rt.lease import Held
@@ -179,3 +181,56 @@ def test_what_is_done_needs_no_lease_unless_one_was_left_beside_it(clip: Path) -
     with Worker(lease_seconds=1) as worker, pytest.raises(Held):
         worker.run(task)
     assert Path("out/.a clip.lease-3").exists()
+
+
+def test_a_worker_that_is_cancelled_as_its_run_ends_has_a_new_process_for_the_next_task(clip: Path) -> None:
+    task = Task(str(clip), "out", SMALL)
+    with Worker() as worker:
+
+        def cancel_at_the_end(event: Event) -> None:
+            if isinstance(event, Finished):
+                worker.cancel()
+
+        for _ in range(2):
+            assert worker.run(task, cancel_at_the_end)
+            assert worker.pid is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of a file's size to stand for a full disk")
+def test_a_disk_that_refuses_is_an_error_of_the_disk_and_the_next_run_goes_on(clip: Path) -> None:
+    import resource
+
+    task = Task(str(clip), "out", SMALL)
+    told: list[Event] = []
+    with Worker() as worker:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+        try:
+            with pytest.raises(OSError, match=os.strerror(errno.EFBIG)) as caught:
+                worker.run(task, told.append)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert caught.value.errno == errno.EFBIG
+        assert isinstance(told[-1], Failed)
+        assert not told[-1].is_bug
+    with Worker() as worker:
+        assert worker.run(task)
+
+
+def test_a_listener_that_fails_ends_the_run_and_the_next_hears_nothing_of_it(clip: Path) -> None:
+    def refuse(event: Event) -> None:
+        raise UserError("I have heard enough.")
+
+    told: list[Event] = []
+    with Worker() as worker:
+        with pytest.raises(UserError, match="enough"):
+            worker.run(Task(str(clip), "first", SMALL), refuse)
+        worker.run(Task(str(clip), "second", SMALL), told.append)
+    assert isinstance(told[-1], Finished)
+    assert all(Path(file).parent == Path("second") for file in told[-1].files)
+
+
+def test_a_worker_imports_nothing_from_the_folder_that_it_is_started_in(clip: Path) -> None:
+    Path("numpy.py").write_text("raise SystemExit('this is not NumPy')")
+    with Worker() as worker:
+        assert worker.run(Task(str(clip), "out", SMALL))

@@ -1,11 +1,16 @@
 """Parts of the service by themselves: the journal, slow clients, videos that hang a decoder, jobs that are old."""
 
+import errno
 import http.client
+import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import threading
+import time
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 
 import pytest
@@ -25,6 +30,7 @@ from dc_rt.serve.crew import Crew
 from dc_rt.serve.journal import Journal
 from dc_rt.serve.kinds import video_suffix
 from dc_rt.serve.metrics import Metrics
+from dc_rt.serve.server import configured
 from dc_rt.serve.service import Service
 from dc_rt.serve.settings import Limits, Settings
 from dc_rt.serve.store import Store, expired
@@ -48,6 +54,33 @@ def test_a_journal_goes_on_behind_a_line_that_was_cut_off(tmp_path):
     assert journal.last_id == 3
     journal.append("Status", {"status": "queued"})
     assert [(entry.id, entry.kind) for entry in read_all(journal, 2)] == [(3, "Progress"), (4, "Status")]
+
+
+def test_a_damaged_line_of_a_journal_is_passed_over(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(
+        b'{"id": 1, "event": "A", "data": {}}\n\0\0\0\n[]\n{"event": 5}\n{"id": 5, "event": "B", "data": {}}\n'
+    )
+    assert [(entry.id, entry.kind) for entry in read_all(Journal(path))] == [(1, "A"), (5, "B")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of a file's size to stand for a full disk")
+def test_an_event_that_has_no_room_is_none_and_the_next_has_a_line_of_its_own(tmp_path):
+    script = (
+        "import resource, signal, sys, pathlib\n"
+        "from dc_rt.serve.journal import Journal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "journal = Journal(pathlib.Path(sys.argv[1]))\n"
+        "journal.append('Status', {})\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60, resource.RLIM_INFINITY))\n"
+        "try:\n    journal.append('Warned', {'sentence': 'x' * 100})\nexcept OSError:\n    print('refused')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))\n"
+        "journal.append('Status', {})\n"
+    )
+    path = tmp_path / "events.jsonl"
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "refused\n"
+    assert [(entry.id, entry.kind) for entry in read_all(Journal(path))] == [(1, "Status"), (2, "Status")]
 
 
 def test_a_journal_is_read_in_pieces_however_long_it_is(tmp_path):
@@ -119,13 +152,13 @@ def test_a_kind_of_video_is_told_by_its_first_bytes(tmp_path, start, suffix):
 @pytest.fixture
 def serving(tmp_path):
     """A service in this process that takes no pauses, and its port."""
-    limits = Limits(pause_seconds=0.2, num_streams=1, keep_days=1)
+    limits = Limits(pause_seconds=0.2, head_seconds=0.2, num_streams=1, num_connections=3, keep_days=1)
     store = Store(tmp_path / "jobs", limits)
     metrics = Metrics(store)
     crew = Crew(store, metrics, ModelOptions(), [])  # nobody runs anything
     service = Service(Settings(tmp_path / "jobs", limits=limits), ModelOptions(), store, crew, metrics)
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(service), log_config=None, timeout_graceful_shutdown=1))
+    server = uvicorn.Server(configured(create_app(service), limits))
     thread = threading.Thread(target=lambda: server.run(sockets=[listening]))
     thread.start()
     yield service, listening.getsockname()[1]
@@ -141,11 +174,38 @@ def add(service, **values):
         return service.store.add(folder, filename="demo.mp4", video="upload.mp4", options=options, **values)
 
 
-def test_a_client_that_pauses_is_given_up(serving):
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET /health HTTP/1.1\r\nHost: loc", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET"]
+)
+def test_a_connection_without_the_head_of_a_request_is_closed(serving, sent):
+    _, port = serving
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(sent)
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert answer.count(b"HTTP/1.1 200") == sent.count(b"\r\n\r\n")
+
+
+def test_no_more_connections_are_open_than_there_may_be(serving):
+    service, port = serving
+    job = add(service)
+    with ExitStack() as stack:
+        kept = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30)) for _ in range(3)]
+        for connection in kept:  # one is told events, and the others are told that too many listen: all stay open
+            connection.sendall(f"GET /jobs/{job.id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert connection.recv(12).startswith(b"HTTP/1.1 ")
+        one_more = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+        with suppress(ConnectionError):
+            assert one_more.recv(1) == b""
+    service.store.remove(job)
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/jobs/upload"])
+def test_a_client_that_pauses_is_given_up(serving, path):
     service, port = serving
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(
-            b"POST /jobs/upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: video/mp4\r\nContent-Length: 9\r\n\r\nabc"
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            "Content-Length: 9\r\n\r\nabc".encode()
         )
         response = http.client.HTTPResponse(connection)
         response.begin()
@@ -170,6 +230,21 @@ def test_no_more_streams_are_open_than_there_may_be(serving):
     first.close()
 
 
+def test_a_stream_whose_request_does_not_come_to_its_end_goes_on(serving, caplog):
+    service, port = serving
+    job = add(service)
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(
+            f"GET /jobs/{job.id}/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n".encode()
+        )
+        time.sleep(3 * service.settings.limits.pause_seconds)
+        job.change(status="failed", ended="2999-01-01T00:00:00.000Z", error="It was ended.")
+        told = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert told.startswith(b"HTTP/1.1 200 ")
+    assert told.count(b"event: Status") == 2
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_jobs_that_ended_long_ago_are_removed(serving):
     service, _ = serving
     old, new, waiting = (add(service) for _ in range(3))
@@ -185,11 +260,52 @@ def test_what_is_no_job_is_left_alone_when_jobs_are_taken_up(serving, tmp_path, 
     job.change(status="running")
     copy = tmp_path / "copy"
     shutil.copytree(service.store.folder, copy)
-    (copy / "jobs" / "broken").mkdir()
-    (copy / "jobs" / "broken" / "job.json").write_text("{")
+    good = json.loads((job.folder / "job.json").read_text())
+    damages: dict[str, object] = {
+        "number": "1",
+        "status": "asleep",
+        "created": None,
+        "filename": [],
+        "options": 5,
+        "num_frames": {},
+    }
+    written = {name: json.dumps(good | {name: value}) for name, value in damages.items()}
+    written |= {"broken": "{", "empty": "", "a list": "[]", "deep": "[" * 100_000, "less": '{"number": 1}'}
+    for name, contents in written.items():
+        (copy / "jobs" / name).mkdir()
+        (copy / "jobs" / name / "job.json").write_text(contents)
     store = Store(copy, Limits())
     # One that a killed service left running waits for its turn anew.
     assert [(each.id, each.state.status, each.state.number) for each in store.all()] == [(job.id, "queued", 1)]
-    assert "broken" in caplog.text
-    assert (copy / "jobs" / "broken").exists()
+    assert all(f"{name}/job.json is left alone" in caplog.text for name in written)
+    assert all((copy / "jobs" / name).exists() for name in written)
+    store.close()
+
+
+def test_a_job_of_options_that_are_known_no_more_is_listed_with_its_files(serving):
+    service, port = serving
+    job = add(service)
+    job.change(status="finished", options={"max_resolution": 64, "result_name": "demo"})
+    (job.results / "demo_depth.mp4").write_bytes(b"depth")
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/jobs")
+    (listed,) = json.loads(connection.getresponse().read())["jobs"]
+    assert [(file["name"], file["kind"]) for file in listed["files"]] == [("demo_depth.mp4", "depth.mp4")]
+    assert not listed["is_resumable"]
+    connection.close()
+
+
+def test_a_job_that_the_disk_has_no_room_for_is_none(serving, tmp_path, monkeypatch):
+    service, _ = serving
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Journal, "append", full)
+    with pytest.raises(OSError, match="No space"):
+        add(service)
+    copy = tmp_path / "copy"
+    shutil.copytree(service.store.folder, copy)
+    store = Store(copy, Limits())
+    assert (service.store.all(), store.all()) == ([], [])
     store.close()

@@ -40,7 +40,7 @@ class Search:
 
         Hidden ones are none of them, nor is what dc-rt wrote, as far as a record in one of these folders tells.
         """
-        for place in self._places_below(folder):
+        for place in self._places_like(folder, [_ANY_DEPTH]):
             if any(map(is_image, place.files)):
                 yield place.folder
             yield from filter(is_video, place.files)
@@ -56,9 +56,8 @@ class Search:
         fixed = next((at for at, part in enumerate(above) if is_wild(part)), len(above))
         root, between = Path(*above[:fixed]), above[fixed:]
         found: list[Path] = []
-        for place in self._places_below(root, None if _ANY_DEPTH in between else len(between)):
-            if _are_like(place.folder.parts[len(root.parts) :], between):
-                found += self.videos_below(place.folder) if name == _ANY_DEPTH else self._named(place, name)
+        for place in self._places_like(root, between):
+            found += self.videos_below(place.folder) if name == _ANY_DEPTH else self._named(place, name)
         return root, found
 
     def _named(self, place: _Place, name: str) -> Iterator[Path]:
@@ -80,19 +79,31 @@ class Search:
             if is_like(folder.name, name):
                 yield from self.videos_below(folder)
 
-    def _places_below(
-        self, folder: Path, depth: int | None = None, above: tuple[Written, ...] = ()
-    ) -> Iterator[_Place]:
-        """The folder and those below it, down to `depth`; links are followed, but for those back to where they are."""
-        above = (*above, Written.in_folder(folder))
-        place = self._look_into(folder, above)
-        yield place
-        if depth == 0:
-            return
-        passed = {self._save_folder, *(os.path.realpath(written.folder) for written in above)}
-        for below in place.folders:
-            if os.path.realpath(below) not in passed:
-                yield from self._places_below(below, None if depth is None else depth - 1, above)
+    def _places_like(self, root: Path, patterns: Sequence[str]) -> Iterator[_Place]:
+        """The folder, and those in it and below, whose names from there on are those that the patterns mean.
+
+        Links are followed, but for those back to where they are. A folder that many ways lead to is looked through once
+        for each manner in which they match: where folders link to one another, there are more ways than can be gone.
+        """
+        passed: set[tuple[str, frozenset[int]]] = set()
+
+        def places(folder: Path, matched: frozenset[int], above: tuple[Written, ...]) -> Iterator[_Place]:
+            here = os.path.realpath(folder)
+            if not matched or (here, matched) in passed:
+                return
+            passed.add((here, matched))
+            above = (*above, Written.in_folder(folder))
+            place = self._look_into(folder, above)
+            if len(patterns) in matched:
+                yield place
+            if matched == {len(patterns)}:
+                return
+            closed = {self._save_folder, *(os.path.realpath(written.folder) for written in above)}
+            for below in place.folders:
+                if os.path.realpath(below) not in closed:
+                    yield from places(below, _matched_with(below.name, matched, patterns), above)
+
+        yield from places(root, _skipping(frozenset({0}), patterns), ())
 
     def _look_into(self, folder: Path, above: Sequence[Written]) -> _Place:
         files: list[Path] = []
@@ -110,10 +121,20 @@ class Search:
         return _Place(folder, files, folders)
 
 
-def _are_like(names: Sequence[str], patterns: Sequence[str]) -> bool:
-    """Whether the names of folders, one in the other, are those that the patterns mean."""
-    if not patterns:
-        return not names
-    if patterns[0] == _ANY_DEPTH:
-        return any(_are_like(names[skipped:], patterns[1:]) for skipped in range(len(names) + 1))
-    return bool(names) and is_like(names[0], patterns[0]) and _are_like(names[1:], patterns[1:])
+def _matched_with(name: str, matched: frozenset[int], patterns: Sequence[str]) -> frozenset[int]:
+    """How many of the patterns may be matched once one more folder's name is, of how many were."""
+    after = set()
+    for count in matched - {len(patterns)}:
+        if patterns[count] == _ANY_DEPTH:
+            after.add(count)
+        elif is_like(name, patterns[count]):
+            after.add(count + 1)
+    return _skipping(frozenset(after), patterns)
+
+
+def _skipping(matched: frozenset[int], patterns: Sequence[str]) -> frozenset[int]:
+    """The same with each `**` that comes next passed over, which matches no folder too."""
+    for count, pattern in enumerate(patterns):
+        if pattern == _ANY_DEPTH and count in matched:
+            matched |= {count + 1}
+    return matched

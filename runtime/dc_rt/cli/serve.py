@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,15 @@ from dc_rt.errors import UserError
 from dc_rt.gpu import check_devices
 from dc_rt.installation import install_command
 from dc_rt.models import ModelOptions, Models
-from dc_rt.serve.settings import Limits, Settings, check_reach, own_names, read_token, resolved_roots
+from dc_rt.serve.settings import (
+    TOKEN_ENVIRONMENT,
+    Limits,
+    Settings,
+    check_reach,
+    own_names,
+    read_token,
+    resolved_roots,
+)
 
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
@@ -45,6 +54,7 @@ def serve_all(asked: Asked, models: ModelOptions) -> None:
 
     # What is wrong is said before what takes a second is imported.
     token = read_token(asked.token_file)
+    os.environ.pop(TOKEN_ENVIRONMENT, None)  # the processes that decode what others sent have no use for it
     check_reach(asked.host, token, asked.no_token)
     settings = Settings(
         asked.folder.absolute(),
@@ -73,5 +83,5 @@ def serve_all(asked: Asked, models: ModelOptions) -> None:
     crew = Crew(store, metrics, models, environments(*asked.processes))
     app = create_app(Service(settings, models, store, crew, metrics))
     line = f"Listening on {server.address(listening)}; jobs are in {settings.folder}."
-    server.run(app, listening, lambda: say(line), crew.stop)
+    server.run(app, settings.limits, listening, lambda: say(line), crew.stop)
     store.close()

@@ -18,14 +18,13 @@ from queue import SimpleQueue
 from typing import Any
 
 from dc_rt import log
-from dc_rt.errors import UserError
 from dc_rt.job.done import Done, Leftovers, find_done, remove_spool_of
 from dc_rt.job.events import (
+    ENDINGS,
     AlreadyDone,
     Cancelled,
     Event,
     Failed,
-    Finished,
     HeldByAnother,
     ModelOpened,
     TakenOver,
@@ -66,7 +65,7 @@ class Child:
 
         def tell(event: Event) -> None:
             nonlocal ending
-            if isinstance(event, _ENDINGS):
+            if isinstance(event, ENDINGS):
                 ending = event
             else:
                 self._tell(event)
@@ -188,9 +187,6 @@ def _fence(targets: Targets, lease: Lease) -> None:
         raise
 
 
-_ENDINGS = (Finished, AlreadyDone, Failed, Cancelled, TakenOver, HeldByAnother)
-
-
 def _ending_of(error: BaseException) -> Event:
     """What to tell of an error that came before a job told of it."""
     match error:
@@ -198,11 +194,7 @@ def _ending_of(error: BaseException) -> Event:
             return Cancelled(False)
         case LeaseLost():
             return TakenOver()
-        case UserError(sentence=sentence):
-            return Failed(sentence, False, False)
-        case OSError():
-            return Failed(str(error), False, False)
-    return Failed(str(error) or type(error).__name__, True, False)
+    return Failed.of(error, is_resumable=False)
 
 
 def _obey(child: Child, tasks: SimpleQueue[str | None]) -> None:

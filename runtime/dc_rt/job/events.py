@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Self, get_args
+
+from dc_rt.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -112,11 +114,23 @@ class Failed:
         sentence: what is wrong and the fix, with its options marked (`dc_rt.errors.option`); of a bug, what it is.
         is_bug: whether it is a fault of this program's own.
         is_resumable: whether something is kept that another run resumes.
+        errno: the system's number of an error of the disk, which may be another one the next time; else None.
+        filename: the file that such an error is of, where it is known.
     """
 
     sentence: str
     is_bug: bool
     is_resumable: bool
+    errno: int | None = None
+    filename: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException, is_resumable: bool) -> Self:
+        """What is to be told of an error that ended a job."""
+        sentence = error.sentence if isinstance(error, UserError) else str(error) or type(error).__name__
+        if isinstance(error, OSError):
+            return cls(sentence, False, is_resumable, error.errno, str(error.filename or ""))
+        return cls(sentence, not isinstance(error, UserError), is_resumable)
 
 
 @dataclass(frozen=True)
@@ -166,6 +180,9 @@ Event = (
     | HeldByAnother
     | TakenOver
 )
+ENDINGS = (Finished, Cancelled, Failed, AlreadyDone, HeldByAnother, TakenOver)
+"""Those after which nothing more happens."""
+
 Listener = Callable[[Event], None]
 """Is called with every event, one at a time, from whichever thread it happens in. What it raises ends the job."""
 

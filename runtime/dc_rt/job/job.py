@@ -109,9 +109,7 @@ class Runs:
                 self._tell_end(events.TakenOver())
                 raise LeaseLost from error
             self._status = "failed"
-            known = isinstance(error, UserError | OSError)
-            sentence = error.sentence if isinstance(error, UserError) else str(error) or type(error).__name__
-            self._tell_end(events.Failed(sentence, not known, self.is_resumable))
+            self._tell_end(events.Failed.of(error, self.is_resumable))
             raise
         self._status = "finished"
         return results

@@ -21,6 +21,7 @@ from typing import Self
 
 from dc_rt.errors import UserError
 from dc_rt.job.events import (
+    ENDINGS,
     AlreadyDone,
     Cancelled,
     Event,
@@ -72,6 +73,7 @@ class Worker:
         self._process: subprocess.Popen[str] | None = None
         self._cancelled = threading.Event()
         self._is_running = False
+        self._is_amid = False  # a run whose end the process has not told
         self._lock = threading.Lock()
 
     @property
@@ -88,6 +90,7 @@ class Worker:
 
         Raises:
             UserError: as of `Job`; or the engines cannot be opened.
+            OSError: the disk refuses; what was done is kept.
             RuntimeError: it failed through a fault of this program's own; `WorkerDied` where the process has died.
             JobCancelled: `cancel` was called.
             Held: another worker has the lease.
@@ -101,7 +104,7 @@ class Worker:
         try:
             return outcome_of(self._events(process, task, listener))
         except BaseException as error:
-            if not isinstance(error, UserError | Held | LeaseLost):
+            if self._is_amid or isinstance(error, RuntimeError):
                 self._end()
             if isinstance(error, WorkerDied) and self._cancelled.is_set():  # it was killed
                 raise JobCancelled from None
@@ -109,6 +112,8 @@ class Worker:
         finally:
             with self._lock:
                 self._is_running = False
+            if self._cancelled.is_set():  # which the process may have heard after its run: it ends all the same
+                self._end()
 
     def cancel(self) -> None:
         """End the run under way, if there is one, within two seconds, from any thread; what was done is kept.
@@ -116,7 +121,7 @@ class Worker:
         The process ends, by itself or killed.
         """
         with self._lock:
-            if not self._is_running:
+            if not self._is_running or self._cancelled.is_set():  # it is told once, however often it is asked for
                 return
             self._cancelled.set()
             process = self._process
@@ -140,7 +145,8 @@ class Worker:
     def _started(self) -> subprocess.Popen[str]:
         if self._process and self._process.poll() is None:
             return self._process
-        command = [sys.executable, "-m", "dc_rt.job.child"]
+        # Nothing is imported from the folder that the user happens to be in.
+        command = [sys.executable, "-P", "-m", "dc_rt.job.child"]
         # A group of its own, so that Ctrl-C on a terminal is for the parent to hear.
         self._process = subprocess.Popen(
             command,
@@ -165,11 +171,15 @@ class Worker:
                     stream.close()  # type: ignore[union-attr]  # both are pipes
 
     def _events(self, process: subprocess.Popen[str], task: Task, listener: Listener | None) -> Iterator[Event]:
+        self._is_amid = True
         with suppress(OSError):
             _send(process, json.dumps(task.as_json()))
         assert process.stdout is not None
         for line in process.stdout:
+            if not line.endswith("\n"):  # it was killed amid it
+                return
             event = from_json(json.loads(line))
+            self._is_amid = not isinstance(event, ENDINGS)
             if listener:
                 listener(event)
             yield event
@@ -181,6 +191,8 @@ def outcome_of(told: Iterable[Event]) -> list[Path]:
         match event:
             case Finished(files) | AlreadyDone(files):
                 return [Path(file) for file in files]
+            case Failed(errno=int(number), filename=filename):
+                raise OSError(number, os.strerror(number), *([filename] if filename else []))
             case Failed(sentence, is_bug):
                 raise RuntimeError(sentence) if is_bug else UserError(sentence)
             case HeldByAnother(holder):

@@ -79,7 +79,7 @@ def check(what: Check) -> Found:
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "dc_rt.serve.checks"],
+            [sys.executable, "-P", "-m", "dc_rt.serve.checks"],
             input=json.dumps(asdict(what)),
             capture_output=True,
             env=os.environ | _DECODER_THREADS,

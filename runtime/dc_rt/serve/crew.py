@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +44,7 @@ class Crew:
         self._metrics = metrics
         self._workers = [Worker(model, environment) for environment in environments]
         self._at: dict[str, Worker] = {}
+        self._turning = threading.Lock()  # held while a worker turns from one job to the next, or is told to stop
         self._threads = [
             threading.Thread(target=self._work, args=(worker,), name=f"worker {number}", daemon=True)
             for number, worker in enumerate(self._workers)
@@ -61,8 +63,9 @@ class Crew:
     def cancel(self, job: ServedJob) -> None:
         """End the run of a job, if it is run; it has ended when its state says so, within seconds."""
         job.is_cancelled = True
-        if worker := self._at.get(job.id):
-            worker.cancel()
+        with self._turning:  # or the worker may be at the next job when it is told
+            if worker := self._at.get(job.id):
+                worker.cancel()
 
     def stop(self) -> None:
         """Begin no more runs, and have those that are under way end: the next service goes on with them."""
@@ -93,7 +96,8 @@ class Crew:
                 log.exception("job %s failed through a fault in dc-rt", job.id)
                 self._store.end(job, "failed", _BUG)
             finally:
-                self._at.pop(job.id, None)
+                with self._turning:
+                    self._at.pop(job.id, None)
             seconds = time.monotonic() - began
             self._metrics.ended(job, seconds)
             if job.state.is_ended:
@@ -107,6 +111,7 @@ class Crew:
         teller = _Teller(job, names, worker.cancel)
         try:
             _wait_for_orphan(job)
+            _check_is_where_it_was(job)
             worker.run(Task(str(job.video), str(job.results), job.options, skip_done=True), teller.hear)
         except JobCancelled:
             if self._store.is_closing and not job.is_cancelled:
@@ -118,7 +123,8 @@ class Crew:
         except UserError as error:
             self._store.end(job, "failed", without_paths(str(error), names))
         except OSError as error:
-            self._store.end(job, "failed", f"A file could not be read or written ({error.strerror}); try again.")
+            log.warning("job %s: %s", job.id, error)
+            self._store.end(job, "failed", _refused(error.errno))
         else:
             self._store.end(job, "finished")
 
@@ -163,8 +169,10 @@ class _Teller:
                 event = replace(event, video=self._word(video), notes=tuple(map(self._word, notes)))
             case Finished(files=files) | AlreadyDone(files=files):
                 event = replace(event, files=tuple(Path(file).name for file in files))
+            case Failed(errno=int(number)):
+                event = replace(event, sentence=_refused(number), filename="")
             case Failed(sentence, is_bug):
-                event = replace(event, sentence=_BUG if is_bug else self._word(str(UserError(sentence))))
+                event = replace(event, sentence=_BUG if is_bug else self._word(sentence))
             case Warned(sentence):
                 event = replace(event, sentence=self._word(sentence))
         return as_json(event)
@@ -173,12 +181,26 @@ class _Teller:
         return without_paths(str(UserError(text)), self._names)
 
 
+def _check_is_where_it_was(job: ServedJob) -> None:
+    """Raise `UserError` where links have been put in the way of a video since it was found under a root."""
+    if Path(os.path.realpath(job.video)) != Path(os.path.realpath(job.folder), job.state.video):
+        raise UserError(f"{job.state.filename} is not where it was when the job was queued; queue it anew.")
+
+
+def _refused(number: int | None) -> str:
+    """What is said of an error of the disk, by the system's number of it; which file it was is in the log."""
+    why = "the disk refused" if number is None else os.strerror(number)
+    return f"A file could not be read or written ({why}); resume the job to try again."
+
+
 def _wait_for_orphan(job: ServedJob) -> None:
     """The child of a service that was killed may still be at this spool for a moment: it ends as it notices."""
     lock, ends = job.spool / "lock", time.monotonic() + _ORPHAN_SECONDS
     while lock.exists() and time.monotonic() < ends:
         try:
             take_lock(lock).close()
+            break
+        except FileNotFoundError:  # it has ended in this instant, and its spool with it
             break
         except Held:
             time.sleep(_POLL_SECONDS)

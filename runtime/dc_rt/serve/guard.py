@@ -5,6 +5,7 @@ And what every answer has: headers that keep browsers from misusing it, and one 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -16,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dc_rt.serve.errors import Refused, refusal, usual_sentence
-from dc_rt.serve.settings import Settings
+from dc_rt.serve.settings import Limits, Settings
 
 COOKIE = "dc_rt_session"
 UPLOAD = "/jobs/upload"
@@ -60,7 +61,7 @@ class Guard:
             _check_host(headers, self._settings.names)
             _check_origin(scope, headers)
             self._check_token(scope, headers)
-            bounded = receive if scope["path"] == UPLOAD else _bounded(receive, headers)
+            bounded = receive if scope["path"] == UPLOAD else _bounded(receive, headers, self._settings.limits, answer)
         except Refused as refused:
             await refused.response()(scope, receive, answer.send)
             return
@@ -82,9 +83,11 @@ class _Answer:
         self._send = send
         self._on_refusal = on_refusal
         self._is_replaced = False
+        self.has_begun = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self.has_begun = True
             headers = MutableHeaders(raw=list(message["headers"]))
             status, body = message["status"], b""
             if status >= 400:
@@ -156,18 +159,26 @@ def _without_port(host: str) -> str:
     return host.partition(":")[0]
 
 
-def _bounded(receive: Receive, headers: Headers) -> Receive:
-    """`receive`, of no more than a request without a video has."""
+def _bounded(receive: Receive, headers: Headers, limits: Limits, answer: _Answer) -> Receive:
+    """`receive`, of no more than a request without a video has, and of what does not come too slowly."""
     too_large = f"The request has more than {LARGEST_REQUEST} bytes; send videos to {UPLOAD}."
     stated = headers.get("content-length", "0")
     if stated.isdecimal() and int(stated) > LARGEST_REQUEST:
         raise Refused(413, too_large)
-    received = 0
+    received, is_whole = 0, False
 
     async def receive_some() -> Message:
-        nonlocal received
-        message = await receive()
+        nonlocal received, is_whole
+        try:
+            # Behind the body comes that the client has gone, for which a stream waits as long as it takes.
+            async with asyncio.timeout(None if is_whole else limits.pause_seconds):
+                message = await receive()
+        except TimeoutError:
+            if not answer.has_begun:
+                raise HTTPException(408, "The request came too slowly; send it again.") from None
+            message = await receive()  # nobody asked for that body: the client is listening
         received += len(message.get("body", b""))
+        is_whole = not message.get("more_body", False)
         if received > LARGEST_REQUEST:
             raise HTTPException(413, too_large)
         return message

@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from dc_rt.job.spool import is_resumable, write_whole
-from dc_rt.job.targets import Targets
+from pydantic import TypeAdapter
+
+from dc_rt.job.spool import find_spool, is_resumable, write_whole
 from dc_rt.options import Options
 from dc_rt.outputs import all_outputs
 from dc_rt.serve.journal import Journal
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 Status = Literal["queued", "running", "finished", "failed", "cancelled"]
 ENDED: tuple[Status, ...] = ("finished", "failed", "cancelled")
 STATE = "job.json"
+EVENTS = "events.jsonl"
 UPLOAD = "upload"  # and the suffix of its kind
 
 _MEDIA_TYPES = {
@@ -74,6 +76,9 @@ class State:
         return self.status in ENDED
 
 
+_KEPT = TypeAdapter(State)
+
+
 @dataclass(frozen=True)
 class ResultFile:
     """A result as a client sees it: a file, or a folder of them, which is given as one ZIP file."""
@@ -110,12 +115,12 @@ class ServedJob:
     _found: list[ResultFile] | None = None
 
     def __post_init__(self) -> None:
-        self.journal = Journal(self.folder / "events.jsonl")
+        self.journal = Journal(self.folder / EVENTS)
 
     @classmethod
     def read(cls, folder: Path) -> ServedJob:
-        """What is in a folder; raises ValueError, KeyError, TypeError or OSError where it is no job."""
-        state = State(**json.loads((folder / STATE).read_bytes()))
+        """What is in a folder; raises ValueError or OSError where it is no job."""
+        state = _KEPT.validate_json((folder / STATE).read_bytes(), strict=True)
         return cls(folder.name, folder, state, 1.0 if state.status == "finished" else None)
 
     @property
@@ -141,8 +146,12 @@ class ServedJob:
     @property
     def spool(self) -> Path:
         """Where the run keeps what it has done."""
-        # Which sound a video has is nothing to the spool, and nothing of a client's is opened in this process.
-        return Targets.with_sound(self.video, self.results, self.options.outputs, None).spool
+        return find_spool(self.results, self._called)
+
+    @property
+    def _called(self) -> str:
+        """What its results are called; known also of a job whose options no version of dc-rt knows any more."""
+        return str(self.state.options.get("result_name", ""))
 
     def change(self, **values: Any) -> None:
         """Change what is kept of it, on the disk first; of another status all that listen are told.
@@ -175,7 +184,6 @@ class ServedJob:
         return self._found
 
     def _files(self) -> Iterator[ResultFile]:
-        called = self.options.outputs.result_name
         for path in sorted(self.results.iterdir()):
             if path.name.startswith("."):
                 continue
@@ -184,7 +192,7 @@ class ServedJob:
                 size = sum(file.stat().st_size for file in inside.values())
                 yield ResultFile(f"{path.name}.zip", size, "folder", _MEDIA_TYPES[".zip"], path)
             else:
-                kind = _kind(path.name.removeprefix(called))
+                kind = _kind(path.name.removeprefix(self._called))
                 media_type = _MEDIA_TYPES.get(path.suffix, _UNKNOWN)
                 yield ResultFile(path.name, path.stat().st_size, kind, media_type, path)
 
@@ -195,9 +203,18 @@ class ServedJob:
             return found.get(name)
         folder = found.get(f"{name.partition('/')[0]}.zip")
         path = folder_files(folder.path).get(name) if folder and folder.kind == "folder" else None
-        if path is None:
-            return None
-        return ResultFile(name, path.stat().st_size, "file", _MEDIA_TYPES.get(path.suffix, _UNKNOWN), path)
+        return None if path is None else _inside(name, path)
+
+    def all_files(self) -> list[ResultFile]:
+        """As `files`, and behind them those in folders one by one."""
+        files = self.files()
+        folders = [file.path for file in files if file.kind == "folder"]
+        return [*files, *(_inside(*each) for folder in folders for each in folder_files(folder).items())]
+
+
+def _inside(name: str, path: Path) -> ResultFile:
+    """A file of a folder."""
+    return ResultFile(name, path.stat().st_size, "file", _MEDIA_TYPES.get(path.suffix, _UNKNOWN), path)
 
 
 def write_state(folder: Path, state: State) -> None:

@@ -7,7 +7,9 @@ numbers of the lines, and go on after a restart of the service.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -38,11 +40,15 @@ class Journal:
         self.last_id = _repair(path)
 
     def append(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Add an event."""
+        """Add an event, or nothing: raises `OSError` where the disk has no room for all of it."""
         with self._lock:
             line = {"id": self.last_id + 1, "event": kind, "data": data}
-            with self._path.open("ab") as file:
-                file.write(json.dumps(line).encode() + b"\n")
+            with self._path.open("ab", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)
+                contents = json.dumps(line).encode() + b"\n"
+                if file.write(contents) != len(contents):
+                    file.truncate(end)  # else the next one would go on in the same line
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
             self.last_id += 1
         self.ring()
 
@@ -97,10 +103,18 @@ class Reader:
                     break
                 self._offset += len(line)
                 self._id += 1
-                if self._id > self._last_id:
-                    found = json.loads(line)
-                    entries.append(Entry(self._id, found["event"], json.dumps(found["data"])))
+                if self._id > self._last_id and (entry := _entry(self._id, line)):
+                    entries.append(entry)
         return entries
+
+
+def _entry(id: int, line: bytes) -> Entry | None:
+    """What a line tells; None of one that is damaged, as the power that fails may leave it: the others are told."""
+    try:
+        found = json.loads(line)
+        return Entry(id, str(found["event"]), json.dumps(found["data"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _repair(path: Path) -> int:

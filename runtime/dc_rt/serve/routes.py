@@ -44,7 +44,7 @@ _WHY = {
     401: "There is no token in the request, or a wrong one.",
     403: "The request comes from a page of another site.",
     404: "There is no such job, file or video.",
-    408: "The video came too slowly.",
+    408: "The request came too slowly.",
     409: "The job is in no state for that.",
     413: "The request is too large.",
     415: "It is not of a type that is taken.",
@@ -158,7 +158,7 @@ def _only_json(request: Request) -> None:
     "/jobs",
     status_code=201,
     dependencies=[Depends(_only_json)],
-    responses=may(403, 404, 413, 415, 422, 429, 503, 507),
+    responses=may(403, 404, 408, 413, 415, 422, 429, 503, 507),
 )
 async def add_job(new: NewJob, response: Response, service: Serving) -> JobShown:
     """Queue a video, or a folder of images, that is under a root of the service's."""
@@ -252,9 +252,7 @@ def remove_job(job: Named, service: Serving) -> None:
 @routes.get("/jobs/{id}/files", responses=may(404))
 def list_files(job: Named) -> list[FileOfJob]:
     """All results of a job, those in folders one by one too."""
-    files = job.files()
-    inside = [job.find(name) for file in files if file.kind == "folder" for name in folder_files(file.path)]
-    return [_file(file) for file in (*files, *inside) if file]
+    return [_file(file) for file in job.all_files()]
 
 
 @routes.head("/jobs/{id}/files/{name:path}", include_in_schema=False)

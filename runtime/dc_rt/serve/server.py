@@ -14,17 +14,17 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from dc_rt.errors import UserError, option
-from dc_rt.serve.settings import Settings
+from dc_rt.serve.connections import AT_ONCE, protocol
+from dc_rt.serve.settings import Limits, Settings
 
 _GRACE_SECONDS = 5  # that requests which are under way may take once it is to end
-_BACKLOG = 2048
 
 
 def listen(settings: Settings) -> socket.socket:
     """A socket that listens where it is to; raises `UserError` where that cannot be."""
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return socket.create_server(found[0][4][:2], family=found[0][0], backlog=_BACKLOG)
+        return socket.create_server(found[0][4][:2], family=found[0][0], backlog=AT_ONCE)
     except UnicodeError:
         why = "it is no name of a machine"
     except socket.gaierror as error:
@@ -43,17 +43,34 @@ def address(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(app: ASGIApp, listening: socket.socket, on_start: Callable[[], None], on_end: Callable[[], None]) -> None:
+def run(
+    app: ASGIApp,
+    limits: Limits,
+    listening: socket.socket,
+    on_start: Callable[[], None],
+    on_end: Callable[[], None],
+) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
     Args:
         app: the application.
+        limits: how much of connections it takes.
         listening: takes the requests.
         on_start: is called once they are taken.
         on_end: is called once it is to end: streams must end by themselves, as the server waits for all that is open.
     """
-    config = uvicorn.Config(
+    # The server raises the signals that it caught once more when it has ended: it has, in good order.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with suppress(KeyboardInterrupt):
+        _Server(configured(app, limits), on_start, on_end).run(sockets=[listening])
+
+
+def configured(app: ASGIApp, limits: Limits) -> uvicorn.Config:
+    """How the server beneath is set up."""
+    return uvicorn.Config(
         app,
+        backlog=AT_ONCE,
+        http=protocol(limits),  # type: ignore[arg-type]  # it is called as the class would be
         log_config=None,
         access_log=False,
         server_header=False,
@@ -61,10 +78,6 @@ def run(app: ASGIApp, listening: socket.socket, on_start: Callable[[], None], on
         lifespan="on",
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    # The server raises the signals that it caught once more when it has ended: it has, in good order.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    with suppress(KeyboardInterrupt):
-        _Server(config, on_start, on_end).run(sockets=[listening])
 
 
 class _Server(uvicorn.Server):

@@ -108,7 +108,7 @@ class Service:
         except (UserError, OSError) as error:  # which names folders here, and anybody may ask
             log.warning("there are no engines: %s", error)
             found.append("There are no engines that can be read; the service's log says why.")
-        if self.store.free_bytes() < 0:
+        if self.store.free_bytes() <= 0:
             found.append("The disk is nearly full; remove jobs, or make room.")
         if not self.store.is_writable():
             found.append("Nothing can be written to the folder of the jobs; check its permissions.")

@@ -29,9 +29,11 @@ class Limits:
         num_queued: jobs that wait, those that are being sent among them, at most.
         free_bytes: of the disk, that are left free.
         upload_seconds: that sending a video may take.
-        pause_seconds: between two pieces of a video that is sent.
+        pause_seconds: between two pieces of a body.
+        head_seconds: that the head of a request may take to come.
         check_seconds: that looking a video through may take.
         num_streams: of events, at once.
+        num_connections: at once; fewer where the system gives a process too few files for them.
         keep_days: after which a job that has ended is removed; 0 for never.
     """
 
@@ -43,8 +45,10 @@ class Limits:
     free_bytes: float = 1 * GB
     upload_seconds: float = 3600.0
     pause_seconds: float = 30.0
+    head_seconds: float = 20.0
     check_seconds: float = 60.0
     num_streams: int = 200
+    num_connections: int = 1000
     keep_days: float = 0.0
 
     def __post_init__(self) -> None:

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO
 from dc_rt.errors import UserError, option
 from dc_rt.lock import Held, take_lock
 from dc_rt.serve.errors import Refused
-from dc_rt.serve.jobs import STATE, ServedJob, State, now, write_state
+from dc_rt.serve.jobs import EVENTS, STATE, ServedJob, State, now, write_state
+from dc_rt.serve.journal import Journal
 from dc_rt.serve.settings import Limits
 
 log = logging.getLogger(__name__)
@@ -113,11 +114,13 @@ class Store:
     def add(self, folder: Path, **values: Any) -> ServedJob:
         """Queue what is in a `draft`; `values` are of its `State`."""
         with self._changed:
-            write_state(folder, State(number=self._next_number(), status="queued", created=now(), **values))
+            state = State(number=self._next_number(), status="queued", created=now(), **values)
+            write_state(folder, state)
+            # All that may fail on a full disk comes before the job is one that the next service would take up.
+            Journal(folder / EVENTS).append("Status", {"status": "queued", "error": None})
             home = self._home / folder.name
             folder.rename(home)
-            job = ServedJob.read(home)
-            job.journal.append("Status", {"status": "queued", "error": None})
+            job = ServedJob(home.name, home, state)
             self._jobs[job.id] = job
             log.info("job %s is queued: %s", job.id, job.state.filename)
             self._changed.notify_all()
@@ -203,7 +206,7 @@ class Store:
     def is_writable(self) -> bool:
         """Whether a job could be kept now."""
         try:
-            probe = self._incoming / "ready"
+            probe = self._incoming / f"ready-{secrets.token_hex(4)}"  # others may ask in the same instant
             probe.write_bytes(b"")
             probe.unlink()
         except OSError:
@@ -241,8 +244,9 @@ class Store:
         for folder in sorted(self._home.iterdir()):
             try:
                 jobs.append(ServedJob.read(folder))
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                log.warning("%s is left alone: it is no job that can be read (%s)", folder / STATE, error)
+            except (OSError, ValueError) as error:
+                why = " ".join(str(error).split())
+                log.warning("%s is left alone: it is no job that can be read (%s)", folder / STATE, why)
         for job in sorted(jobs, key=lambda job: (job.state.created, job.state.number)):
             if job.state.status == "running":
                 self.put_back(job)
