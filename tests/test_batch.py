@@ -176,7 +176,8 @@ def test_what_may_go_away_is_tried_again_after_the_others_and_what_cannot_is_not
     slots = InProcess(bundled, before)
     a, b, c, d = run(Schedule(tasks("in"), slots, retry=2))
     assert slots.ran == ["a.mp4", "b.mp4", "c.mp4", "d.mp4", "a.mp4", "b.mp4", "b.mp4"]
-    assert (a.status, a.tries, a.note) == ("finished", 2, "tried again, since the disk is away")
+    refused = "a file cannot be read or written: the disk is away; check the disk and its permissions"
+    assert (a.status, a.tries, a.note) == ("finished", 2, f"tried again, since {refused}")
     assert (b.status, b.tries, b.note) == ("failed", 3, "tried 3 times; the disk is away")
     assert (c.status, c.tries) == ("finished", 1)
     assert (d.status, d.tries) == ("failed", 1)

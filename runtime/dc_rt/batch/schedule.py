@@ -209,6 +209,8 @@ class Schedule:
         if not isinstance(error, RuntimeError | OSError):
             traceback.print_exception(error)
         reason = str(error) or type(error).__name__
+        if isinstance(error, OSError):
+            reason = f"a file cannot be read or written: {reason}; check the disk and its permissions"
         if entry.tries <= self._retry:
             entry.trouble = f"tried again, since {reason}"
             self._come_again(entry, 0.0)
