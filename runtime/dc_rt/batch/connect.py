@@ -45,6 +45,8 @@ def connect(address: str) -> Any:
             of the cluster.
     """
     try:
+        # Else a call after the end, by a thread that was slow, would start a cluster of its own, and hang.
+        os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
         import ray
     except ImportError as error:
         raise UserError(

@@ -121,7 +121,7 @@ def run_batch(batch: Batch, sharing: Sharing, report: Path | None) -> None:
     say(f"Report: {text(path)}")
     if is_interrupted:
         print("Interrupted; the same command resumes it.", file=sys.stderr, flush=True)
-        raise typer.Exit(_INTERRUPTED_STATUS)
+        os._exit(_INTERRUPTED_STATUS)  # whatever threads are at that were given up
     if made.counts["failed"]:
         raise typer.Exit(1)
 
