@@ -18,7 +18,6 @@ from dc_rt.job.targets import text
 from dc_rt.options import as_flag
 
 Status = Literal["finished", "skipped", "elsewhere", "failed", "unfinished"]
-FILE = "dc-rt-batch.json"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dc_rt.attention import ATTENTIONS
-from dc_rt.batch.report import FILE
+from dc_rt.batch import REPORT
 from dc_rt.cli.command import Command
 from dc_rt.cli.options import (
     Values,
@@ -149,7 +149,7 @@ def batch(
     ] = DEFAULT_SECONDS,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", readable=False, help=f"The report; else {FILE} among the results."),
+        typer.Option(metavar="FILE", readable=False, help=f"The report; else {REPORT} among the results."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be run, what is done, and what cannot be; write nothing.")

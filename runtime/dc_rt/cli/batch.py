@@ -14,10 +14,11 @@ from pathlib import Path
 
 import typer
 
+from dc_rt.batch import REPORT
 from dc_rt.batch.cluster import ClusterSlots
 from dc_rt.batch.inputs import Refused, find_tasks
 from dc_rt.batch.local import LocalSlots
-from dc_rt.batch.report import FILE, Outcome, Report, check_report
+from dc_rt.batch.report import Outcome, Report, check_report
 from dc_rt.batch.schedule import Schedule
 from dc_rt.batch.slots import Slots
 from dc_rt.cli.batch_progress import about, batch_progress
@@ -101,7 +102,7 @@ def run_batch(batch: Batch, sharing: Sharing, report: Path | None) -> None:
     """
     if planned_card_line():
         raise UserError(f"${PLANNED_CARD} is of a card that is not here; unset it, or add {option('dry_run', True)}.")
-    path = report or batch.save_folder / FILE
+    path = report or batch.save_folder / REPORT
     entries = batch.entries()
     check_report(path)
     _complain_of_refused(entries)
