@@ -1,9 +1,7 @@
 """What the service refuses, with a 4xx and one sentence: paths, tokens, other sites' pages, sizes, files, options."""
 
-import http.client
 import json
 import shutil
-import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -14,7 +12,7 @@ import pytest
 
 from command_helpers import assert_refused as assert_not_begun
 from command_helpers import dc_rt
-from serve_helpers import DEMO, QUICK, Answer, Service, assert_refused, root_of
+from serve_helpers import DEMO, QUICK, Service, assert_refused, root_of
 
 pytest.importorskip("fastapi", reason="FastAPI is not installed: it comes with the extra serve")
 
@@ -219,23 +217,10 @@ def test_a_page_of_another_site_can_neither_ask_nor_change_anything(service):
 # How much.
 
 
-def bare(service, *headers, body=b"", pieces=0):
-    """A request as it is written by hand: so many pieces of 10 kB, ended by none."""
-    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
-        lines = ("POST /jobs/upload HTTP/1.1", f"Host: 127.0.0.1:{service.port}", *headers)
-        connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
-        with suppress(ConnectionError):  # it has answered, and listens no more
-            for _ in range(pieces):
-                connection.sendall(b"2710\r\n" + bytes(10_000) + b"\r\n")
-        response = http.client.HTTPResponse(connection)
-        response.begin()
-        return Answer(response.status, dict(response.getheaders()), response.read())
-
-
 def test_too_large_a_video_is_refused_by_what_it_says_and_while_it_comes(service):
-    said = bare(service, "Content-Length: 1000000000000", "Content-Type: video/mp4")
+    said = service.send_bare("Content-Length: 1000000000000", "Content-Type: video/mp4")
     assert_refused(said, 413, "1,000,000 bytes")
-    unsaid = bare(service, "Transfer-Encoding: chunked", "Content-Type: video/mp4", pieces=200)
+    unsaid = service.send_bare("Transfer-Encoding: chunked", "Content-Type: video/mp4", pieces=200)
     assert_refused(unsaid, 413, "1,000,000 bytes")
     assert not list((service.folder / "incoming").iterdir())
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +20,7 @@ from bench.serving.service import QUICK, SLOW, TOKEN, Answer, Service
 
 QUEUE = 2
 MOST_LISTENERS = 200
+VIDEO = "Content-Type: application/octet-stream"
 
 
 class Attempt(NamedTuple):
@@ -216,9 +215,11 @@ def _browsers(target: Target) -> Iterator[Attempt]:
 
 def _sizes(target: Target) -> Iterator[Attempt]:
     service = target.service
-    yield Attempt("a terabyte, as it says", (413,), lambda: _bare(service, "Content-Length: 1000000000000"))
-    yield Attempt("3 MB, without saying so", (413,), lambda: _bare(service, "Transfer-Encoding: chunked", 300))
-    yield Attempt("a length below 0", (400,), lambda: _bare(service, "Content-Length: -1"))
+    yield Attempt("a terabyte, as it says", (413,), lambda: service.send_bare(VIDEO, "Content-Length: 1000000000000"))
+    yield Attempt(
+        "3 MB, without saying so", (413,), lambda: service.send_bare(VIDEO, "Transfer-Encoding: chunked", pieces=300)
+    )
+    yield Attempt("a length below 0", (400,), lambda: service.send_bare(VIDEO, "Content-Length: -1"))
     yield target.post("2 MB without a video", (413,), b"[" * (2 << 20), **{"Content-Type": "application/json"})
     yield target.upload("an upload of nothing", (422,), b"")
 
@@ -260,25 +261,6 @@ def _names(target: Target) -> Iterator[Attempt]:
         *("", "é" * 400, "x" * 5000),
     ):
         yield target.upload(f"a video called {name[:24]!r}", (201, 422), DEMO.read_bytes(), filename=name)
-
-
-def _bare(service: Service, length: str, pieces: int = 0) -> Answer:
-    """Upload so many pieces of 10 kB, even none; `length` is the header that says how much comes."""
-    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
-        lines = (
-            "POST /jobs/upload?filename=x.mp4 HTTP/1.1",
-            f"Host: 127.0.0.1:{service.port}",
-            f"Authorization: Bearer {TOKEN}",
-            "Content-Type: application/octet-stream",
-            length,
-        )
-        connection.sendall("\r\n".join([*lines, "", ""]).encode())
-        with suppress(ConnectionError):  # it has answered, and listens no more
-            for _ in range(pieces):
-                connection.sendall(b"2710\r\n" + bytes(10_000) + b"\r\n")
-        response = http.client.HTTPResponse(connection)
-        response.begin()
-        return Answer(response.status, dict(response.getheaders()), response.read())
 
 
 def _is_sentence(answer: Answer) -> bool:

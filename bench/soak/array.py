@@ -22,10 +22,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.many import CLIPS, Watch, contents, make_clips, run_serially
+from bench.many import CLIPS
 from bench.processes import kill_family
 from bench.records import write_record
-from bench.soak.batch import LEASE_SECONDS, Batch, held, stage_of
+from bench.soak.batch import LEASE_SECONDS, Batch, held, stage_of, try_each
 
 NODES = 4
 DEATHS = 2
@@ -72,25 +72,10 @@ def main() -> None:
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
 
+    rounds, num_files = try_each(((f"round {number}", {}, run) for number in range(arguments.rounds)), rng)
+    whole = sum(not each["wrong"] for each in rounds)
     with tempfile.TemporaryDirectory() as name:
-        videos = Path(name) / "videos"
-        make_clips(videos)
-        run_serially(videos, Path(name) / "serial")
-        expected = contents(Path(name) / "serial")
-        rounds, failed = [], 0
-        for number in range(arguments.rounds):
-            results = Path(name) / f"results{number}"
-            with Watch(results) as watch:
-                wrong, seen = run(videos, results, rng)
-            wrong += watch.wrong(expected)
-            failed += bool(wrong)
-            rounds.append({**seen, "wrong": wrong})
-            told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in seen.items())
-            print(f"round {number}: {told}: {'; '.join(wrong) or 'identical, each done once'}", flush=True)
-            shutil.rmtree(results)
         is_own = bool(as_machine(Path(name), 0))
-
-    whole = len(rounds) - failed
     kind = "machines of their own" if is_own else "processes of one machine"
     print(f"{whole} of {len(rounds)} arrays of {NODES} nodes ({kind}) gave the results of serial runs, each made once")
     record = {
@@ -99,12 +84,12 @@ def main() -> None:
         "nodes": NODES,
         "machines_of_their_own": is_own,
         "lease_seconds": LEASE_SECONDS,
-        "files_compared": len(expected),
+        "files_compared": num_files,
         "identical_and_done_once": whole,
         "rounds": rounds,
     }
     write_record(record, "array")
-    sys.exit(bool(failed))
+    sys.exit(whole < len(rounds))
 
 
 if __name__ == "__main__":

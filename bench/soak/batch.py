@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -204,6 +204,36 @@ def run_shared(videos: Path, results: Path, rng: random.Random) -> tuple[list[st
     return wrong, {"finished_by_each": [len(each) for each in finished]}
 
 
+Run = Callable[[Path, Path, random.Random], tuple[list[str], dict[str, Any]]]
+"""Runs batches of the videos in a folder into another one; gives what is wrong, in sentences, and what was seen."""
+
+Try = tuple[str, Mapping[str, Any], Run]
+"""What is said of it, what its record begins with, and it."""
+
+
+def try_each(tries: Iterable[Try], rng: random.Random) -> tuple[list[dict[str, Any]], int]:
+    """Run each on all clips, into a folder of its own, and compare with serial runs.
+
+    Returns:
+        What was seen of each, with what was wrong as "wrong"; and how many files were compared each time.
+    """
+    rounds: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        videos, results = Path(name) / "videos", Path(name) / "results"
+        make_clips(videos)
+        run_serially(videos, Path(name) / "serial")
+        expected = contents(Path(name) / "serial")
+        for called, about, run in tries:
+            with Watch(results) as watch:
+                wrong, seen = run(videos, results, rng)
+            wrong += watch.wrong(expected)
+            rounds.append({**about, **seen, "wrong": wrong})
+            told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in seen.items())
+            print(f"{called}: {told}: {'; '.join(wrong) or 'identical, each done once'}", flush=True)
+            shutil.rmtree(results)
+    return rounds, len(expected)
+
+
 PARTS = {"killed": run_killed, "stopped": run_stopped, "shared": run_shared}
 
 
@@ -216,37 +246,25 @@ def main() -> None:
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
 
-    with tempfile.TemporaryDirectory() as name:
-        videos = Path(name) / "videos"
-        make_clips(videos)
-        run_serially(videos, Path(name) / "serial")
-        expected = contents(Path(name) / "serial")
-        rounds, failed = [], 0
-        for number in range(arguments.rounds):
-            for part in arguments.parts:
-                results = Path(name) / f"{part}{number}"
-                with Watch(results) as watch:
-                    wrong, seen = PARTS[part](videos, results, rng)
-                wrong += watch.wrong(expected)
-                failed += bool(wrong)
-                rounds.append({"part": part, **seen, "wrong": wrong})
-                told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in seen.items())
-                print(f"round {number}, {part}: {told}: {'; '.join(wrong) or 'identical, each done once'}", flush=True)
-                shutil.rmtree(results)
-
-    whole = len(rounds) - failed
+    tries = [
+        (f"round {number}, {part}", {"part": part}, PARTS[part])
+        for number in range(arguments.rounds)
+        for part in arguments.parts
+    ]
+    rounds, num_files = try_each(tries, rng)
+    whole = sum(not each["wrong"] for each in rounds)
     print(f"{whole} of {len(rounds)} folders are identical to serial runs, with each of {len(CLIPS)} videos done once")
     record = {
         "seed": arguments.seed,
         "videos": len(CLIPS) + 1,
         "workers": WORKERS,
         "lease_seconds": LEASE_SECONDS,
-        "files_compared": len(expected),
+        "files_compared": num_files,
         "identical_and_done_once": whole,
         "rounds": rounds,
     }
     write_record(record, "batch")
-    sys.exit(bool(failed))
+    sys.exit(whole < len(rounds))
 
 
 if __name__ == "__main__":

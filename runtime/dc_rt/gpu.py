@@ -102,6 +102,12 @@ def planned_card_line() -> str:
     return os.environ.get(ENVIRONMENT, "").strip()
 
 
+def check_card_is_here() -> None:
+    """Raise `UserError` where $DC_RT_GPU names another machine's card: what is planned for it cannot be run."""
+    if planned_card_line():
+        raise UserError(f"${ENVIRONMENT} is of a card that is not here; unset it, or add {option('dry_run', True)}.")
+
+
 def has_driver() -> bool:
     """Whether an NVIDIA driver is installed."""
     return shutil.which("nvidia-smi") is not None

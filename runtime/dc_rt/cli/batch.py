@@ -26,8 +26,7 @@ from dc_rt.cli.options import processes_of
 from dc_rt.cli.progress import in_minutes
 from dc_rt.cli.terminal import complain, say, sentence_of
 from dc_rt.errors import UserError, option, worded
-from dc_rt.gpu import ENVIRONMENT as PLANNED_CARD
-from dc_rt.gpu import check_devices, planned_card_line
+from dc_rt.gpu import check_card_is_here, check_devices
 from dc_rt.job import Task, plan_video
 from dc_rt.job.done import find_done
 from dc_rt.job.pace import recall, work_of
@@ -100,8 +99,7 @@ def run_batch(batch: Batch, sharing: Sharing, report: Path | None) -> None:
 
     Raises `typer.Exit` with status 1 if one failed, and 130 if it was interrupted.
     """
-    if planned_card_line():
-        raise UserError(f"${PLANNED_CARD} is of a card that is not here; unset it, or add {option('dry_run', True)}.")
+    check_card_is_here()
     path = report or batch.save_folder / REPORT
     entries = batch.entries()
     check_report(path)

@@ -21,8 +21,7 @@ from dc_rt.cli.progress import progress
 from dc_rt.cli.terminal import complain, say, sentence_of
 from dc_rt.engine.discovery import find_candidates
 from dc_rt.errors import UserError, option
-from dc_rt.gpu import ENVIRONMENT as PLANNED_CARD
-from dc_rt.gpu import find_card, planned_card_line
+from dc_rt.gpu import check_card_is_here, find_card
 from dc_rt.job import Job, JobCancelled, plan_video
 from dc_rt.job.deliver import FromRaw
 from dc_rt.job.forecast import fit, foretell, set_up
@@ -55,8 +54,7 @@ class Ways:
 
 def infer_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: Source, outputs: Outputs) -> None:
     """Run all videos that can be run; raises `typer.Exit` with status 1 if one could not."""
-    if planned_card_line():
-        raise UserError(f"${PLANNED_CARD} is of a card that is not here; unset it, or add {option('dry_run', True)}.")
+    check_card_is_here()
     # Said before any work, so that whoever gave the command is still there to hear it; the other videos are run.
     videos = _meant(videos)
     able = _able(videos, ways, outputs)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dc_rt.errors import UserError
 from dc_rt.job.fingerprint import differences, fingerprint_of_rest, readable_hash, stamp_of
-from dc_rt.job.spool import SpoolLock, fingerprint_of_state, usual_name
+from dc_rt.job.spool import SPOOL_SUFFIX, SpoolLock, fingerprint_of_state
 from dc_rt.job.targets import LEASE_SUFFIX, Targets
 from dc_rt.options import Outputs, Sampling
 
@@ -73,9 +73,11 @@ class Leftovers:
                 hidden = []
             except OSError:
                 return True
-            marks = (LEASE_SUFFIX, usual_name("").removeprefix("."))
             self._names[save_folder] = frozenset(
-                entry[1 : entry.rindex(mark)] for entry in hidden for mark in marks if mark in entry
+                entry[1 : entry.rindex(suffix)]
+                for entry in hidden
+                for suffix in (LEASE_SUFFIX, SPOOL_SUFFIX)
+                if suffix in entry
             )
         return name in self._names[save_folder]
 

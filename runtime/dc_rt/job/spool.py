@@ -64,6 +64,7 @@ INPUT = "input"  # see dc_rt.media.pipe
 # All but the lock. The state comes first, since it vouches for the rest.
 _CONTENTS = ("state", "state.part", "depth.f32", "depth.part", INPUT, "results", STALE, EARLY, MOVED, f"{MOVED}.part")
 
+SPOOL_SUFFIX = ".spool"  # of its folder, which is hidden and called after the results
 _TOKEN = "-[0-9a-f]{8}"
 
 _LOCK_ATTEMPTS = 100  # all but the first are for folders and lock files that are deleted in the same instant
@@ -200,7 +201,7 @@ def name_of_spool(folder_name: str) -> str | None:
 
 def usual_name(name: str) -> str:
     """What the spool's folder of results called so is called, unless they were taken over."""
-    return f".{name}.spool"
+    return f".{name}{SPOOL_SUFFIX}"
 
 
 def _remove_all(folder: Path) -> None:

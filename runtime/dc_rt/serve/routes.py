@@ -32,6 +32,7 @@ from dc_rt.serve.schemas import (
     Readiness,
 )
 from dc_rt.serve.service import Service, read_options
+from dc_rt.serve.uploads import content_type
 
 PAGE = Path(__file__).parent / "page"
 
@@ -150,7 +151,7 @@ def options(service: Serving) -> OptionsShown:
 
 def _only_json(request: Request) -> None:
     """Of another type a page of another site could send it without being asked whether it may."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+    if content_type(request) != "application/json":
         raise Refused(415, "The request must be JSON, with Content-Type: application/json.")
 
 

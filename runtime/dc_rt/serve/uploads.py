@@ -18,9 +18,14 @@ _BLOCK = 1 << 20  # bytes that are written at a time
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
 
 
+def content_type(request: Request) -> str:
+    """What a request says that its body is, without parameters, in lower case; empty where it says nothing."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 def check_upload(request: Request, limits: Limits, free_bytes: float) -> None:
     """Raise `Refused` for what is said of a video up front: its type, and its size."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = content_type(request)
     if kind in _FORMS:
         raise Refused(
             415, f"A video is not sent as {kind}; send the file itself, with Content-Type: application/octet-stream."
