@@ -71,10 +71,12 @@ class Builder:
         }
 
     def __call__(self, *arguments: str) -> str:
-        """Run buildah; what it printed on standard output."""
+        """Run buildah; what it printed on standard output. Raises RuntimeError with all that it said where it fails."""
         done = subprocess.run(
-            ["buildah", *arguments], env=self._environment, check=True, stdout=subprocess.PIPE, text=True
+            ["buildah", *arguments], env=self._environment, check=False, capture_output=True, text=True
         )
+        if done.returncode:
+            raise RuntimeError(f"buildah {arguments[0]} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return done.stdout.strip()
 
     def base(self, name: str, *packages: str) -> None:
@@ -95,7 +97,7 @@ class Builder:
         mounts = [each for path in pip_files() for each in ("--volume", f"{path}:{path}:ro")]
         network = ["--pull-never", "--network", "host", "--layers"]
         base_argument = ["--build-arg", f"BASE=localhost/{base}"]
-        self("build", "--quiet", *network, *mounts, *base_argument, *options, "--tag", f"localhost/{tag}", str(ROOT))
+        self("build", *network, *mounts, *base_argument, *options, "--tag", f"localhost/{tag}", str(ROOT))
 
     def start(self, container: str, *arguments: str, data: Path, options: Sequence[str] = ()) -> subprocess.Popen[str]:
         """Start a command in a container, which sees the folder `data` as /data."""
@@ -112,13 +114,17 @@ class Builder:
 
 
 def pip_files() -> list[Path]:
-    """What pip on this machine reads beside the network: its settings, and folders and files that these name."""
+    """What pip on this machine reads beside the network: its settings, and folders and files that these name.
+
+    An index on disk is a folder of links to what lies beside it.
+    """
     pip = [sys.executable, "-m", "pip", "config"]
     settings = subprocess.run([*pip, "list"], check=True, capture_output=True, text=True).stdout
     files = subprocess.run([*pip, "debug"], check=True, capture_output=True, text=True).stdout
     paths = [path for path, there in re.findall(r"^ *(/.*), exists: (\w+)$", files, re.MULTILINE) if there == "True"]
     for value in re.findall(r"='(.*)'$", settings, re.MULTILINE):
-        paths += [word.removeprefix("file://") for word in value.split()]
+        for word in value.split():
+            paths.append(str(Path(word.removeprefix("file://")).parent) if word.startswith("file://") else word)
     return [Path(path) for path in dict.fromkeys(paths) if path.startswith("/") and Path(path).exists()]
 
 
