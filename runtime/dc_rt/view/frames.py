@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import closing
@@ -69,6 +70,8 @@ def write_file(path: Path, contents: bytes, name: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, contents)
+    except FileExistsError as error:  # what mkdir raises where a file is in the place of a folder
+        raise unwritable(path, name, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))) from error
     except OSError as error:
         raise unwritable(path, name, error) from error
 

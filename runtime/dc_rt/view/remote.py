@@ -49,8 +49,8 @@ class Thinned:
             step: takes pixels 0, `step`, 2 `step` and so on.
         """
         self.shape = -(-stored.height // step), -(-stored.width // step)
-        self.error: UserError | None = None
         self.num_read = 0
+        self._error: UserError | None = None
         self._size = self.shape[0] * self.shape[1]
         self._file = tempfile.TemporaryFile()
         self._lock = threading.Lock()
@@ -67,6 +67,17 @@ class Thinned:
         image = np.frombuffer(contents, np.uint8, offset=2 * self._size).reshape(*self.shape, 3)
         return depth.astype(np.float32) / 65535, image
 
+    def check(self) -> None:
+        """Raise `UserError` where one of them could not be read."""
+        if self._error:
+            raise self._error
+
+    def wait(self, count: int) -> None:
+        """Until so many have been read; raises `UserError` as `check` does."""
+        while self.num_read < count:
+            self.check()
+            self._thread.join(_POLL_SECONDS)
+
     def _read(self, stored: Stored, numbers: range, step: int) -> None:
         try:
             for index, frame in enumerate(frames_of(stored, numbers)):
@@ -78,9 +89,9 @@ class Thinned:
                     self._file.write(contents)
                 self.num_read = index + 1
         except UserError as error:
-            self.error = error
+            self._error = error
         except OSError as error:
-            self.error = UserError(
+            self._error = UserError(
                 f"The frames cannot be kept in {tempfile.gettempdir()} meanwhile ({error.strerror}); name another folder "
                 "in $TMPDIR, or take fewer of them."
             )
@@ -252,6 +263,7 @@ class Show:
         self._changed.set()
         shown = -1
         while not is_over():
+            thinned.check()
             index = self._index()
             if self._playing.value and shown == index and time.monotonic() >= due:
                 following = (index + 1) % len(self._frames)
@@ -295,8 +307,6 @@ class Show:
 
     def _tell(self, thinned: Thinned, shown: int) -> None:
         """The line above the controls."""
-        if thinned.error:
-            raise thinned.error
         number = self._frames[max(shown, 0)]
         line = f"Frame {number}, {self._stored.times[number]:.2f} s"
         if thinned.num_read < len(self._frames):
