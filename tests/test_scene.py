@@ -1,4 +1,4 @@
-"""Results as point clouds and meshes: what is in the files is read by hand here, and by other programs in bench/soak."""
+"""Results as point clouds and meshes: the files are read by hand here, and by other programs in bench/soak/scene.py."""
 
 import json
 import math

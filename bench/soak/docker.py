@@ -164,12 +164,8 @@ def looked_at(builder: Builder, checks: Checks) -> dict[str, Any]:
 
     image = Path(builder("mount", builder("from", "--pull-never", "localhost/dc-rt")))
     environment = image / "opt" / "dc-rt"
-    packages = {
-        name: version
-        for name, version in (
-            path.name.removesuffix(".dist-info").rsplit("-", 1) for path in environment.rglob("*.dist-info")
-        )
-    }
+    installed = (path.name.removesuffix(".dist-info") for path in environment.rglob("*.dist-info"))
+    packages = {each.rpartition("-")[0]: each.rpartition("-")[2] for each in installed}
     unwanted = sorted({"torch", "pip", "setuptools", "hatchling", "onnx"} & packages.keys())
     checks.see("it has no PyTorch and nothing that installs", not unwanted, unwanted or f"{len(packages)} packages")
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
@@ -208,7 +204,9 @@ def as_plain(builder: Builder, image: str, folder: Path, checks: Checks) -> None
     results, expected = data / "demo_output", plain / "demo_output"
     names = sorted(path.name for path in expected.iterdir())
     checks.see(f"{image} writes what a plain run does", names == sorted(path.name for path in results.iterdir()), names)
-    equal = all((results / name).read_bytes() == (expected / name).read_bytes() for name in names if ".json" not in name)
+    equal = all(
+        (results / name).read_bytes() == (expected / name).read_bytes() for name in names if ".json" not in name
+    )
     checks.see(f"what {image} writes is the same bit by bit", equal)
     owners = {path.stat().st_uid for path in (results, *results.iterdir())}
     checks.see(f"what {image} writes belongs to user {USER}", owners == {USER}, owners)
@@ -230,7 +228,7 @@ def as_process_1(builder: Builder, folder: Path, arguments: Sequence[str]) -> su
     container = builder("from", "--pull-never", "localhost/dc-rt")
     first = ["unshare", "--fork", "--pid", "--mount-proc"]
     user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
-    may = ["--user", "0", "--cap-add", "SYS_ADMIN", "--network", "host"]
+    may = ["--user", "0", "--cap-add", "CAP_SYS_ADMIN", "--network", "host"]
     return builder.start(container, *first, *user, "dc-rt", *arguments, data=folder, options=may)
 
 

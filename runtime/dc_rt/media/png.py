@@ -34,8 +34,8 @@ def png_bytes(picture: NDArray[np.uint8]) -> bytes:
 def without_shape(contents: bytes) -> bytes:
     """A PNG file of FFmpeg's without what it says of the shape of pixels.
 
-    FFmpeg takes the two numbers for it in the opposite sense of the PNG specification, so that one of two programs would
-    widen what is to be narrowed; and where the shape is not known it writes 0 and 0.
+    FFmpeg takes the two numbers for it in the opposite sense of the PNG specification, so that one of two programs
+    would widen what is to be narrowed; and where the shape is not known it writes 0 and 0.
     """
     at = contents.index(b"pHYs") - 4
     return contents[:at] + contents[at + _SHAPE_BYTES :]

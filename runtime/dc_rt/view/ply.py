@@ -20,8 +20,8 @@ _TYPES = {"<f4": "float", "|u1": "uchar"}
 def write_ply(stored: Stored, folder: Path, lens: Lens, frames: range) -> None:
     """Write `frame_0000.ply` and so on into a folder: a point for each pixel, row by row.
 
-    They are called by their frames' numbers in the result, and replace what an earlier call wrote there. Memory does not
-    grow with their number.
+    They are called by their frames' numbers in the result, and replace what an earlier call wrote there. Memory does
+    not grow with their number.
 
     Raises:
         UserError: the result cannot be read, something else is in their place, or the disk refuses.

@@ -52,14 +52,14 @@ class Thinned:
         self.num_read = 0
         self._error: UserError | None = None
         self._size = self.shape[0] * self.shape[1]
-        self._file = tempfile.TemporaryFile()
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed with this
         self._lock = threading.Lock()
         self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._read, args=(stored, numbers, step), daemon=True)
         self._thread.start()
 
     def get(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Depth, float32 [h,w], and picture, uint8 [h,w,3], of the `index`th of the frames, which must have been read."""
+        """Depth, float32 [h,w], and picture, uint8 [h,w,3], of the `index`th frame, which must have been read."""
         with self._lock:
             self._file.seek(index * 5 * self._size)
             contents = self._file.read(5 * self._size)
@@ -92,8 +92,8 @@ class Thinned:
             self._error = error
         except OSError as error:
             self._error = UserError(
-                f"The frames cannot be kept in {tempfile.gettempdir()} meanwhile ({error.strerror}); name another folder "
-                "in $TMPDIR, or take fewer of them."
+                f"The frames cannot be kept in {tempfile.gettempdir()} ({error.strerror}); name another folder in "
+                "$TMPDIR, or take fewer of them."
             )
 
     def __enter__(self) -> Self:
@@ -105,9 +105,7 @@ class Thinned:
         self._file.close()
 
 
-def serve(
-    stored: Stored, lens: Lens, frames: range, host: str, port: int, say: Callable[[str], None] = print
-) -> None:
+def serve(stored: Stored, lens: Lens, frames: range, host: str, port: int, say: Callable[[str], None] = print) -> None:
     """Show it to browsers until Ctrl-C or SIGTERM.
 
     Args:
@@ -214,9 +212,7 @@ class Show:
         with gui.add_folder("Points"):
             self._colours = gui.add_dropdown("Colours", ("Picture", "Depth"))
             self._size = gui.add_slider("Size", min=0.2, max=5.0, step=0.1, initial_value=1.0)
-            self._step = gui.add_slider(
-                "Pixel step", min=1, max=_LARGEST_STEP, step=1, initial_value=step
-            )
+            self._step = gui.add_slider("Pixel step", min=1, max=_LARGEST_STEP, step=1, initial_value=step)
         with gui.add_folder("Space"):
             self._focal = gui.add_number("Focal length", initial_value=self._lens.focal, min=0.05, step=0.01)
             self._near = gui.add_number("Near", initial_value=self._lens.near, min=0.01, step=0.01)
