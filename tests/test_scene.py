@@ -130,7 +130,7 @@ def test_a_mesh_has_the_points_the_picture_and_the_camera_of_its_frame(record, s
     assert np.array_equal(faces, triangles(depth))
 
     view = description["bufferViews"][description["images"][0]["bufferView"]]
-    with av.open(BytesIO(buffer[view["byteOffset"] :][: view["byteLength"]])) as picture:
+    with av.open(BytesIO(buffer[view["byteOffset"] :][: view["byteLength"]]), "r") as picture:
         (texture,) = (frame.to_ndarray(format="rgb24") for frame in picture.decode(video=0))
     assert np.array_equal(texture, image)
     height, width = depth.shape

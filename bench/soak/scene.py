@@ -99,7 +99,7 @@ def read_by_others(stored: Stored, folder: Path, checks: Checks) -> None:
     height, width = depth.shape
     down, across = np.mgrid[:height, :width].reshape(2, -1)
     faces = triangles(depth)
-    expected = {
+    expected: dict[str, NDArray[Any]] = {
         "points": points,
         "colours": image.reshape(-1, 3),
         "mesh.points": points,
@@ -110,7 +110,7 @@ def read_by_others(stored: Stored, folder: Path, checks: Checks) -> None:
     }
     programs = new_environment(folder / "readers", *READERS)
     paths = [folder / "ply" / f"frame_{number:04d}.ply", folder / "frame.glb", folder / "read.npz"]
-    subprocess.run([programs / "python", VIEWING / "readers.py", *paths], check=True)
+    subprocess.run([*map(str, (programs / "python", VIEWING / "readers.py", *paths))], check=True)
     with np.load(folder / "read.npz") as read:
         for name in read.files:
             values, right = read[name], expected[name.partition(".")[2]]
@@ -151,7 +151,7 @@ def files_served(folder: Path) -> Iterator[str]:
 
 def decoded(png: bytes) -> NDArray[np.uint8]:
     """A picture as uint8 [H,W,3]."""
-    with av.open(BytesIO(png)) as file:
+    with av.open(BytesIO(png), "r") as file:
         (frame,) = file.decode(video=0)
         return np.asarray(frame.to_ndarray(format="rgb24"))
 
@@ -170,7 +170,7 @@ def seen_by_three(stored: Stored, folder: Path, browser: Browser, pictures: Path
         is_there = (np.abs(shown - [255, 0, 255]) > 8).any(axis=-1)
         difference = float(np.abs(shown - image)[is_there].mean())
         page.set_viewport_size({"width": 960, "height": 576})
-        page.goto(f"{address}/seen.html?aside=0.35")
+        page.goto(f"{address}/seen.html?aside=0.35&behind=white")
         page.wait_for_function("document.title === 'seen'")
         page.screenshot(path=pictures / "mesh.png")
     page.close()
@@ -326,7 +326,7 @@ def viewed_elsewhere(
         looked_at(viewed, browser, about, picture, checks)
         found = listeners(viewed.process.pid)
         checks.see(f"{about} listens on 127.0.0.1 alone", found == {"0100007F"}, found)
-        command = [python, "-m", "dc_rt.cli", "view", record, "--viser", "--port", str(viewed.port)]
+        command = [str(python), "-m", "dc_rt.cli", "view", str(record), "--viser", "--port", str(viewed.port)]
         other = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         is_said = (
             other.returncode == 1 and "Address already in use" in other.stderr and len(other.stderr.splitlines()) == 1
@@ -390,7 +390,7 @@ def main() -> None:
             for which, requirements in ("newest", []), ("lowest", lowest_of("viser")):
                 name = f"{Path(python).name} {which}"
                 programs = new_environment(folder / name, f"{ROOT}[viser]", *requirements, python=python)
-                listed = [programs / "pip", "list", "--disable-pip-version-check", "--format", "json"]
+                listed = [str(programs / "pip"), "list", "--disable-pip-version-check", "--format", "json"]
                 packages = json.loads(subprocess.run(listed, check=True, capture_output=True, text=True).stdout)
                 version = next(each["version"] for each in packages if each["name"] == "viser")
                 about = f"viser {version} on {Path(python).name}"

@@ -3,8 +3,8 @@
     python bench/viewing/readers.py frame_0000.ply frame.glb out.npz
 
 Writes arrays, each under the name of the program with a dot before these: `points` [N,3] and `colours` [N,3] of the
-cloud; `mesh.points` [N,3], `mesh.faces` [M,3], `mesh.texture` [H,W,3] and `mesh.coordinates` [N,2] in it; `mesh.corners`,
-which are points [M,3,3], of a program that numbers its points anew.
+cloud; `mesh.points` [N,3], `mesh.faces` [M,3], `mesh.texture` [H,W,3] and `mesh.coordinates` [N,2] in it; and
+`mesh.corners`, which are points [M,3,3], of a program that numbers its points anew.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def read_by_plyfile(ply: Path, glb: Path) -> Arrays:
 
 
 def read_by_meshio(ply: Path, glb: Path) -> Arrays:
-    """Likewise."""
+    """Likewise. It takes the bytes of `uchar` for signed ones."""
     import meshio
 
     cloud = meshio.read(ply)
-    colours = [cloud.point_data[name] for name in ("red", "green", "blue")]
+    colours = [cloud.point_data[name].view(np.uint8) for name in ("red", "green", "blue")]
     return {"points": cloud.points, "colours": np.stack(colours, axis=1)}
 
 

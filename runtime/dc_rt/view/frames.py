@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,12 +37,11 @@ class Frame(NamedTuple):
 
 def frames_of(stored: Stored, numbers: range) -> Iterator[Frame]:
     """The frames of these numbers, one after the other; raises `UserError` as `Stored` does."""
-    with closing(stored.depth()) as depth, closing(stored.images()) as images:
-        for number, (disparity, image) in enumerate(zip(depth, images, strict=True)):
-            if number in numbers:
-                yield Frame(number, disparity, image)
-            if number >= numbers[-1]:
-                return
+    for number, (depth, image) in enumerate(zip(stored.depth(), stored.images(), strict=True)):
+        if number in numbers:
+            yield Frame(number, depth, image)
+        if number >= numbers[-1]:
+            return
 
 
 def check_ours(path: Path, name: str) -> None:

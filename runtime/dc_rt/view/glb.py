@@ -60,7 +60,7 @@ def triangles(depth: NDArray[np.float32]) -> NDArray[np.uint32]:
     )
     corners = depth.ravel()[all_of_them]
     is_surface = corners.max(axis=1) - corners.min(axis=1) <= STEEPEST / max(min(height, width) - 1, 1)
-    return all_of_them[is_surface]
+    return np.asarray(all_of_them[is_surface], np.uint32)
 
 
 def _contents(stored: Stored, frame: Frame, lens: Lens) -> bytes:

@@ -65,7 +65,7 @@ class Thinned:
             contents = self._file.read(5 * self._size)
         depth = np.frombuffer(contents, np.uint16, self._size).reshape(self.shape)
         image = np.frombuffer(contents, np.uint8, offset=2 * self._size).reshape(*self.shape, 3)
-        return depth.astype(np.float32) / 65535, image
+        return depth.astype(np.float32) / np.float32(65535), image
 
     def check(self) -> None:
         """Raise `UserError` where one of them could not be read."""
