@@ -54,6 +54,9 @@ ENV HOME=/home/dc-rt \
 WORKDIR /data
 USER 1000:1000
 
+# `docker stop` is to be what Ctrl-C is: the first process of a container gets no signal that it does not ask for.
+STOPSIGNAL SIGINT
+
 # There is no HEALTHCHECK: of all commands `dc-rt serve` alone has something to ask after, and docs/docker.md has the
 # check with it.
 ENTRYPOINT ["dc-rt"]

@@ -73,7 +73,7 @@ def test_the_image_runs_dc_rt_as_a_user_without_rights():
     assert int(user) > 0
     assert json.loads(last["ENTRYPOINT"]) == ["dc-rt"]
     assert "dc-rt" in PROJECT["project"]["scripts"]
-    assert list(last)[-3:] == ["USER", "ENTRYPOINT", "CMD"]
+    assert last["STOPSIGNAL"] == "SIGINT"
 
 
 def test_the_image_is_made_of_the_versions_that_are_tested_and_has_no_pytorch():
