@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from typing import Any, Self
 
@@ -48,6 +48,7 @@ class Thinned:
             numbers: of the frames.
             step: takes pixels 0, `step`, 2 `step` and so on.
         """
+        self.step = step
         self.shape = -(-stored.height // step), -(-stored.width // step)
         self.num_read = 0
         self._error: UserError | None = None
@@ -55,7 +56,7 @@ class Thinned:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed with this
         self._lock = threading.Lock()
         self._is_closed = threading.Event()
-        self._thread = threading.Thread(target=self._read, args=(stored, numbers, step), daemon=True)
+        self._thread = threading.Thread(target=self._read, args=(stored, numbers), daemon=True)
         self._thread.start()
 
     def get(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -78,15 +79,17 @@ class Thinned:
             self.check()
             self._thread.join(_POLL_SECONDS)
 
-    def _read(self, stored: Stored, numbers: range, step: int) -> None:
+    def _read(self, stored: Stored, numbers: range) -> None:
         try:
             for index, frame in enumerate(frames_of(stored, numbers)):
                 if self._is_closed.is_set():
                     return
-                contents = to_uint16(frame.depth[::step, ::step]).tobytes() + frame.image[::step, ::step].tobytes()
+                taken = np.s_[:: self.step, :: self.step]
+                contents = to_uint16(frame.depth[taken]).tobytes() + frame.image[taken].tobytes()
                 with self._lock:
                     self._file.seek(index * len(contents))
                     self._file.write(contents)
+                    self._file.flush()
                 self.num_read = index + 1
         except UserError as error:
             self._error = error
@@ -102,7 +105,8 @@ class Thinned:
     def __exit__(self, *_: object) -> None:
         self._is_closed.set()
         self._thread.join()
-        self._file.close()
+        with suppress(OSError):  # of a full disk, which was said
+            self._file.close()
 
 
 def serve(stored: Stored, lens: Lens, frames: range, host: str, port: int, say: Callable[[str], None] = print) -> None:
@@ -176,7 +180,6 @@ class Show:
         self._frames = frames
         self._changed = threading.Event()
         self._refusal = ""
-        self._cloud: Any = None
         pixels = stored.height * stored.width
         step = min(math.ceil(math.sqrt(pixels / MOST_POINTS)), _LARGEST_STEP)
         server.gui.configure_theme(control_layout="collapsible", show_logo=False, show_share_button=False)
@@ -188,10 +191,8 @@ class Show:
     def run(self, ended: threading.Event) -> None:
         """Show and play until it is to end; raises `UserError` where the result cannot be read."""
         while not ended.is_set():
-            step = int(self._step.value)
-            with Thinned(self._stored, self._frames, step) as thinned:
-                directions = self._directions(step)
-                self._play(thinned, directions, lambda: ended.is_set() or int(self._step.value) != step)  # noqa: B023
+            with Thinned(self._stored, self._frames, int(self._step.value)) as thinned:
+                self._play(thinned, ended)
 
     def _add_controls(self, step: int) -> None:
         gui, frames, is_film = self._server.gui, self._frames, len(self._frames) > 1
@@ -214,9 +215,9 @@ class Show:
             self._size = gui.add_slider("Size", min=0.2, max=5.0, step=0.1, initial_value=1.0)
             self._step = gui.add_slider("Pixel step", min=1, max=_LARGEST_STEP, step=1, initial_value=step)
         with gui.add_folder("Space"):
-            self._focal = gui.add_number("Focal length", initial_value=self._lens.focal, min=0.05, step=0.01)
-            self._near = gui.add_number("Near", initial_value=self._lens.near, min=0.01, step=0.01)
-            self._far = gui.add_number("Far", initial_value=self._lens.far, min=0.01, step=0.01)
+            self._focal = gui.add_number("Focal length", initial_value=self._lens.focal, step=0.001)
+            self._near = gui.add_number("Near", initial_value=self._lens.near, step=0.001)
+            self._far = gui.add_number("Far", initial_value=self._lens.far, step=0.001)
             gui.add_button("Reset camera").on_click(lambda _: self._place_all_cameras())
         # The frame is looked at all the time, and also changes by itself.
         for control in (self._playing, self._colours, self._size, self._focal, self._near, self._far):
@@ -234,7 +235,7 @@ class Show:
         return min(max(chosen, 0), len(self._frames) - 1)
 
     def _place_camera(self, client: Any) -> None:
-        """To where the pictures were taken from, a little behind, so that it is seen that this is no picture."""
+        """To where the pictures were taken from."""
         client.camera.fov = 2 * math.atan(0.5 * self._shape_of_picture() / self._lens.focal)
         client.camera.position = 0.0, 0.0, 0.0
         client.camera.look_at = 0.0, 0.0, -2.0
@@ -248,17 +249,18 @@ class Show:
         """Its height to its width."""
         return self._stored.height / (self._stored.width * float(self._stored.pixel_aspect))
 
-    def _directions(self, step: int) -> NDArray[np.float32]:
-        """Points at a distance of 1 with a focal length of 1, float32 [h,w,3]: the others are multiples of them."""
-        flat = np.ones((self._stored.height, self._stored.width), np.float32)
-        return Lens(1, 1, 2).points(flat, float(self._stored.pixel_aspect))[::step, ::step]
+    def _play(self, thinned: Thinned, ended: threading.Event) -> None:
+        """Draw what changes, and go on to the next frame when its time has come and it was read.
 
-    def _play(self, thinned: Thinned, directions: NDArray[np.float32], is_over: Callable[[], bool]) -> None:
-        """Draw what changes, and go on to the next frame when its time has come and it was read."""
+        Until it is to end, or other pixels are to be taken.
+        """
+        # Points at a distance of 1 with a focal length of 1: all others are multiples of them.
+        flat = np.ones((self._stored.height, self._stored.width), np.float32)
+        directions = Lens(1, 1, 2).points(flat, float(self._stored.pixel_aspect))[:: thinned.step, :: thinned.step]
         due = time.monotonic()
         self._changed.set()
         shown = -1
-        while not is_over():
+        while not ended.is_set() and int(self._step.value) == thinned.step:
             thinned.check()
             index = self._index()
             if self._playing.value and shown == index and time.monotonic() >= due:
@@ -272,7 +274,10 @@ class Show:
                 self._draw(thinned, index, directions)
                 shown = index
             self._tell(thinned, shown)
-            self._changed.wait(min(max(due - time.monotonic(), 0.001), _POLL_SECONDS))
+            if shown == index:
+                self._changed.wait(min(max(due - time.monotonic(), 0.001), _POLL_SECONDS))
+            else:  # it has not been read
+                ended.wait(_POLL_SECONDS)
 
     def _draw(self, thinned: Thinned, index: int, directions: NDArray[np.float32]) -> None:
         """In units of the nearest, whatever they are: browsers show what is about so far away."""
@@ -282,12 +287,12 @@ class Show:
         points = directions * unit.distance(depth)[..., None] / np.array([lens.focal, lens.focal, 1], np.float32)
         colours = image if self._colours.value == "Picture" else inferno(depth)
         # Neighbours on a wall half way back touch one another; half way in the sense of perspective.
-        spacing = float(directions[0, -1, 0] - directions[0, 0, 0]) / max(directions.shape[1] - 1, 1) / lens.focal
+        spacing = thinned.step / self._stored.width / lens.focal
         looks = {
             "point_size": float(self._size.value) * spacing * math.sqrt(unit.far),
             "precision": "float16" if unit.far <= _FARTHEST_OF_HALF else "float32",
         }
-        self._cloud = self._server.scene.add_point_cloud(
+        self._server.scene.add_point_cloud(
             "/points", points.reshape(-1, 3), colours.reshape(-1, 3), point_shape="square", **looks
         )
         self._server.flush()
