@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dc_rt.cli.terminal import say
 from dc_rt.errors import UserError, option
 from dc_rt.geometry import Lens
 from dc_rt.stored import Stored, open_stored
@@ -74,4 +73,4 @@ def view_result(
     if wanted.viser:
         from dc_rt.view.remote import serve
 
-        serve(stored, lens, numbers, wanted.host, wanted.port, say)
+        serve(stored, lens, numbers, wanted.host, wanted.port)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, Self
 
@@ -109,7 +110,14 @@ class Thinned:
             self._file.close()
 
 
-def serve(stored: Stored, lens: Lens, frames: range, host: str, port: int, say: Callable[[str], None] = print) -> None:
+def serve(
+    stored: Stored,
+    lens: Lens,
+    frames: range,
+    host: str,
+    port: int,
+    say: Callable[[str], None] = partial(print, flush=True),
+) -> None:
     """Show it to browsers until Ctrl-C or SIGTERM.
 
     Args:
