@@ -33,6 +33,7 @@ _LARGEST_FPS = 60.0
 # From here on the half floats that points are sent in are too coarse for what is near.
 _FARTHEST_OF_HALF = 1000.0
 _POLL_SECONDS = 0.05
+_SAY = partial(print, flush=True)
 
 
 class Thinned:
@@ -116,7 +117,7 @@ def serve(
     frames: range,
     host: str,
     port: int,
-    say: Callable[[str], None] = partial(print, flush=True),
+    say: Callable[[str], None] = _SAY,
 ) -> None:
     """Show it to browsers until Ctrl-C or SIGTERM.
 
