@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = (
     *("bench/latency.py", "bench/evaluate.py", "bench.gpu_check", "bench.parity", "bench.accuracy.nano"),
     "bench.accuracy.upsampling",
-    *("bench.speed.scaling", "bench.speed.readme_table"),
+    *("bench.speed.scaling", "bench.speed.readme_table", "bench.soak.docker", "bench.soak.scene"),
     *("bench.soak.kill", "bench.soak.corruption", "bench.soak.memory", "bench.soak.overlap"),
     *("bench.soak.size", "bench.soak.batch", "bench.soak.array", "bench.soak.page", "bench.soak.serve"),
 )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from bench.checks import Checks
+from bench.programs import new_environment
 from bench.serving.service import QUICK, TOKEN, Service
 from bench.soak.memory import write_clip
 
@@ -25,7 +25,7 @@ def fuzzed(folder: Path, requests: int, checks: Checks) -> dict[str, Any]:
     Args:
         requests: at least; it sends more where its last round does not end there.
     """
-    program = _installed(folder / "environment")
+    program = new_environment(folder / "environment", REQUIREMENT) / "schemathesis"
     root = folder / "root"
     root.mkdir()
     write_clip(root / CLIP, 16, 64, 64)
@@ -45,14 +45,6 @@ def fuzzed(folder: Path, requests: int, checks: Checks) -> dict[str, Any]:
     checks.see("the service is ready after it", is_ready)
     checks.see("its log has no traceback", not tracebacks, tracebacks or "")
     return {"requests": sent, "rounds": rounds, "schemathesis": report["schemathesis_version"]}
-
-
-def _installed(environment: Path) -> Path:
-    """The program, in an environment that is made for it."""
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    pip = [str(environment / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, REQUIREMENT], check=True)
-    return environment / "bin" / "schemathesis"
 
 
 def _round(program: Path, folder: Path, url: str, id: str, seed: int) -> tuple[dict[str, Any], str]:

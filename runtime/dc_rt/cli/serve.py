@@ -12,6 +12,7 @@ from dc_rt.cli.terminal import say
 from dc_rt.errors import UserError
 from dc_rt.gpu import check_devices
 from dc_rt.installation import install_command
+from dc_rt.listening import address, listen
 from dc_rt.models import ModelOptions, Models
 from dc_rt.serve.settings import (
     TOKEN_ENVIRONMENT,
@@ -68,6 +69,7 @@ def serve_all(asked: Asked, models: ModelOptions) -> None:
     from dc_rt.job.worker import environments
     from dc_rt.serve import server
     from dc_rt.serve.app import create_app
+    from dc_rt.serve.connections import AT_ONCE
     from dc_rt.serve.crew import Crew
     from dc_rt.serve.metrics import Metrics
     from dc_rt.serve.service import Service
@@ -78,10 +80,10 @@ def serve_all(asked: Asked, models: ModelOptions) -> None:
     check_devices(asked.processes[1])
     Models(models, lambda lines: None)  # so that engines that are none are said now
     store = Store(settings.folder, asked.limits)
-    listening = server.listen(settings)
+    listening = listen(settings.host, settings.port, AT_ONCE)
     metrics = Metrics(store)
     crew = Crew(store, metrics, models, environments(*asked.processes))
     app = create_app(Service(settings, models, store, crew, metrics))
-    line = f"Listening on {server.address(listening)}; jobs are in {settings.folder}."
+    line = f"Listening on {address(listening)}; jobs are in {settings.folder}."
     server.run(app, settings.limits, listening, lambda: say(line), crew.stop)
     store.close()

@@ -21,6 +21,7 @@ from dc_rt.cores import num_cores
 from dc_rt.errors import UserError, option
 from dc_rt.formats import EXR_PRESETS, ExrPreset
 from dc_rt.media.colormap import to_uint16
+from dc_rt.media.png import without_shape
 from dc_rt.media.timecode import TimeCodes
 from dc_rt.media.write_video import SQUARE
 from dc_rt.outputs import FEWEST_DIGITS, frame_name
@@ -28,7 +29,6 @@ from dc_rt.outputs import FEWEST_DIGITS, frame_name
 LARGEST_HALF = 65504
 """The largest number that a half float holds: 2**15 * (2 - 2**-10)."""
 
-_PHYS_BYTES = 21  # of a PNG file's chunk pHYs: length, name, two numbers and a unit, checksum
 _LARGEST_INT = 2**31 - 1
 
 
@@ -160,11 +160,7 @@ class PngWriter(FramesWriter):
         super().__init__(folder, ".png", start_number, padding)
 
     def _write(self, path: Path, depth: NDArray[Any], time: Fraction | None) -> None:
-        contents = _encode(depth, "png", "gray16be")
-        # It says nothing of the shape of pixels: FFmpeg takes the two numbers for it in the opposite sense of the PNG
-        # specification, so that one of two programs would widen what is to be narrowed. FFmpeg writes 0 and 0.
-        at = contents.index(b"pHYs") - 4
-        path.write_bytes(contents[:at] + contents[at + _PHYS_BYTES :])
+        path.write_bytes(without_shape(_encode(depth, "png", "gray16be")))
 
 
 class TiffWriter(FramesWriter):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 from collections.abc import Callable
@@ -13,34 +12,10 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from dc_rt.errors import UserError, option
 from dc_rt.serve.connections import AT_ONCE, protocol
-from dc_rt.serve.settings import Limits, Settings
+from dc_rt.serve.settings import Limits
 
 _GRACE_SECONDS = 5  # that requests which are under way may take once it is to end
-
-
-def listen(settings: Settings) -> socket.socket:
-    """A socket that listens where it is to; raises `UserError` where that cannot be."""
-    try:
-        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return socket.create_server(found[0][4][:2], family=found[0][0], backlog=AT_ONCE)
-    except UnicodeError:
-        why = "it is no name of a machine"
-    except socket.gaierror as error:
-        why = str(error.strerror)
-    except OSError as error:
-        why = os.strerror(error.errno or 0)  # without the address, which Python adds to it
-    raise UserError(
-        f"Nothing can listen on {settings.host}, port {settings.port} ({why}); give another "
-        f"{option('port')} or {option('host')}."
-    )
-
-
-def address(listening: socket.socket) -> str:
-    """Where it is reached."""
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import os
 import socket
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dc_rt.errors import UserError, option
+from dc_rt.listening import is_loopback
 
 TOKEN_ENVIRONMENT = "DC_RT_TOKEN"
 GB = 10**9
@@ -92,16 +92,6 @@ class Settings:
     token: str | None = field(default=None, repr=False)
     names: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on `host`."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_reach(host: str, token: str | None, no_token: bool) -> None:
