@@ -3,8 +3,8 @@
     python tools/vendor_three.py
 
 The page of `dc-rt view` runs from one file, and a file that was opened from a disk can load no module beside it: what
-the page uses of three.js is bundled into one classic script, by esbuild. Needs npm; its registry is the one that npm is set
-to. Writes three.json, with versions and checksums, and three.LICENSE beside it.
+the page uses of three.js is bundled into one classic script, by esbuild. Needs npm. Writes three.json, with versions
+and checksums, and three.LICENSE beside it.
 """
 
 from __future__ import annotations

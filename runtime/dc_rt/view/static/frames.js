@@ -4,7 +4,7 @@
 class Frames {
   /**
    * `about` is what the file says of itself. `unpacker` is the source of the worker, `onready` is called with the number
-   * of a frame that has been decoded, `onfault` with the number of one that cannot be, and why. `budget` is in bytes.
+   * of a frame that has been decoded, `onfault` with that of one that cannot be. `budget` is in bytes.
    */
   constructor(about, unpacker, onready, onfault, budget = 96e6) {
     this.about = about;
@@ -115,7 +115,7 @@ class Frames {
     this.faults.set(index, reason);
     for (const { reject } of this.waiting.get(index) ?? []) reject(new Error(reason));
     this.waiting.delete(index);
-    this.onfault(index, reason);
+    this.onfault(index);
   }
 
   /** How many frames ahead may be decoded without driving out the one that is shown. */

@@ -18,13 +18,13 @@ function make(tag, { on = {}, ...properties } = {}, ...children) {
   return element;
 }
 
-/** Show a sentence where the person looks, or nothing. */
-function say(sentence = "") {
+/** Show a sentence where the person looks: what is wrong with the whole file, unless there is one, or nothing. */
+function say(sentence = state.fault) {
   byId("stage-message").textContent = sentence;
   byId("stage-message").hidden = !sentence;
 }
 
-const state = { shown: -1, hasLoaded: false, map: ABOUT.colormap, surface: "Mesh", paint: "Source", numDrawn: 0 };
+const state = { shown: -1, numShown: 0, numDrawn: 0, fault: "", surface: "Mesh", paint: "Source" };
 const frames = new Frames(ABOUT, byId("unpacker").textContent, (index) => index === player.index && show(index), onFault);
 const player = new Player(
   ABOUT.times,
@@ -44,7 +44,9 @@ function openSpace() {
     return new SpaceView(byId("scene"), ABOUT, ABOUT.lens, () => {});
   } catch {
     byId("scene").hidden = true;
-    say("This browser has no WebGL 2, so that the scene cannot be shown; switch hardware acceleration on, or take another browser.");
+    state.fault =
+      "This browser has no WebGL 2, so that the scene cannot be shown; switch hardware acceleration on, or take another browser.";
+    say();
     return null;
   }
 }
@@ -60,9 +62,9 @@ function decodeAround(index) {
 
 function show(index) {
   const frame = frames.peek(index);
-  if (frames.faults.has(index)) return onFault(index, frames.faults.get(index));
+  if (frames.faults.has(index)) return onFault(index);
   if (!frame) return;
-  if (state.shown !== index) state.numShown = (state.numShown ?? 0) + 1;
+  if (state.shown !== index) state.numShown++;
   state.shown = index;
   say();
   space?.show(frame);
@@ -71,8 +73,8 @@ function show(index) {
   tell();
 }
 
-function onFault(index, reason) {
-  if (index === player.index) say(`Frame ${ABOUT.numbers[index]} of this file is damaged (${reason}); write it again with dc-rt view.`);
+function onFault(index) {
+  if (index === player.index) say(`Frame ${ABOUT.numbers[index]} of this file is damaged; write it again with dc-rt view.`);
 }
 
 // Pictures
@@ -371,9 +373,10 @@ byId("facts").textContent = ABOUT.facts;
 byId("about-list").append(...ABOUT.details.flatMap(([term, words]) => [make("dt", {}, term), make("dd", {}, words)]));
 
 document.addEventListener("DOMContentLoaded", () => {
-  state.hasLoaded = true;
   const missing = COUNT - frames.packed.length;
-  if (missing) say(`The last ${missing} of ${COUNT} frames are missing from this file, which was not copied whole; copy it again.`);
+  if (!missing) return;
+  state.fault = `The last ${missing} of ${COUNT} frames are missing from this file, which was not copied whole; copy it again.`;
+  say();
 });
 if (space) {
   space.canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
@@ -415,7 +418,7 @@ window.viewer = {
   },
   /** What is shown, how many frames and drawings that has been, and bytes of what is decoded. */
   get status() {
-    return { shown: state.shown, numShown: state.numShown ?? 0, numDrawn: state.numDrawn, bytes: frames.bytes, numPacked: frames.packed.length };
+    return { shown: state.shown, numShown: state.numShown, numDrawn: state.numDrawn, bytes: frames.bytes, numPacked: frames.packed.length };
   },
   seek: (index) => player.seek(index),
 };
