@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from dc_rt.cli.terminal import say
+from dc_rt.cli.terminal import can_redraw, say
 from dc_rt.errors import UserError, option
 from dc_rt.geometry import Lens
 from dc_rt.job.forecast import size_in_words
@@ -92,7 +93,7 @@ def _write_page(stored: Stored, wanted: Wanted, lens: Lens, numbers: range) -> N
 
     path = wanted.page or stored.path.with_name(f"{stored.name}_view.html")
     packing = Packing(wanted.max_size, wanted.depth_bits)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=Console(stderr=True), transient=True, disable=not can_redraw(sys.stderr)) as bar:
         task = bar.add_task("Packing frames", total=len(numbers))
         write_page(stored, path, lens, numbers, packing, say, lambda: bar.advance(task))
     say(f"{path}: {size_in_words(path.stat().st_size)}; open it in a browser")

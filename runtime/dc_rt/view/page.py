@@ -151,7 +151,7 @@ def _forecast(stored: Stored, path: Path, frames: range, size: Size, packing: Pa
         longest = max(stored.height, stored.width)
         smaller = f" instead of {whole.width}x{whole.height} ({option('max_size', longest)} keeps all of it)"
     return (
-        f"{path}: about {size_in_words(num_bytes)}, {_count(frames, stored)} of {size.width}x{size.height}{smaller}, "
+        f"{path}: about {size_in_words(num_bytes)}, {_count(frames, stored)}, {size.width}x{size.height}{smaller}, "
         f"depth within {depth_error(packing.bits):.1e} of {stored.depth_path.name}"
     )
 
