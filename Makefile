@@ -18,9 +18,10 @@ GPU_VENV ?= $(VENV)
 TESTS ?=
 EXTRAS ?= test
 
-# Processes that share the tests, a file at a time: many tests wait for a process, or run on one core.
+# Processes that share the tests, a file at a time, in the order of tests/conftest.py: many tests wait for a process, or
+# run on one core.
 JOBS ?= 2
-PYTEST = -m pytest -n $(JOBS) --dist loadfile
+PYTEST = -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # What `make engines` makes. The real checkpoint is downloaded: DepthCrafter's weights are for academic, non-commercial
 # use only, and those of Stable Video Diffusion have a licence of their own. The other models need no network.

@@ -115,8 +115,15 @@ QUICK = (
 )
 
 
+# Files that take long come first, so that both processes end at about the same time; before all others those that make
+# what others wait for, `half_built` and `engines`, each in a process of its own.
+FIRST = ("test_build.py", "test_export.py", "test_hub.py", "test_shots.py", "test_takeover.py", "test_cancel.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the slow tests."""
+    """Mark the slow tests, and put files in order."""
+    order = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(FIRST)))
     for item in items:
         test = f"{item.path.name}::{item.name.partition('[')[0]}"
         if (item.path.name in SLOW or test in SLOW) and test not in QUICK:

@@ -212,6 +212,7 @@ def test_without_an_engine_there_is_no_speed_up():
     ]
 
 
+@pytest.mark.soak
 def test_a_missed_target_is_exit_status_1_and_is_written(half, tmp_path):
     engines = shutil.copytree(half, tmp_path / "set")
     in_small(engines)

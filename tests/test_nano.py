@@ -101,6 +101,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.soak
 def test_two_processes_end_with_the_weights_of_one(tmp_path):
     script = tmp_path / "two_parts.py"
     script.write_text(TWO_PARTS)
@@ -160,6 +161,7 @@ def _clips(count: int, num_frames: int) -> EncodedClips:
     return EncodedClips(latents, latents, np.zeros((count, num_frames, 8), np.float16))
 
 
+@pytest.mark.soak
 def test_training_writes_a_checkpoint_that_the_reference_loads(tmp_path):
     recipe = Recipe(
         vae_steps=2,
