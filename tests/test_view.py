@@ -17,7 +17,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from dc_rt import Outputs, UserError
 from dc_rt.cli.view import Frames, record_of
 from dc_rt.geometry import Lens
 from dc_rt.job.deliver import deliver
+from dc_rt.media.pyav import open_input
 from dc_rt.stored import Stored, open_stored
 from dc_rt.view import page as page_module
 from dc_rt.view.packing import Size, depth_error, pack_depth, pack_picture
@@ -46,13 +46,12 @@ def unpacked(packed: bytes, height: int, width: int, bits: int) -> NDArray[np.ui
     for y in range(height):
         for x in range(width):
             zigzag = data[y * width + x] << 8 | data[count + y * width + x]
-            left, above = values[y, x - 1] if x else None, values[y - 1, x] if y else None
-            if y == 0 or x == 0:
-                guess = left if y == 0 else above
-            else:
-                corner = values[y - 1, x - 1]
-                guess = sorted((left, above, left + above - corner))[1]
-            values[y, x] = ((guess or 0) + (zigzag >> 1 ^ -(zigzag & 1))) & mask
+            # Where there is no neighbour on a side, that of the other one is expected, and 0 where there is none.
+            left = int(values[y, x - 1] if x else values[y - 1, x] if y else 0)
+            above = int(values[y - 1, x] if y else left)
+            corner = int(values[y - 1, x - 1]) if x and y else above
+            guess = sorted((left, above, left + above - corner))[1]
+            values[y, x] = (guess + (zigzag >> 1 ^ -(zigzag & 1))) & mask
     return values.astype(np.uint16)
 
 
@@ -116,10 +115,10 @@ def test_smaller_depth_is_pixels_of_the_larger_and_pictures_are_as_small() -> No
 
 
 def decoded_picture(contents: bytes) -> NDArray[np.uint8]:
-    with av.open(io.BytesIO(contents)) as file:
+    with open_input(io.BytesIO(contents)) as file:
         frame = next(file.decode(video=0))
     # WebP has the matrix of ITU-R BT.601, in the narrow range.
-    return frame.reformat(format="rgb24", src_colorspace="ITU601").to_ndarray()
+    return np.asarray(frame.reformat(format="rgb24", src_colorspace="ITU601").to_ndarray(), np.uint8)
 
 
 @dataclass

@@ -27,7 +27,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,6 +35,7 @@ from bench.clips import DEMO, clip_frames
 from bench.records import write_record
 from dc_rt.job.record import as_text
 from dc_rt.media.colormap import table
+from dc_rt.media.pyav import open_input
 from dc_rt.media.timeline import Timeline
 from dc_rt.media.write_npz import NpzWriter
 from dc_rt.media.write_video import VideoWriter
@@ -214,10 +214,16 @@ def exactness(opened: Opened, record_path: Path, checks: Checks) -> dict[str, fl
     return {"depth_error_in_65535": round(largest * 65535, 4), "picture_error_in_255": round(colours, 3)}
 
 
+def decoded(png: bytes) -> NDArray[np.uint8]:
+    """A PNG file as uint8 [H,W,3]."""
+    with open_input(io.BytesIO(png)) as file:
+        (frame,) = file.decode(video=0)
+    return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+
+
 def scene_of(opened: Opened) -> NDArray[np.uint8]:
     """The scene as a person sees it, uint8 [H,W,3], brought to the result's size: the camera's view is the picture."""
-    (frame,) = av.open(io.BytesIO(opened.page.locator("#scene").screenshot())).decode(video=0)
-    drawn = frame.to_ndarray(format="rgb24")
+    drawn = decoded(opened.page.locator("#scene").screenshot())
     height, width = drawn.shape[:2]
     scale = min(width / WIDTH, height / HEIGHT)
     y = (height / 2 + (np.arange(HEIGHT) + 0.5 - HEIGHT / 2) * scale).astype(int)
@@ -315,8 +321,7 @@ def operate(opened: Opened, folder: Path, checks: Checks) -> None:
         opened.press("s")
     saved = folder / "screenshot.png"
     downloading.value.save_as(saved)
-    with av.open(str(saved)) as picture:
-        drawn = next(picture.decode(video=0)).to_ndarray(format="rgb24")
+    drawn = decoded(saved.read_bytes())
     checks.see("a screenshot is the scene", drawn.std() > 10, f"{drawn.shape[1]}x{drawn.shape[0]}")
     title = page.title()
     checks.see("a name that is markup is text", NAME in title and page.locator("#name").inner_text() == NAME, title)
@@ -396,9 +401,10 @@ def real_result(folder: Path, height: int, width: int, num_frames: int) -> Path:
     with VideoWriter(video, Fraction(12), height, width, crf=12) as writer:
         for frame in clip_frames(DEMO, height, width, num_frames):
             writer.write(frame)
-    options = ["--save-npz", "--save-folder", folder, "--num-denoising-steps", "1" if width > 320 else "5"]
-    window = ["--window-size", "12", "--overlap", "4"] if width > 320 else []
-    subprocess.run([sys.executable, "-m", "dc_rt.cli", "infer", video, *options, *window], check=True)
+    # What a page takes hardly depends on the number of steps: few, where they are slow.
+    quick = ["--num-denoising-steps", "1", "--window-size", "12", "--overlap", "4"] if width > 320 else []
+    command = [sys.executable, "-m", "dc_rt.cli", "infer", str(video), "--save-npz", "--save-folder", str(folder)]
+    subprocess.run([*command, *quick], check=True)
     return folder / f"{video.stem}.json"
 
 

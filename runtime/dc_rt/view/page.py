@@ -11,7 +11,7 @@ import json
 import re
 from base64 import b64encode
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -161,7 +161,7 @@ def _count(frames: range, stored: Stored) -> str:
     return count if len(frames) == stored.num_frames else f"{count} of {stored.num_frames}"
 
 
-def _packed(stored: Stored, frames: range, size: Size, bits: int) -> Iterator[bytes]:
+def _packed(stored: Stored, frames: range, size: Size, bits: int) -> Generator[bytes, None, None]:
     """The elements of all frames, several of which are packed side by side."""
 
     def pack(depth: NDArray[np.float32], image: NDArray[np.uint8]) -> bytes:
