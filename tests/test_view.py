@@ -307,3 +307,14 @@ def test_what_is_vendored_is_what_was_vendored() -> None:
     assert hashlib.sha256((STATIC / "three.js").read_bytes()).hexdigest() == record["sha256"]
     assert "MIT" in (STATIC / "three.LICENSE").read_text(encoding="utf-8")
     assert "SPDX-License-Identifier: MIT" in (STATIC / "three.js").read_text(encoding="utf-8")
+
+
+def test_depth_of_a_lossy_video_is_said_to_be_so(kept: Kept, tmp_path: Path) -> None:
+    deliver(kept.raw, Outputs(("depth.mp4", "input.mp4")), tmp_path)
+    stored = open_stored(tmp_path / "clip.json")
+    told: list[str] = []
+    write_page(stored, tmp_path / "page.html", Lens(), range(1), Packing(), told.append)
+    (forecast,) = told
+    assert "clip_depth.mp4, a lossy video" in forecast
+    details = dict(take_apart(tmp_path / "page.html").about["details"])
+    assert details["Depth"].endswith("which is a lossy video.")

@@ -31,8 +31,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.checks import Checks
+from bench.children import Child
 from bench.clips import DEMO, clip_frames
 from bench.records import write_record
+from bench.speed.worker import peak_memory
+from dc_rt.geometry import Lens
 from dc_rt.job.record import as_text
 from dc_rt.media.colormap import table
 from dc_rt.media.pyav import open_input
@@ -41,6 +44,7 @@ from dc_rt.media.write_npz import NpzWriter
 from dc_rt.media.write_video import VideoWriter
 from dc_rt.options import Outputs, Sampling, Source, record
 from dc_rt.stored import open_stored
+from dc_rt.view.page import Packing, write_page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -51,7 +55,7 @@ NUM_FRAMES, HEIGHT, WIDTH, FPS = 300, 576, 1024, 24
 BLOCK = 64  # pixels a side, of what tells a frame's number
 NUM_BITS = 9
 WIDE, SMALL, PHONE = {"width": 1280, "height": 800}, {"width": 900, "height": 400}, {"width": 390, "height": 844}
-MOST_HEAP = 300e6
+MOST_HEAP, MOST_OF_WRITING = 300e6, 500e6
 SOFTWARE = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 PATIENCE_MS = 300_000
 
@@ -140,6 +144,25 @@ def view(*arguments: str | Path) -> str:
     if done.returncode:
         raise SystemExit(done.stderr)
     return done.stdout.strip()
+
+
+def peak_of_writing(result: Path, num_frames: int) -> float:
+    """In a process of its own: bytes that it has at most, while it writes the page of so many frames."""
+    stored = open_stored(result)
+    write_page(stored, result.with_name("part.html"), Lens(), range(num_frames), Packing(), lambda sentence: None)
+    return 1e6 * peak_memory().host
+
+
+def write_in_little_memory(result: Path, checks: Checks) -> dict[str, float]:
+    """A few frames, and not all of them; PyAV's are freed when Python next collects cycles, hundreds of frames later."""
+    peaks = []
+    for num_frames in (NUM_FRAMES // 5, NUM_FRAMES):
+        with Child() as child:
+            peaks.append(child.call(peak_of_writing, result, num_frames))
+    few, all_of_them = peaks
+    words = f"{few / 1e6:.0f} MB for {NUM_FRAMES // 5} frames, {all_of_them / 1e6:.0f} MB for {NUM_FRAMES}"
+    checks.see("writing takes little memory", all_of_them < MOST_OF_WRITING, words)
+    return {"writing_mb": round(all_of_them / 1e6, 1)}
 
 
 @dataclasses.dataclass
@@ -450,6 +473,7 @@ def main() -> None:
             "load_seconds": round(loaded, 1),
             "page_mb": round(page_path.stat().st_size / 1e6, 1),
         }
+        figures |= write_in_little_memory(result, checks)
         figures |= exactness(opened, result, checks)
         scene(opened, checks)
         figures |= play(opened, browser, context, checks)

@@ -150,9 +150,12 @@ def _forecast(stored: Stored, path: Path, frames: range, size: Size, packing: Pa
     if size != whole:
         longest = max(stored.height, stored.width)
         smaller = f" instead of {whole.width}x{whole.height} ({option('max_size', longest)} keeps all of it)"
+    lossy = ""
+    if stored.is_lossy:
+        lossy = f", a lossy video: exact depth needs a run with {option('outputs', 'depth.mp4,input.mp4,npz')}"
     return (
         f"{path}: about {size_in_words(num_bytes)}, {_count(frames, stored)}, {size.width}x{size.height}{smaller}, "
-        f"depth within {depth_error(packing.bits):.1e} of {stored.depth_path.name}"
+        f"depth within {depth_error(packing.bits):.1e} of {stored.depth_path.name}{lossy}"
     )
 
 

@@ -144,7 +144,7 @@ function tell() {
   byId("time").setAttribute("aria-valuetext", `Frame ${ABOUT.numbers[index]}`);
   byId("where").replaceChildren(
     `Frame ${ABOUT.numbers[index]} `,
-    make("small", {}, `of ${ABOUT.numFrames} · ${ABOUT.times[index].toFixed(3)} s${shots.length > 1 ? ` · shot ${shot + 1} of ${shots.length}` : ""}`),
+    make("small", {}, `of 0 to ${ABOUT.numFrames - 1} · ${ABOUT.times[index].toFixed(3)} s${shots.length > 1 ? ` · shot ${shot + 1} of ${shots.length}` : ""}`),
   );
   byId("play").setAttribute("aria-label", player.isPlaying ? "Pause" : "Play");
   byId("play-icon").setAttribute("d", player.isPlaying ? "M7 5h3.500v14H7zM13.500 5H17v14h-3.500z" : "M8 5v14l11-7z");
