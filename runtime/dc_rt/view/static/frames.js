@@ -21,10 +21,6 @@ class Frames {
     this.idle = Array.from({ length: Math.min(2, navigator.hardwareConcurrency || 1) }, () => this.#start(url));
   }
 
-  get count() {
-    return this.about.times.length;
-  }
-
   /** Take the next frame: its depth and its picture in base64, with a space between them. */
   add(text) {
     const index = this.packed.length;
