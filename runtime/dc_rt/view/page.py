@@ -287,6 +287,8 @@ def _details(stored: Stored, frames: range, packing: Packing) -> Iterator[tuple[
 def _exactness(stored: Stored, bits: int) -> str:
     """How near the page's depth is to what the model gave."""
     words = f"{bits} bits: within {depth_error(bits):.2g} of {stored.depth_path.name}"
+    if stored.lens:
+        return f"{words}, in shares of 1/distance between the farthest and the nearest."
     if stored.is_lossy:
         return f"{words}, which is a lossy video."
     if stored.depth_error:
