@@ -422,7 +422,9 @@ def view(
     every: Annotated[int, typer.Option(min=1, help="Take every so-manyth frame.")] = 1,
     max_size: Annotated[
         int,
-        typer.Option(metavar="PIXELS", min=1, help="Longest side of the page's frames; larger ones are thinned out."),
+        typer.Option(
+            metavar="PIXELS", min=1, max=4096, help="Longest side of the page's frames; larger ones are thinned out."
+        ),
     ] = 1024,
     depth_bits: Annotated[
         int, typer.Option(metavar="8...16", min=8, max=16, help="Bits of the page's depth: fewer make it smaller.")

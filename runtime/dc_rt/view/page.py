@@ -35,6 +35,8 @@ from dc_rt.view.packing import FEWEST_BITS, MOST_BITS, Size, depth_error, pack_d
 
 MOST_BYTES = 1_000_000_000
 """Of a page: browsers read larger ones slowly, if at all."""
+MOST_LONGEST = 4096
+"""Of a page's frames, in pixels: what graphics cards, those of telephones too, take as a texture."""
 DEFAULT_LONGEST, DEFAULT_BITS = 1024, 16
 
 # Of these, the size of all of them is told before they are written.
@@ -50,19 +52,19 @@ class Packing:
     """How much of a result is put into its page.
 
     Attributes:
-        longest: side of its frames at most, in pixels; None for all of them.
+        longest: side of its frames at most, in pixels.
         bits: of depth.
 
     Raises:
         UserError: for a value out of its range.
     """
 
-    longest: int | None = DEFAULT_LONGEST
+    longest: int = DEFAULT_LONGEST
     bits: int = DEFAULT_BITS
 
     def __post_init__(self) -> None:
-        if self.longest is not None and self.longest < 1:
-            raise UserError(f"{option('max_size', self.longest)} leaves no pixel; give 1 or more.")
+        if not 1 <= self.longest <= MOST_LONGEST:
+            raise UserError(f"{option('max_size', self.longest)} is not possible; give 1 to {MOST_LONGEST}.")
         if not FEWEST_BITS <= self.bits <= MOST_BITS:
             raise UserError(
                 f"{option('depth_bits', self.bits)} is not possible; give {FEWEST_BITS} to {MOST_BITS} of them."
@@ -70,8 +72,7 @@ class Packing:
 
     def size(self, stored: Stored) -> Size:
         """Of the page's frames."""
-        size = Size(stored.height, stored.width)
-        return size if self.longest is None else size.within(self.longest)
+        return Size(stored.height, stored.width).within(self.longest)
 
 
 def write_page(
@@ -149,7 +150,9 @@ def _forecast(stored: Stored, path: Path, frames: range, size: Size, packing: Pa
     smaller = ""
     if size != whole:
         longest = max(stored.height, stored.width)
-        smaller = f" instead of {whole.width}x{whole.height} ({option('max_size', longest)} keeps all of it)"
+        smaller = f" instead of {whole.width}x{whole.height}"
+        if longest <= MOST_LONGEST:
+            smaller += f" ({option('max_size', longest)} keeps all of it)"
     lossy = ""
     if stored.is_lossy:
         lossy = f", a lossy video: exact depth needs a run with {option('outputs', 'depth.mp4,input.mp4,npz')}"
