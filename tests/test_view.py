@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from command_helpers import assert_refused, dc_rt
+from command_helpers import dc_rt
 from dc_rt import Outputs, UserError
 from dc_rt.cli.view import Frames, record_of
 from dc_rt.geometry import Lens
@@ -299,7 +299,6 @@ def test_the_command_says_how_large_the_page_is_and_writes_it(stored: Stored, tm
     assert last.startswith(str(tmp_path / "clip_view.html"))
     about = take_apart(tmp_path / "clip_view.html").about
     assert about["lens"] == {"focal": 1.0, "near": 1.0, "far": 40.0}
-    assert_refused(dc_rt("view", tmp_path / "clip.json", "--out", tmp_path / "clip.npz"), r"--out\.$")
 
 
 def test_what_is_vendored_is_what_was_vendored() -> None:
