@@ -394,7 +394,10 @@ _SPACE, _FAR = "The space", "Other machines"
 @app.command(cls=Command)
 def view(
     result: Annotated[
-        Path, typer.Argument(metavar="NAME.json", readable=False, help="The record that a run left beside its results.")
+        Path,
+        typer.Argument(
+            metavar="RESULT", readable=False, help="NAME.json, which a run left beside its results; or one of these."
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -417,6 +420,15 @@ def view(
     first: Annotated[int, typer.Option(min=0, help="First frame to take, counted from 0.")] = 0,
     last: Annotated[int | None, typer.Option(min=0, help="Last frame to take.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Take every so-manyth frame.")] = 1,
+    max_size: Annotated[
+        int,
+        typer.Option(
+            metavar="PIXELS", min=1, max=4096, help="Longest side of the page's frames; larger ones are thinned out."
+        ),
+    ] = 1024,
+    depth_bits: Annotated[
+        int, typer.Option(metavar="8...16", min=8, max=16, help="Bits of the page's depth: fewer make it smaller.")
+    ] = 16,
     focal: Annotated[
         float | None,
         typer.Option(help="Focal length in widths of the picture; 1 unless known.", rich_help_panel=_SPACE),
@@ -431,7 +443,8 @@ def view(
     """Look at a result in space: one HTML file with video, depth and point clouds; PLY and glTF files; a server."""
     from dc_rt.cli.view import Frames, Wanted, view_result
 
-    view_result(result, Wanted(out, ply, glb, viser, host, port), Frames(first, last, every), focal, near, far)
+    wanted = Wanted(out, ply, glb, viser, host, port, max_size, depth_bits)
+    view_result(result, wanted, Frames(first, last, every), focal, near, far)
 
 
 @app.command()

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from dc_rt.cli.terminal import can_redraw, say
 from dc_rt.errors import UserError, option
 from dc_rt.geometry import Lens
+from dc_rt.job.forecast import size_in_words
+from dc_rt.job.targets import result_name
 from dc_rt.stored import Stored, open_stored
+
+_RECORD = ".json"
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,7 @@ class Wanted:
         ply: folder of a point cloud a frame.
         glb: file of the first frame as a mesh.
         viser: serve it to browsers, on `host` and `port`.
+        max_size, depth_bits: of the page, as `dc_rt.view.page.Packing` has them.
     """
 
     page: Path | None
@@ -46,13 +55,15 @@ class Wanted:
     viser: bool
     host: str
     port: int
+    max_size: int
+    depth_bits: int
 
 
 def view_result(
     result: Path, wanted: Wanted, frames: Frames, focal: float | None, near: float | None, far: float | None
 ) -> None:
     """Make it; raises `UserError` where the result cannot be read."""
-    stored = open_stored(result)
+    stored = open_stored(record_of(result))
     usual = stored.lens or Lens()
     lens = Lens(
         usual.focal if focal is None else focal, usual.near if near is None else near, usual.far if far is None else far
@@ -67,10 +78,61 @@ def view_result(
 
         write_glb(stored, wanted.glb, lens, numbers[0])
     if wanted.page or not (wanted.ply or wanted.glb or wanted.viser):
-        from dc_rt.view.page import write_page
-
-        write_page(stored, wanted.page or stored.path.with_name(f"{stored.name}_view.html"), lens, numbers)
+        _write_page(stored, wanted, lens, numbers)
     if wanted.viser:
         from dc_rt.view.remote import serve
 
         serve(stored, lens, numbers, wanted.host, wanted.port)
+
+
+def _write_page(stored: Stored, wanted: Wanted, lens: Lens, numbers: range) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from dc_rt.view.page import Packing, write_page
+
+    path = wanted.page or stored.path.with_name(f"{stored.name}_view.html")
+    packing = Packing(wanted.max_size, wanted.depth_bits)
+    with Progress(console=Console(stderr=True), transient=True, disable=not can_redraw(sys.stderr)) as bar:
+        task = bar.add_task("Packing frames", total=len(numbers))
+        write_page(stored, path, lens, numbers, packing, say, lambda: bar.advance(task))
+    say(f"{path}: {size_in_words(path.stat().st_size)}; open it in a browser")
+
+
+def record_of(result: Path) -> Path:
+    """The `NAME.json` of what was given: itself; or that beside a result, a folder of results, or a video.
+
+    Raises `UserError` where there is none, or several.
+    """
+    if result.suffix == _RECORD:
+        return result
+    if result.is_dir():
+        inside = sorted(path for path in result.glob(f"*{_RECORD}") if _listed(path) is not None)
+        if len(inside) == 1:
+            return inside[0]
+        if inside:
+            raise UserError(
+                f"{result} has the records of {len(inside)} results; give one of them, such as {inside[0]}."
+            )
+    place = result.absolute()
+    # That of the result lists it; that of the video, or of a folder of frames, is called after it.
+    for length in range(len(place.name), 0, -1):
+        record = place.with_name(f"{place.name[:length]}{_RECORD}")
+        if place.name in (_listed(record) or ()):
+            return record
+    record = place.with_name(f"{result_name(place)}{_RECORD}")
+    if _listed(record) is not None:
+        return record
+    raise UserError(
+        f"No record of a run is beside {result}; give the NAME.json that `dc-rt infer` left with its results."
+    )
+
+
+def _listed(record: Path) -> Collection[str] | None:
+    """The files that a record lists; None where there is no record."""
+    try:
+        contents = json.loads(record.read_bytes())
+    except (OSError, ValueError):
+        return None
+    files = contents.get("files") if isinstance(contents, dict) else None
+    return files if isinstance(files, dict) else None

@@ -18,7 +18,7 @@ def coloured(depth: NDArray[np.float32], name: str, *, dither: bool = False) -> 
         dither: see `to_uint8`.
     """
     levels = to_uint8(depth, dither=dither)
-    return np.repeat(levels[..., None], 3, -1) if name == "grey" else _table(name)[levels]
+    return table(name)[levels]
 
 
 def inferno(depth: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -53,7 +53,12 @@ def thresholds(height: int, width: int) -> NDArray[np.float32]:
 
 
 @cache
-def _table(name: str) -> NDArray[np.uint8]:
-    """uint8 [256,3]: `(colors * 255).astype(uint8)` of matplotlib's (tools/colormaps.py), whose inferno is CC0."""
-    table: NDArray[np.uint8] = np.load(Path(__file__).with_name(f"{name}.npy"))
-    return table
+def table(name: str) -> NDArray[np.uint8]:
+    """The colours of all levels of depth, uint8 [256,3], by a name of `dc_rt.formats.COLORMAPS`.
+
+    `(colors * 255).astype(uint8)` of matplotlib's (tools/colormaps.py), whose inferno is CC0; and grey.
+    """
+    if name == "grey":
+        return np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+    colours: NDArray[np.uint8] = np.load(Path(__file__).with_name(f"{name}.npy"))
+    return colours
