@@ -43,6 +43,7 @@ COMMANDS = (
     *("bench.soak.kill", "bench.soak.corruption", "bench.soak.memory", "bench.soak.overlap"),
     *("bench.soak.size", "bench.soak.batch", "bench.soak.array", "bench.soak.page", "bench.soak.serve"),
     "bench.soak.view",
+    "bench.soak.comfyui",
 )
 DEMO = ROOT / "examples" / "demo.mp4"
 
