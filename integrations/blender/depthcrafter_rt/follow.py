@@ -19,6 +19,7 @@ from .program import HOW_TO, quiet_process
 
 CANCEL_SECONDS = 10.0
 """How long the process may take to end by itself once it is cancelled."""
+_END_SECONDS = 2.0
 _KEPT_LINES = 30
 _AGAIN = "what was done is kept, and the same run resumes it"
 
@@ -85,8 +86,9 @@ class Run:
             )
         except OSError as error:
             raise Problem(f"{command[0]} cannot be started ({error.strerror or error}); {HOW_TO}.") from error
-        for read in (self._read_events, self._read_words):
-            threading.Thread(target=read, daemon=True).start()
+        self._readers = [threading.Thread(target=each, daemon=True) for each in (self._read_events, self._read_words)]
+        for reader in self._readers:
+            reader.start()
 
     @property
     def pid(self) -> int:
@@ -108,9 +110,9 @@ class Run:
             if line is not None:
                 self._hear(line)
                 continue
-            # The stream has ended: the process ends, if it does not hang at the very end of it.
+            # The stream has ended, and so does the process, if it does not hang at the very end of it.
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(2)
+                self._process.wait(_END_SECONDS)
             self._end()
         if self.ending is None and self._cancelled_at and time.monotonic() - self._cancelled_at > CANCEL_SECONDS:
             self._process.kill()
@@ -154,7 +156,6 @@ class Run:
             event = json.loads(line)
             kind = event["event"]
         except (ValueError, KeyError, TypeError):  # it was killed amid the line, or it is no dc-rt
-            self._said.append(line.strip())
             return
         if event.get("share") is not None:
             self.share = float(event["share"])
@@ -171,6 +172,8 @@ class Run:
     def _end(self) -> None:
         """It has ended: say how."""
         status = self._process.poll()
+        for reader in self._readers:
+            reader.join(_END_SECONDS)
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             _close(stream)
         if self.ending is None:
