@@ -11,7 +11,7 @@ import sys
 import time
 import tomllib
 import zipfile
-from dataclasses import fields
+from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from depthcrafter_rt import program
 from depthcrafter_rt.command import EXR_TYPES, SAMPLERS, SIZES, Choices
 from depthcrafter_rt.errors import Problem
 from depthcrafter_rt.follow import Run, in_minutes
-from depthcrafter_rt.results import read_result, shown_at
+from depthcrafter_rt.results import read_result
 
 DEMO = ROOT / "examples" / "demo.mp4"
 PROGRAM = [sys.executable, "-m", "dc_rt.cli"]
@@ -266,8 +266,8 @@ def test_choices_are_those_of_dc_rt():
         assert Outputs(size=size).size == size
 
 
-def test_a_command_that_cannot_be_is_refused(tmp_path):
-    for choices in (Choices(""), Choices(str(tmp_path / "none.mp4")), Choices(str(DEMO), more="--name 'x")):
+def test_a_command_that_cannot_be_is_refused():
+    for choices in (Choices(""), Choices(str(DEMO), more="--name 'x")):
         with pytest.raises(Problem, match=r"^[A-Z].*; .*\.$"):
             choices.arguments()
 
@@ -304,14 +304,22 @@ def test_results_that_blender_cannot_show_are_refused(result, tmp_path):
         read_result(tmp_path / "none.json")
 
 
-def test_frames_are_shown_at_their_times():
-    fps = Fraction(24000, 1001)
-    assert shown_at([index / float(fps) for index in range(500)], 500 / float(fps), fps) == tuple(range(500))
+def test_frames_are_shown_at_their_times(result):
+    run, *_ = result
+    read = read_result(run.ending.record)
+
+    def of(times, seconds, fps):
+        return replace(read, times=tuple(times), seconds=seconds, fps=fps)
+
+    ntsc = Fraction(24000, 1001)
+    assert of((index / float(ntsc) for index in range(5000)), 5000 / float(ntsc), ntsc).is_constant
     # One is missing, and what is before it stays.
-    assert shown_at([0.0, 0.1, 0.3, 0.4], 0.5, Fraction(10)) == (0, 1, 1, 2, 3)
+    missing = of([0.0, 0.1, 0.3, 0.4], 0.5, Fraction(8))
+    assert not missing.is_constant
+    assert missing.shown_at(10) == (0, 1, 1, 2, 3)
     # Frames of twice the length, and one that is too short to be shown.
-    assert shown_at([0.0, 0.2, 0.4, 0.41], 0.6, Fraction(10)) == (0, 0, 1, 1, 3, 3)
-    assert shown_at([0.0], 0.04, Fraction(25)) == (0,)
+    assert of([0.0, 0.2, 0.4, 0.41], 0.6, Fraction(7)).shown_at(10) == (0, 0, 1, 1, 2, 3)
+    assert of([0.0], 0.04, Fraction(25)).shown_at(10) == (0,)
 
 
 def test_times_left_are_said_as_people_say_them():

@@ -18,7 +18,7 @@ class Choices:
     """Of a run; the defaults are those of `dc-rt infer`, but for the first frame, which is 1 in Blender.
 
     Attributes:
-        video: its absolute path.
+        video: its absolute path, or a pattern of a sequence's; what is no video is said by dc-rt.
         save_folder: where results go, absolute; "" for the folder `depth` beside the video.
         engines: folder of the engine set; "" for the one that dc-rt finds.
         max_res, steps, sampler, window_size, overlap, seed, target_fps, process_length, size, exr_type: as of dc-rt.
@@ -56,8 +56,6 @@ class Choices:
         """
         if not self.video:
             raise Problem("No video is chosen; choose one.")
-        if not Path(self.video).exists():
-            raise Problem(f"There is no {self.video}; choose a video that is there.")
         values = {
             "--save-folder": self.save_folder or str(Path(self.video).parent / "depth"),
             "--max-res": self.max_res,

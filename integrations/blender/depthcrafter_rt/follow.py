@@ -152,11 +152,12 @@ class Run:
                 self._said.append(line.strip())
 
     def _hear(self, line: str) -> None:
-        try:
-            event = json.loads(line)
-            kind = event["event"]
-        except (ValueError, KeyError, TypeError):  # it was killed amid the line, or it is no dc-rt
-            return
+        """Take in a line; one that is no event is left out: the process was killed amid it, or is no dc-rt."""
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            self._take(json.loads(line))
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        kind = event["event"]
         if event.get("share") is not None:
             self.share = float(event["share"])
         if "seconds_left" in event:

@@ -121,13 +121,14 @@ class TakeStrip(bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> _Done:
         """Called by Blender."""
-        editor = context.scene.sequence_editor
+        # From 5.0 on the sequencer may show another scene than the viewport.
+        editor = (getattr(context, "sequencer_scene", None) or context.scene).sequence_editor
         strip = editor.active_strip if editor else None
         if strip is None or strip.type != "MOVIE":
             return _refuse(self, Problem("The active strip is no video; select one that is."))
         settings = settings_of(context.scene)
         settings.video = strip.filepath
-        settings.first_frame = max(round(strip.frame_start), 0)
+        settings.first_frame = max(round(strip.frame_start), 0)  # of the whole video, where the strip is trimmed too
         return DONE
 
 

@@ -107,7 +107,7 @@ class ShapePanel(bpy.types.Panel):
         parent = context.object.parent
         if parent and parent.type == "CAMERA":
             layout.prop(parent.data, "lens")
-        for name in _CHANGED[modifier.node_group.name]:
+        for name in _CHANGED[_kind_of(modifier)]:
             layout.prop(modifier, f'["{known[name]}"]', text=name)
 
 
@@ -150,9 +150,15 @@ def _draw_sentences(layout: bpy.types.UILayout, width: int) -> None:
 
 def _depth_modifier(shown: bpy.types.Object | None) -> bpy.types.NodesModifier | None:
     for modifier in shown.modifiers if shown else ():
-        if modifier.type == "NODES" and modifier.node_group and modifier.node_group.name in _CHANGED:
+        if modifier.type == "NODES" and modifier.node_group and _kind_of(modifier) in _CHANGED:
             return modifier
     return None
+
+
+def _kind_of(modifier: bpy.types.NodesModifier) -> str:
+    """The group's name, without the number that Blender adds to one that is there twice."""
+    name: str = modifier.node_group.name
+    return name.partition(".")[0]
 
 
 CLASSES = (ViewPanel, ViewOptions, ShapePanel, SequencerPanel, SequencerOptions)

@@ -29,9 +29,10 @@ class Result:
         height, width: of the depth, in pixels.
         shape: how high the picture is to its width when it is shown, pixels of other shapes counted.
         source_height, source_width: of the video, as a player shows it.
-        fps: frames a second.
+        fps: frames a second, on average where the rate varies.
         is_far_white: whether large is far.
-        shown: for every frame at a constant rate, which of `depth` is shown, counted from 0.
+        times: when each of `depth` is shown, in seconds from the first.
+        seconds: that all of it takes.
     """
 
     name: str
@@ -44,7 +45,8 @@ class Result:
     source_width: int
     fps: Fraction
     is_far_white: bool
-    shown: tuple[int, ...]
+    times: tuple[float, ...]
+    seconds: float
 
     @property
     def first_number(self) -> int:
@@ -53,8 +55,13 @@ class Result:
 
     @property
     def is_constant(self) -> bool:
-        """Whether the nth frame of a constant rate is the nth file."""
-        return self.shown == tuple(range(len(self.depth)))
+        """Whether each frame is shown when it is at a constant rate, to a hundredth of a frame."""
+        return all(abs(time * self.fps - index) < 0.01 for index, time in enumerate(self.times))
+
+    def shown_at(self, fps: float) -> tuple[int, ...]:
+        """For each frame of a constant rate, from time 0 on, which of `depth` is shown then, counted from 0."""
+        count = max(round(self.seconds * fps), 1)
+        return tuple(max(bisect.bisect_right(self.times, index / fps + 1e-6) - 1, 0) for index in range(count))
 
 
 def number_of(path: Path) -> int:
@@ -75,7 +82,8 @@ def read_result(path: Path) -> Result:
         record = json.loads(path.read_text(encoding="utf-8"))
         about, source, options = record["result"], record["source"], record["options"]
         files = [str(name) for name in record["files"]]
-        times = [float(time) for time in record["times"]]
+        times = tuple(float(time) for time in record["times"])
+        seconds = float(about["seconds"])
         fps = Fraction(about["fps"]).limit_denominator(1001)
         width, height = int(about["width"]), int(about["height"])
         aspect = Fraction(about["sample_aspect_ratio"].replace(":", "/"))
@@ -100,7 +108,8 @@ def read_result(path: Path) -> Result:
         int(source["width"]),
         fps,
         options.get("polarity") == "far-white",
-        shown_at(times, float(about["seconds"]), fps),
+        times,
+        seconds,
     )
 
 
@@ -122,19 +131,3 @@ def _depth_files(path: Path, files: Sequence[str], options: Mapping[str, Any]) -
     if missing:
         raise Problem(f"{missing[0]} is missing; {_HOW_TO}.")
     return depth
-
-
-def shown_at(times: Sequence[float], seconds: float, fps: Fraction) -> tuple[int, ...]:
-    """For each frame of a constant rate, which of frames with these times is shown then.
-
-    Args:
-        times: from 0 on, in seconds, rising.
-        seconds: how long all of them are shown.
-        fps: the constant rate.
-    """
-    half = 0.5 / float(fps)
-    if all(abs(time - index / fps) < half / 100 for index, time in enumerate(times)):
-        return tuple(range(len(times)))
-    # A frame is on show in the middle of the constant one.
-    count = max(round(seconds * fps), 1)
-    return tuple(max(bisect.bisect_right(times, index / fps + half) - 1, 0) for index in range(count))

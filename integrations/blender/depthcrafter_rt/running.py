@@ -102,8 +102,8 @@ def _load(run: Run) -> None:
         state.say(f"{state.sentence} Its scene is gone; load {run.ending.record} into another one.")
         return
     try:
-        notes = loading.load(run.ending.record, scene, settings_of(scene).load_as)
-        state.notes += notes
+        state.notes += loading.load(run.ending.record, scene, settings_of(scene).load_as)
+        _remember()
     except Problem as problem:
         state.say(str(problem), True)
     except Exception as error:  # what is said of it must reach the person; the console has the rest
@@ -136,6 +136,14 @@ def _show(status: str | None) -> None:
         for area in window.screen.areas:
             if area.type in ("VIEW_3D", "SEQUENCE_EDITOR"):
                 area.tag_redraw()
+
+
+def _remember() -> None:
+    """A step of its own for Undo, which what is done outside of operators is not."""
+    for window in list(bpy.context.window_manager.windows)[:1]:
+        with bpy.context.temp_override(window=window):
+            if bpy.ops.ed.undo_push.poll():
+                bpy.ops.ed.undo_push(message="Load Depth")
 
 
 def _report() -> None:

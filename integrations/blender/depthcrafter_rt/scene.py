@@ -1,6 +1,9 @@
 """A result as objects of a scene: a camera and the mesh that it sees, or a relief."""
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import bpy
 from .nodes import DISPARITY, FOCAL, UV_MAP, inputs_of, relief_group, scene_group
 from .results import Result
 
+_HIGHEST_RATE = 120.0
 _SENSOR = 36.0  # millimetres, Blender's own
 # More vertices than this make Blender slow to play; a mesh begins with fewer, and "Pixels per Vertex" has them all.
 _MOST_VERTICES = 300_000
@@ -38,31 +42,73 @@ def load_scene(result: Result, scene: bpy.types.Scene, first_frame: int, sets_sc
         first_frame: of the scene, that shows the result's first.
         sets_scene: also set the scene's size, rate, range, camera and view transform.
     """
+    timing = timing_of(result, first_frame)
     collection = _collection(scene, result.name)
-    camera = _camera(result, first_frame)
+    camera = _camera(result, timing)
     collection.objects.link(camera)
     camera.location = scene.cursor.location
     # Its picture is upright: it looks along +y, as the front view does.
     camera.rotation_euler = (1.5707963267948966, 0.0, 0.0)
-    mesh = _mesh(result, scene_group(), first_frame, f"{result.name} depth")
+    mesh = _mesh(result, scene_group(), timing, f"{result.name} depth")
     collection.objects.link(mesh)
     mesh.parent = camera
     _follow_lens(mesh, camera)
-    notes = _set_up(result, scene, first_frame, sets_scene)
+    notes = _set_up(result, timing, scene, sets_scene)
     if sets_scene or scene.camera is None:
         scene.camera = camera
-    return Loaded(mesh, camera, (*_notes_of(result), *notes))
+    return Loaded(mesh, camera, (*_notes_of(result, timing), *notes))
 
 
 def load_relief(result: Result, scene: bpy.types.Scene, first_frame: int, sets_scene: bool) -> Loaded:
     """Add a plane at the 3D cursor that stands upright and is raised by the disparity; arguments as `load_scene`'s."""
+    timing = timing_of(result, first_frame)
     collection = _collection(scene, result.name)
-    mesh = _mesh(result, relief_group(), first_frame, f"{result.name} relief")
+    mesh = _mesh(result, relief_group(), timing, f"{result.name} relief")
     collection.objects.link(mesh)
     mesh.location = scene.cursor.location
     mesh.rotation_euler = (1.5707963267948966, 0.0, 0.0)
-    notes = _set_up(result, scene, first_frame, sets_scene)
-    return Loaded(mesh, None, (*_notes_of(result), *notes))
+    notes = _set_up(result, timing, scene, sets_scene)
+    return Loaded(mesh, None, (*_notes_of(result, timing), *notes))
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What is shown at which frame of the scene.
+
+    Attributes:
+        first_frame: of the scene, that the lists begin with.
+        fps: frames a second.
+        shown: for each frame of the scene, which of the result's it shows, counted from 0.
+        pictures: likewise of the video with the pictures, as Blender counts its frames.
+    """
+
+    first_frame: int
+    fps: float
+    shown: tuple[int, ...]
+    pictures: tuple[int, ...]
+
+
+def timing_of(result: Result, first_frame: int) -> Timing:
+    """How a result is played from a frame of the scene on."""
+    fps = float(result.fps)
+    if result.is_constant:
+        count = tuple(range(len(result.depth)))
+        return Timing(first_frame, fps, count, count)
+    # Blender plays a video whose rate varies at a rate that it makes out, and finds its frames by their times.
+    rate = _rate_of(result.picture) if result.picture else fps
+    if not fps <= rate <= _HIGHEST_RATE:
+        shown = result.shown_at(fps)
+    else:
+        shown, fps = result.shown_at(rate), rate
+    return Timing(first_frame, fps, shown, tuple(math.ceil(result.times[index] * rate - 1e-3) for index in shown))
+
+
+def _rate_of(video: Path) -> float:
+    """Frames a second, as Blender counts them."""
+    clip = bpy.data.movieclips.load(str(video))
+    rate = float(clip.fps)
+    bpy.data.movieclips.remove(clip)
+    return rate
 
 
 def _collection(scene: bpy.types.Scene, name: str) -> bpy.types.Collection:
@@ -71,7 +117,7 @@ def _collection(scene: bpy.types.Scene, name: str) -> bpy.types.Collection:
     return collection
 
 
-def _camera(result: Result, first_frame: int) -> bpy.types.Object:
+def _camera(result: Result, timing: Timing) -> bpy.types.Object:
     data = bpy.data.cameras.new(f"{result.name} camera")
     data.sensor_fit = "HORIZONTAL"
     data.sensor_width = _SENSOR
@@ -82,12 +128,12 @@ def _camera(result: Result, first_frame: int) -> bpy.types.Object:
         # The picture is as wide as the frame, whatever shape its pixels have.
         background.frame_method = "STRETCH"
         background.alpha = 1.0
-        _play(background.image_user, result, first_frame)
+        _play(background.image_user, timing)
         data.show_background_images = True
     return bpy.data.objects.new(data.name, data)
 
 
-def _mesh(result: Result, group: bpy.types.NodeTree, first_frame: int, name: str) -> bpy.types.Object:
+def _mesh(result: Result, group: bpy.types.NodeTree, timing: Timing, name: str) -> bpy.types.Object:
     mesh = bpy.data.objects.new(name, bpy.data.meshes.new(name))
     modifier = mesh.modifiers.new("Depth", "NODES")
     modifier.node_group = group
@@ -98,21 +144,23 @@ def _mesh(result: Result, group: bpy.types.NodeTree, first_frame: int, name: str
         step += 1
     values = {
         "Depth": depth,
-        "Material": _material(result, depth, first_frame),
+        "Material": _material(result, timing),
         "Pixels per Vertex": step,
         "Pixels Across": result.width,
         "Pixels Down": result.height,
         "Height to Width": result.shape,
         "First File": first,
         "Last File": last,
-        "File at Frame 0": first - first_frame,
+        "File at Frame 0": first - timing.first_frame,
         "Large is Far": result.is_far_white,
     }
     known = inputs_of(group)
     for each, value in values.items():
         modifier[known[each]] = value
     if not result.is_constant:
-        _key_files(mesh, path_of(modifier, "File at Frame 0"), result, first_frame)
+        name = known["File at Frame 0"]
+        offsets = [first + shown - timing.first_frame - index for index, shown in enumerate(timing.shown)]
+        _key(mesh, path_of(modifier, "File at Frame 0"), partial(modifier.__setitem__, name), offsets, timing)
     return mesh
 
 
@@ -121,28 +169,31 @@ def path_of(modifier: bpy.types.NodesModifier, name: str) -> str:
     return f'modifiers["{bpy.utils.escape_identifier(modifier.name)}"]["{inputs_of(modifier.node_group)[name]}"]'
 
 
-def _key_files(mesh: bpy.types.Object, path: str, result: Result, first_frame: int) -> None:
-    """Keyframes for times that are not those of a constant rate: the offset changes where the file does not follow."""
-    modifier = mesh.modifiers[0]
-    name = inputs_of(modifier.node_group)["File at Frame 0"]
-    before = None
-    for index, shown in enumerate(result.shown):
-        offset = result.first_number + shown - (first_frame + index)
-        if offset != before:
-            modifier[name] = offset
-            mesh.keyframe_insert(path, frame=first_frame + index)
-            before = offset
-    for curve in curves_of(mesh):
-        for point in curve.keyframe_points:
-            point.interpolation = "CONSTANT"
+def _key(owner: Any, path: str, give: Callable[[int], None], values: Sequence[int], timing: Timing) -> None:
+    """Keyframes that hold a whole number from one to the next, where it changes.
+
+    Args:
+        owner: what the animation is of.
+        path: of the number from there.
+        give: sets the number.
+        values: one for each frame of the timing.
+    """
+    for index, value in enumerate(values):
+        if not index or value != values[index - 1]:
+            give(value)
+            owner.keyframe_insert(path, frame=timing.first_frame + index)
+    for curve in _curves_of(owner.id_data):
+        if curve.data_path.endswith(path):
+            for point in curve.keyframe_points:
+                point.interpolation = "CONSTANT"
 
 
-def curves_of(mesh: bpy.types.Object) -> Any:
-    """The object's animation curves, which later versions of Blender have in layers."""
-    action = mesh.animation_data.action
+def _curves_of(owner: Any) -> Any:
+    """Its animation curves, which later versions of Blender have in layers."""
+    action = owner.animation_data.action
     if hasattr(action, "fcurves"):
         return action.fcurves
-    return action.layers[0].strips[0].channelbag(mesh.animation_data.action_slot).fcurves
+    return action.layers[0].strips[0].channelbag(owner.animation_data.action_slot).fcurves
 
 
 def _follow_lens(mesh: bpy.types.Object, camera: bpy.types.Object) -> None:
@@ -179,14 +230,17 @@ def _picture(path: Path) -> bpy.types.Image:
     return image
 
 
-def _play(user: bpy.types.ImageUser, result: Result, first_frame: int) -> None:
-    user.frame_start = first_frame
-    user.frame_duration = len(result.shown)
+def _play(user: bpy.types.ImageUser, timing: Timing) -> None:
+    user.frame_start = timing.first_frame
+    user.frame_duration = max(timing.pictures) + 1
     user.frame_offset = 0
     user.use_auto_refresh = True
+    offsets = [picture - index for index, picture in enumerate(timing.pictures)]
+    if any(offsets):
+        _key(user, "frame_offset", partial(setattr, user, "frame_offset"), offsets, timing)
 
 
-def _material(result: Result, depth: bpy.types.Image, first_frame: int) -> bpy.types.Material:
+def _material(result: Result, timing: Timing) -> bpy.types.Material:
     """Shines with the video, so that no light is needed; with the depth in grey where there is no video."""
     material = bpy.data.materials.new(result.name)
     material.use_nodes = True
@@ -201,7 +255,7 @@ def _material(result: Result, depth: bpy.types.Image, first_frame: int) -> bpy.t
         texture = tree.nodes.new("ShaderNodeTexImage")
         texture.image = _picture(result.picture)
         texture.extension = "EXTEND"
-        _play(texture.image_user, result, first_frame)
+        _play(texture.image_user, timing)
         tree.links.new(uv.outputs[0], texture.inputs["Vector"])
         colour = texture.outputs["Color"]
         uv.location, texture.location = (-700, 0), (-500, 0)
@@ -215,10 +269,10 @@ def _material(result: Result, depth: bpy.types.Image, first_frame: int) -> bpy.t
     return material
 
 
-def _set_up(result: Result, scene: bpy.types.Scene, first_frame: int, sets_scene: bool) -> tuple[str, ...]:
+def _set_up(result: Result, timing: Timing, scene: bpy.types.Scene, sets_scene: bool) -> tuple[str, ...]:
     """Set the scene up for the video, or say where it is set up for another one."""
     render = scene.render
-    fps = float(result.fps)
+    fps = timing.fps
     if not sets_scene:
         theirs = render.fps / render.fps_base
         if abs(theirs - fps) < 0.001 * fps:
@@ -229,19 +283,19 @@ def _set_up(result: Result, scene: bpy.types.Scene, first_frame: int, sets_scene
     render.resolution_x, render.resolution_y = result.source_width, result.source_height
     render.resolution_percentage = 100
     render.pixel_aspect_x = render.pixel_aspect_y = 1.0
-    scene.frame_start = first_frame
-    scene.frame_end = first_frame + len(result.shown) - 1
-    scene.frame_set(first_frame)
+    scene.frame_start = timing.first_frame
+    scene.frame_end = timing.first_frame + len(timing.shown) - 1
+    scene.frame_set(timing.first_frame)
     # Others change colours, and the video has its look already.
     view = scene.view_settings
     view.view_transform, view.look, view.exposure, view.gamma = "Standard", "None", 0.0, 1.0
     return ()
 
 
-def _notes_of(result: Result) -> tuple[str, ...]:
+def _notes_of(result: Result, timing: Timing) -> tuple[str, ...]:
     notes = []
     if not result.picture:
         notes.append("The video of the frames is not there, so that the depth is shown in grey.")
     if not result.is_constant:
-        notes.append("The video's rate varies: its frames are shown at their times, at a constant rate.")
+        notes.append(f"The video's rate varies; its frames are shown at their times, at {timing.fps:.4g} a second.")
     return tuple(notes)
