@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bpy
@@ -188,7 +189,7 @@ def as_camera(task: Seen, folder: Path) -> Seen:
     before = num_faces(mesh)
     give(mesh, "Cut Edges", 0.05)
     seen["faces"] = [before, num_faces(mesh)]
-    render(folder / "side.png", new_camera("side", (-5.0, -2.2, 2.6), (0.3, 4.4, -0.2), 36.0))
+    render(folder / "side.png", new_camera("side", (2.2, -1.0, 1.9), (-0.5, 3.2, -0.4), 30.0))
     give(mesh, "Cut Edges", 0.0)
     scene.camera = camera
     seen["distance"] = distances(folder / "distance.exr")
@@ -244,17 +245,19 @@ def other_videos(task: Seen, folder: Path) -> Seen:
         scene = bpy.context.scene
         (mesh,) = [each for each in bpy.data.objects if each.type == "MESH"]
         user = scene.camera.data.background_images[0].image_user
-        found, backgrounds = [], []
+        found, offsets = [], []
         scene.render.resolution_percentage = 50
         for frame in range(scene.frame_start, scene.frame_end + 1):
             scene.frame_set(frame)
             found.append(vertices(mesh))
-            backgrounds.append(user.frame_offset)
-            render(folder / f"{name}_{frame}.png")
+            offsets.append(user.frame_offset)
+            if frame % 4 == 1 or frame == scene.frame_end:
+                render(folder / f"{name}_{frame}.png")
         np.save(folder / f"{name}.npy", np.stack(found))
         seen[name] = {
             "frames": [scene.frame_start, scene.frame_end],
-            "backgrounds": backgrounds,
+            "offsets": offsets,
+            "rendered": [each for each in range(1, scene.frame_end + 1) if each % 4 == 1 or each == scene.frame_end],
             "size": [scene.render.resolution_x, scene.render.resolution_y],
             "fps": scene.render.fps / scene.render.fps_base,
             "notes": of_add_on("running").state.notes,
@@ -345,6 +348,69 @@ def quit_amid(task: Seen, folder: Path) -> Seen:
     return {"pid": running.state.run.pid}
 
 
+class Layout:
+    """Takes what a panel draws, where no window is, and refuses what Blender's own would: names that are not there."""
+
+    def __init__(self, drawn: list[str]) -> None:
+        self.drawn = drawn
+
+    def prop(self, data: Any, name: str, text: str = "", **_: Any) -> None:
+        if name.startswith('["'):
+            data[name[2:-2]]
+        else:
+            text = text or data.bl_rna.properties[name].name
+        self.drawn.append(text)
+
+    def operator(self, name: str, text: str = "", icon: str = "NONE") -> None:
+        bpy.types.UILayout.bl_rna.functions["operator"].parameters["icon"].enum_items[icon]
+        module, _, function = name.partition(".")
+        self.drawn.append(text or getattr(getattr(bpy.ops, module), function).get_rna_type().name)
+
+    def label(self, text: str) -> None:
+        self.drawn.append(text)
+
+    def progress(self, factor: float, type: str, text: str) -> None:
+        bpy.types.UILayout.bl_rna.functions["progress"].parameters["type"].enum_items[type]
+        self.drawn.append(text)
+
+    def column(self, **_: Any) -> Layout:
+        return Layout(self.drawn)
+
+    row = column
+
+
+def drawn(shown: bpy.types.Object | None) -> dict[str, list[str]]:
+    """What each panel draws, with an object being the active one."""
+    found: dict[str, list[str]] = {}
+    region = SimpleNamespace(width=300)
+    context = SimpleNamespace(scene=bpy.context.scene, object=shown, region=region)
+    for panel in of_add_on("panels").CLASSES:
+        if getattr(panel, "poll", lambda _: True)(context):
+            itself = SimpleNamespace(layout=Layout(found.setdefault(panel.bl_idname, [])), **vars(panel))
+            panel.draw(itself, context)
+    return found
+
+
+def panels(task: Seen, folder: Path) -> Seen:
+    """What the panels show before, amid and after a run, and the video of a strip of the sequencer."""
+    settings = choose(task, save_folder=task["panels"], max_res=64)
+    seen: Seen = {"before": drawn(None)}
+    bpy.ops.depthcrafter.infer()
+    pump(is_beyond(0.2))
+    seen["amid"] = drawn(None)
+    pump()
+    (mesh,) = [each for each in bpy.data.objects if each.type == "MESH"]
+    seen["after"] = drawn(mesh)
+    seen["strip"] = [reported(bpy.ops.depthcrafter.take_strip)]
+    editor = bpy.context.scene.sequence_editor_create()
+    strips = editor.strips if hasattr(editor, "strips") else editor.sequences
+    editor.active_strip = strips.new_movie("clip", task["options"]["video"], 1, 1001)
+    settings.video = ""
+    bpy.ops.depthcrafter.take_strip()
+    seen["strip"] += [settings.video, settings.first_frame]
+    return seen
+
+
 def mistakes(task: Seen, folder: Path) -> Seen:
     """What a person can get wrong, and what is said of it."""
     seen: Seen = {}
@@ -384,7 +450,7 @@ def mistakes(task: Seen, folder: Path) -> Seen:
 
 STEPS = {
     each.__name__: each
-    for each in (as_camera, as_relief, other_videos, presets, cancel, leave, close, quit_amid, mistakes)
+    for each in (as_camera, as_relief, other_videos, presets, cancel, leave, close, quit_amid, panels, mistakes)
 }
 
 

@@ -48,6 +48,8 @@ FRAMES = (1, 23, 60)
 SECONDS = 600
 UNEVEN = [33 * i for i in range(12)] + [363 + 200 * (k + 1) for k in range(12)]  # milliseconds
 
+VARYING = {"uneven": UNEVEN, "jittered": [83 * index + 9 * (index % 3) for index in range(24)]}
+
 Picture = NDArray[np.uint8]
 Points = NDArray[np.float32]
 
@@ -257,12 +259,16 @@ def see_others(blender: Blender, records: Mapping[str, Path], seen: Mapping[str,
         source = stored.record["source"]
         checks.see(f"{name}: the scene is as large as the video", shown["size"] == [source["width"], source["height"]])
         wrong, worst = [], 0.0
-        for number, index in enumerate(expected, first):
+        for number in shown["rendered"]:
+            index = expected[number - first]
             rendered = blender.picture(f"{name}_{number}")
             errors = [difference(rendered, resized(image, *rendered.shape[:2])) for image in images]
             worst = max(worst, errors[index])
             if int(np.argmin(errors)) != index:
                 wrong.append(f"{number}: {np.argmin(errors)} for {index}")
+        checks.see(
+            f"{name}: the camera's background moves as the mesh does", any(shown["offsets"]) == (name in VARYING)
+        )
         checks.see(f"{name}: the camera sees the video's frames", not wrong, wrong or f"{worst:.2f} of 255 at most")
 
 
@@ -328,6 +334,23 @@ def see_ends(blender: Blender, task: Mapping[str, Any], checks: Checks) -> None:
     checks.see("the run ends where Blender is killed, and is kept", ended)
 
 
+def see_panels(seen: Mapping[str, Any], checks: Checks) -> None:
+    """What they draw; and the strip that was taken."""
+    for place in ("VIEW3D", "SEQUENCER"):
+        main = f"{place}_PT_depthcrafter"
+        before, amid, after = (seen[each][main] for each in ("before", "amid", "after"))
+        right = "Estimate Depth" in before and "Cancel" not in before and "Cancel" in amid and "Estimate Depth" in after
+        checks.see("the panel has what can be done", right, ", ".join(before))
+        shown = [each for each in amid if " left" in each]
+        checks.see("the panel shows how far it is", len(shown) == 1, *shown[:1])
+        checks.see("the panel says how it ended", "60 frames of depth are done." in " ".join(after))
+    shape = seen["after"].get("VIEW3D_PT_depthcrafter_shape", [])
+    checks.see("the mesh's panel has its lens", {"Focal Length", "Near", "Far", "Cut Edges"} <= set(shape), shape)
+    refused, video, first = seen["strip"]
+    right = refused.startswith("The active strip is no video") and Path(video) == DEMO and first == 1001
+    checks.see("the sequencer's strip gives video and first frame", right, f"{refused} {Path(video).name} at {first}")
+
+
 def see_mistakes(seen: dict[str, Any], checks: Checks) -> None:
     """What is said of them."""
     checks.see("nothing is loaded by mistakes", seen.pop("objects") == 0)
@@ -375,7 +398,7 @@ def check(
 ) -> tuple[Blender, Stored, Checks]:
     """All of it, in one version of Blender."""
     checks = Checks()
-    own = {name: str(folder / name) for name in ("cancelled", "left", "quit", "closed")}
+    own = {name: str(folder / name) for name in ("cancelled", "left", "quit", "closed", "panels")}
     options = task["options"] | {"save_folder": str(folder / "results")}
     whole = dict(task) | own | {"options": options, "record": str(folder / "results" / f"{DEMO.stem}.json")}
     with small_disk(folder / "disk") as disk:
@@ -389,6 +412,7 @@ def check(
         see_relief(blender, stored, checks)
         see_others(blender, records["others"], blender.do("other_videos"), checks)
         see_presets(blender, records["presets"], blender.do("presets"), checks)
+        see_panels(blender.do("panels"), checks)
         see_ends(blender, whole, checks)
         see_mistakes(blender.do("mistakes"), checks)
     return blender, stored, checks
@@ -403,8 +427,7 @@ def prepare(folder: Path, program: Path) -> tuple[dict[str, Any], dict[str, Any]
         text=True,
     )
     others = {
-        "uneven": clip(folder / "uneven.mp4", UNEVEN),
-        "jittered": clip(folder / "jittered.mp4", [83 * index + 9 * (index % 3) for index in range(24)]),
+        **{name: clip(folder / f"{name}.mp4", times) for name, times in VARYING.items()},
         "anamorphic": clip(folder / "anamorphic.mp4", aspect=Fraction(2)),
         "one frame": clip(folder / "one.mp4", length=1),
         "hard name": clip(folder / "it's #1, 100% <ü>.0007.mp4", length=5),

@@ -140,7 +140,8 @@ def _draw_run(layout: bpy.types.UILayout) -> None:
 def _draw_sentences(layout: bpy.types.UILayout, width: int) -> None:
     """What is to be said, broken into lines, which Blender's labels are not."""
     state = running.state
-    letters = max(int(width / (_LETTER * bpy.context.preferences.system.ui_scale)), 20)
+    scale = bpy.context.preferences.system.ui_scale or 1.0  # 0 where Blender has no window
+    letters = max(int(width / (_LETTER * scale)), 20)
     for sentence in (state.sentence, *state.notes):
         column = layout.column(align=True)
         column.alert = state.is_error and sentence == state.sentence

@@ -232,7 +232,8 @@ def _picture(path: Path) -> bpy.types.Image:
 
 def _play(user: bpy.types.ImageUser, timing: Timing) -> None:
     user.frame_start = timing.first_frame
-    user.frame_duration = max(timing.pictures) + 1
+    # What is beyond it is the last one, before the offset as after it.
+    user.frame_duration = max(len(timing.pictures), max(timing.pictures) + 1)
     user.frame_offset = 0
     user.use_auto_refresh = True
     offsets = [picture - index for index, picture in enumerate(timing.pictures)]
