@@ -291,7 +291,7 @@ def presets(task: Seen, folder: Path) -> Seen:
 
 def cancel(task: Seen, _folder: Path) -> Seen:
     """Cancel a run, run again, and kill the program of a third one."""
-    choose(task, save_folder=task["cancelled"])
+    choose(task, save_folder=task["cancelled"], max_res=128)
     running = of_add_on("running")
     bpy.ops.depthcrafter.infer()
     pump(is_beyond(0.4))
@@ -318,7 +318,7 @@ def leave(task: Seen, _folder: Path) -> Seen:
         ("file", lambda: bpy.ops.wm.read_homefile(use_empty=True)),
         ("disabled", lambda: bpy.ops.preferences.addon_disable(module=ADD_ON)),
     ):
-        choose(task, save_folder=task["left"], restart=True)
+        choose(task, save_folder=task["left"], restart=True, max_res=128)
         running = of_add_on("running")
         bpy.ops.depthcrafter.infer()
         pump(is_beyond(0.2))
@@ -330,7 +330,7 @@ def leave(task: Seen, _folder: Path) -> Seen:
 
 def close(task: Seen, folder: Path) -> Seen:
     """Be killed amid a run: this tells the process's number, and goes on until it is."""
-    choose(task, save_folder=task["closed"])
+    choose(task, save_folder=task["closed"], max_res=128)
     bpy.ops.depthcrafter.infer()
     running = of_add_on("running")
     pump(is_beyond(0.2))
@@ -341,7 +341,7 @@ def close(task: Seen, folder: Path) -> Seen:
 
 def quit_amid(task: Seen, folder: Path) -> Seen:
     """End as Blender does when it is closed amid a run."""
-    choose(task, save_folder=task["quit"])
+    choose(task, save_folder=task["quit"], max_res=128)
     bpy.ops.depthcrafter.infer()
     running = of_add_on("running")
     pump(is_beyond(0.2))
@@ -416,8 +416,6 @@ def mistakes(task: Seen, folder: Path) -> Seen:
     seen: Seen = {}
     settings = choose(task, video="")
     seen["no video chosen"] = reported(bpy.ops.depthcrafter.infer)
-    settings.video = str(folder / "none.mp4")
-    seen["no such video"] = reported(bpy.ops.depthcrafter.infer)
     settings.video = "//clip.mp4"
     seen["relative to an unsaved file"] = reported(bpy.ops.depthcrafter.infer)
     settings.video = task["options"]["video"]
@@ -432,7 +430,7 @@ def mistakes(task: Seen, folder: Path) -> Seen:
     pump()
     seen["run of another program"] = of_add_on("running").state.sentence
     preferences.program = task["program"]
-    for name, path in task["bad"].items():
+    for name, path in {"no such video": str(folder / "none.mp4"), **task["bad"]}.items():
         settings.video = path
         bpy.ops.depthcrafter.infer()
         pump()

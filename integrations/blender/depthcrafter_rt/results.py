@@ -96,7 +96,8 @@ def read_result(path: Path) -> Result:
     depth = _depth_files(path, files, options)
     if len(depth) != len(times) or not fps:
         raise Problem(f"{path} speaks of {len(times)} frames, and {len(depth)} EXR files; {_HOW_TO}.")
-    pictures = [path.parent / name for name in files if name.endswith("_input.mp4")]
+    # MOV where MP4 does not hold the sound that was copied.
+    pictures = [path.parent / name for name in files if name.endswith(("_input.mp4", "_input.mov"))]
     return Result(
         path.stem,
         depth,

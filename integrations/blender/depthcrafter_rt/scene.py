@@ -296,7 +296,7 @@ def _set_up(result: Result, timing: Timing, scene: bpy.types.Scene, sets_scene: 
 def _notes_of(result: Result, timing: Timing) -> tuple[str, ...]:
     notes = []
     if not result.picture:
-        notes.append("The video of the frames is not there, so that the depth is shown in grey.")
+        notes.append(f"{result.name}_input.mp4 is not there, so that the depth is shown in grey.")
     if not result.is_constant:
         notes.append(f"The video's rate varies; its frames are shown at their times, at {timing.fps:.4g} a second.")
     return tuple(notes)

@@ -11,6 +11,9 @@ from .errors import Problem
 # Blender finds the properties of a class among its annotations as they are: they must not be made text.
 _DEFAULT = Choices("")
 
+# Paths may be relative to the file, which Blender takes for granted before 4.5, and has no word for.
+_PATH = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
+
 CAMERA, RELIEF, NOTHING = "CAMERA", "RELIEF", "NOTHING"
 
 
@@ -23,6 +26,7 @@ class Preferences(bpy.types.AddonPreferences):
         name="dc-rt",
         description="The executable, or the virtual environment that it is in; empty to look on PATH",
         subtype="FILE_PATH",
+        options=_PATH,
     )
 
     def draw(self, _context: bpy.types.Context) -> None:
@@ -39,13 +43,19 @@ class Settings(bpy.types.PropertyGroup):
     """Of a scene: the video, the options of its run, and how the result is loaded."""
 
     video: bpy.props.StringProperty(  # type: ignore[valid-type]
-        name="Video", description="A video, or a folder of images", subtype="FILE_PATH"
+        name="Video", description="A video, or a folder of images", subtype="FILE_PATH", options=_PATH
     )
     save_folder: bpy.props.StringProperty(  # type: ignore[valid-type]
-        name="Results", description="Where results go; empty for the folder depth beside the video", subtype="DIR_PATH"
+        name="Results",
+        description="Where results go; empty for the folder depth beside the video",
+        subtype="DIR_PATH",
+        options=_PATH,
     )
     engines: bpy.props.StringProperty(  # type: ignore[valid-type]
-        name="Engines", description="Engine set; empty for the one that dc-rt finds (--engines)", subtype="DIR_PATH"
+        name="Engines",
+        description="Engine set; empty for the one that dc-rt finds (--engines)",
+        subtype="DIR_PATH",
+        options=_PATH,
     )
     max_res: bpy.props.IntProperty(  # type: ignore[valid-type]
         name="Largest Side",
