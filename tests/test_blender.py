@@ -182,7 +182,7 @@ def test_lines_that_are_no_events_are_left_out(tmp_path):
     )
     run = followed(Run([str(path)], environment()))
     assert run.share is None
-    assert run.ending.sentence == "dc-rt ended with exit status 1: It is over."
+    assert run.ending.sentence == "dc-rt ended with exit status 1 (It is over); check its options, and its path."
 
 
 @needs_scripts

@@ -442,6 +442,8 @@ def prepare(folder: Path, program: Path) -> tuple[dict[str, Any], dict[str, Any]
             for name in EXR_PRESETS
         },
     }
+    turned = ("--polarity", "far-white", "--exr-type", "half", "--process-length", "5")
+    records["others"]["far-white"] = infer(program, DEMO, folder / "far-white", *QUICK, *loads, *turned)
     (folder / "notes.mp4").write_text("no video at all")
     (folder / "cut.mp4").write_bytes(DEMO.read_bytes()[:2000])
     task = {

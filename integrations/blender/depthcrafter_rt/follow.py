@@ -190,7 +190,8 @@ class Run:
         if status is None or status < 0 or not said:
             how = "was killed" if status and status < 0 else "ended without a word"
             return Ending(f"dc-rt {how} (exit status {status}); {_AGAIN}.", True)
-        return Ending(f"dc-rt ended with exit status {status}: {said[-1]}", True)
+        last = said[-1].rstrip(".")
+        return Ending(f"dc-rt ended with exit status {status} ({last}); check its options, and its path.", True)
 
 
 def _close(stream: IO[str] | None) -> None:
