@@ -389,7 +389,7 @@ def draw(blender: Blender, stored: Stored, path: Path) -> None:
         axis.imshow(picture)
         axis.set_title(caption, fontsize=9)
         axis.set_axis_off()
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=75)
     print(path)
 
 
