@@ -485,12 +485,12 @@ def main() -> None:
             blender, stored, checks = check(python, own, task, records)
             version = json.loads((blender.folder / "as_camera.json").read_text(encoding="utf-8"))["blender"]
             record[version] = checks.record
+            text = json.dumps(record).replace(str(folder), "FOLDER").replace(str(program.parent), "BIN")
+            write_record(json.loads(text.replace(str(ROOT), "CHECKOUT")), "blender")
             are_right = are_right and checks.are_right
             if each is given[-1]:
                 draw(blender, stored, arguments.pictures / "blender.png")
             shutil.rmtree(own / "environment", ignore_errors=True)
-    text = json.dumps(record).replace(str(folder), "FOLDER").replace(str(program.parent), "BIN")
-    write_record(json.loads(text.replace(str(ROOT), "CHECKOUT")), "blender")
     sys.exit(not are_right)
 
 
