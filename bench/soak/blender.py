@@ -461,6 +461,15 @@ def prepare(folder: Path, program: Path) -> tuple[dict[str, Any], dict[str, Any]
     return task, records
 
 
+def without_paths(record: Mapping[str, Any], *folders: Path) -> dict[str, Any]:
+    """What was seen, without the folders of the machine that it was seen on."""
+    text = json.dumps(record)
+    for folder in folders:
+        text = text.replace(str(folder), "FOLDER")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
 def main() -> None:
     """Do all of it, report, and write down what was seen."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -485,8 +494,7 @@ def main() -> None:
             blender, stored, checks = check(python, own, task, records)
             version = json.loads((blender.folder / "as_camera.json").read_text(encoding="utf-8"))["blender"]
             record[version] = checks.record
-            text = json.dumps(record).replace(str(folder), "FOLDER").replace(str(program.parent), "BIN")
-            write_record(json.loads(text.replace(str(ROOT), "CHECKOUT")), "blender")
+            write_record(without_paths(record, folder, ROOT, program.parent, python.parent), "blender")
             are_right = are_right and checks.are_right
             if each is given[-1]:
                 draw(blender, stored, arguments.pictures / "blender.png")
