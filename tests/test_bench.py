@@ -44,6 +44,7 @@ COMMANDS = (
     *("bench.soak.size", "bench.soak.batch", "bench.soak.array", "bench.soak.page", "bench.soak.serve"),
     "bench.soak.view",
     "bench.soak.comfyui",
+    "bench.soak.blender",
 )
 DEMO = ROOT / "examples" / "demo.mp4"
 
