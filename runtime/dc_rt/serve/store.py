@@ -132,6 +132,7 @@ class Store:
             if job.state.status not in ("failed", "cancelled"):
                 raise Refused(409, f"The job is {job.state.status}; only one that failed or was cancelled is resumed.")
             job.is_cancelled, job.share, job.seconds_left = False, None, None
+            job.num_done, job.stage = 0, ""
             number = self._next_number()
             job.change(status="queued", number=number, started=None, ended=None, error=None)
             log.info("job %s is queued again: %s", job.id, job.state.filename)
