@@ -90,6 +90,10 @@ def infer(
         bool, typer.Option("--dry-run", help="Say what a run would use, need and take, and write nothing.")
     ] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an unfinished run did.")] = False,
+    events: Annotated[
+        str,
+        typer.Option(metavar="none|jsonl", help="What happens, as lines of JSON on standard output, for programs."),
+    ] = "none",
     verbose: Verbose = False,
     *,
     values: Values,
@@ -98,14 +102,19 @@ def infer(
     from dc_rt.log import set_up
 
     set_up(verbose)
+    from dc_rt.cli.event_lines import following
     from dc_rt.cli.infer import Ways, infer_all, preview_all
-    from dc_rt.cli.streams import take_standard_output
+    from dc_rt.cli.streams import take_standard_output_for_depth
 
-    sampling, source, outputs = options_from(values)
-    stream = take_standard_output() if STREAM in outputs.names and not dry_run else None
-    models = _model_options(engines, backend, cpu_offload, provider, attention, torch_steps, fit)
-    ways = Ways(models, save_folder, restart, stream)
-    (preview_all if dry_run else infer_all)(videos, ways, sampling, source, outputs)
+    with following(events, videos) as lines:
+        sampling, source, outputs = options_from(values)
+        if lines and (dry_run or STREAM in outputs.names):
+            other = option("dry_run", True) if dry_run else option("outputs", STREAM)
+            raise UserError(f"{option('events', events)} has standard output for itself; leave {other} out.")
+        stream = take_standard_output_for_depth() if STREAM in outputs.names and not dry_run else None
+        models = _model_options(engines, backend, cpu_offload, provider, attention, torch_steps, fit)
+        ways = Ways(models, save_folder, restart, stream, lines)
+        (preview_all if dry_run else infer_all)(videos, ways, sampling, source, outputs)
 
 
 def _model_options(
@@ -125,7 +134,7 @@ def _model_options(
 
 
 @app.command(cls=Command)
-@with_options_of(infer, "videos", *PIPE_OPTIONS)
+@with_options_of(infer, "videos", "events", *PIPE_OPTIONS)
 def batch(
     inputs: Annotated[
         list[Path],
@@ -196,10 +205,11 @@ def deliver(
 
     set_up(verbose)
     from dc_rt.cli.deliver import deliver_all
-    from dc_rt.cli.streams import take_standard_output
+    from dc_rt.cli.streams import take_standard_output_for_depth
 
     outputs = outputs_from(values)
-    deliver_all(raws, outputs, save_folder, source, take_standard_output() if STREAM in outputs.names else None)
+    stream = take_standard_output_for_depth() if STREAM in outputs.names else None
+    deliver_all(raws, outputs, save_folder, source, stream)
 
 
 @app.command(cls=Command)
@@ -376,6 +386,52 @@ def serve(
     processes = processes_of(workers, devices)
     asked = Asked(folder, host, port, root or [], token_file, no_token, allow_host or [], processes, limits)
     serve_all(asked, _model_options(**shared))
+
+
+_SPACE, _FAR = "The space", "Other machines"
+
+
+@app.command(cls=Command)
+def view(
+    result: Annotated[
+        Path, typer.Argument(metavar="NAME.json", readable=False, help="The record that a run left beside its results.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", readable=False, help="The page; else NAME_view.html beside the record."),
+    ] = None,
+    ply: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", readable=False, help="Write a point cloud a frame, binary PLY, in its place."),
+    ] = None,
+    glb: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", readable=False, help="Write the first frame as a mesh, binary glTF."),
+    ] = None,
+    viser: Annotated[
+        bool,
+        typer.Option("--viser", help="Show it to browsers on other machines, by viser.", rich_help_panel=_FAR),
+    ] = False,
+    host: Annotated[str, typer.Option(help="Address to listen on.", rich_help_panel=_FAR)] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.", rich_help_panel=_FAR)] = 8080,
+    first: Annotated[int, typer.Option(min=0, help="First frame to take, counted from 0.")] = 0,
+    last: Annotated[int | None, typer.Option(min=0, help="Last frame to take.")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Take every so-manyth frame.")] = 1,
+    focal: Annotated[
+        float | None,
+        typer.Option(help="Focal length in widths of the picture; 1 unless known.", rich_help_panel=_SPACE),
+    ] = None,
+    near: Annotated[
+        float | None, typer.Option(help="Distance of the nearest; 1 unless known.", rich_help_panel=_SPACE)
+    ] = None,
+    far: Annotated[
+        float | None, typer.Option(help="Distance of the farthest; 10 unless known.", rich_help_panel=_SPACE)
+    ] = None,
+) -> None:
+    """Look at a result in space: one HTML file with video, depth and point clouds; PLY and glTF files; a server."""
+    from dc_rt.cli.view import Frames, Wanted, view_result
+
+    view_result(result, Wanted(out, ply, glb, viser, host, port), Frames(first, last, every), focal, near, far)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 import typer
 
+from dc_rt.cli.event_lines import EventLines
 from dc_rt.cli.preview import described
 from dc_rt.cli.progress import progress
 from dc_rt.cli.terminal import complain, say, sentence_of
@@ -43,20 +44,21 @@ _PATIENCE_SECONDS = 3.0
 class Ways:
     """How videos are run, beside the options that decide the results: as the command line has it.
 
-    `stream` is where the output `-` goes.
+    `stream` is where the output `-` goes, `lines` where what happens is told to another program.
     """
 
     models: ModelOptions
     save_folder: Path
     restart: bool
     stream: BinaryIO | None = None
+    lines: EventLines | None = None
 
 
 def infer_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: Source, outputs: Outputs) -> None:
     """Run all videos that can be run; raises `typer.Exit` with status 1 if one could not."""
     check_card_is_here()
     # Said before any work, so that whoever gave the command is still there to hear it; the other videos are run.
-    videos = _meant(videos)
+    lines, videos = ways.lines, _meant(videos)
     able = _able(videos, ways, outputs)
     models = Models(ways.models, lambda lines: say(*lines))
 
@@ -66,7 +68,7 @@ def infer_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: So
             say(f"  {prepared.note}")
         model = models.open(prepared)
         with progress() as shown:
-            heard = WholeRun(shown.hear)
+            heard = WholeRun(lines.also(video, shown.hear) if lines else shown.hear)
             job = Job(
                 model,
                 prepared.plan.video,
@@ -78,11 +80,11 @@ def infer_all(videos: Sequence[Path], ways: Ways, sampling: Sampling, source: So
                 stream=ways.stream,
                 listener=heard.hear,
             )
-            run_to_its_end(job)
+            run_to_its_end(job, partial(lines.cancel, videos) if lines else None)
         if heard.seconds and not (prepared.plan.video.pipe or ways.stream):  # whose other ends may have been waited for
             models.remember(prepared, job.plan, sampling, heard.seconds)
 
-    done = [targets for targets in able if succeeds(targets.video, partial(run_video, targets.video))]
+    done = [each.video for each in able if succeeds(each.video, partial(run_video, each.video), lines)]
     models.close()
     if len(done) < len(videos):
         raise typer.Exit(1)
@@ -137,7 +139,7 @@ def _able(videos: Sequence[Path], ways: Ways, outputs: Outputs) -> list[Targets]
     check_stream(outputs, videos)
     batch = [Targets.of(video, ways.save_folder, outputs) for video in videos]
     check_batch(batch)
-    able = [targets for targets in batch if succeeds(targets.video, partial(targets.check, outputs.overwrite))]
+    able = [each for each in batch if succeeds(each.video, partial(each.check, outputs.overwrite), ways.lines)]
     if not able:
         raise typer.Exit(1)
     return able
@@ -149,10 +151,11 @@ def check_stream(outputs: Outputs, videos: Sequence[Path]) -> None:
         raise UserError(f"{option('outputs', '-')} is one stream, for one video; run the {len(videos)} one by one.")
 
 
-def run_to_its_end(job: Job | FromRaw) -> None:
+def run_to_its_end(job: Job | FromRaw, tell_leaving: Callable[[bool], None] | None = None) -> None:
     """Run a job until it ends or Ctrl-C cancels it, which ends this process; a second one ends it at once.
 
-    The job is in a thread of its own: the main one, which Ctrl-C is told to, would not hear it while a graph runs.
+    `tell_leaving` is called before that, with whether the job is resumable. The job is in a thread of its own: the main
+    one, which Ctrl-C is told to, would not hear it while a graph runs.
     """
     outcome: Future[object] = Future()
 
@@ -175,11 +178,11 @@ def run_to_its_end(job: Job | FromRaw) -> None:
                 )
             _wait(outcome)
     except KeyboardInterrupt:
-        _leave(job)
+        _leave(job, tell_leaving)
     try:
         outcome.result()
     except JobCancelled:
-        _leave(job)
+        _leave(job, tell_leaving)
     except OSError as error:
         kept = "; what was done is kept, and the same command resumes it" if job.is_resumable else ""
         if isinstance(error, BrokenPipeError):
@@ -194,8 +197,10 @@ def _wait(outcome: Future[object], seconds: float = float("inf")) -> None:
         seconds -= _POLL_SECONDS
 
 
-def _leave(job: Job | FromRaw) -> None:
+def _leave(job: Job | FromRaw, tell_leaving: Callable[[bool], None] | None) -> None:
     """End this process, whatever the threads are at: a spool can be resumed from any instant."""
+    if tell_leaving:
+        tell_leaving(job.is_resumable)
     if job.is_resumable:
         message = "the same command resumes it, --restart starts over"
     else:
@@ -204,7 +209,7 @@ def _leave(job: Job | FromRaw) -> None:
     os._exit(130)
 
 
-def succeeds(video: Path, step: Callable[[], None]) -> bool:
+def succeeds(video: Path, step: Callable[[], None], lines: EventLines | None = None) -> bool:
     """Whether a step of one video's goes well; if not, it is said why, and the other videos are run."""
     try:
         step()
@@ -212,8 +217,12 @@ def succeeds(video: Path, step: Callable[[], None]) -> bool:
     except NothingRuns:
         raise
     except (UserError, OSError) as error:
+        if lines:
+            lines.fail(video, error)
         complain(sentence_of(error))
-    except Exception:
+    except Exception as error:
+        if lines:
+            lines.fail(video, error)
         traceback.print_exc()
         complain(f"{video} failed through a fault in dc-rt itself; please report it with the lines above.")
     return False

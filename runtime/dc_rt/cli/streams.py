@@ -72,13 +72,15 @@ def protect_streams() -> Outlet | None:
     return outlet
 
 
-def take_standard_output() -> BinaryIO:
-    """Standard output for results alone; all that is printed from now on, by libraries too, goes to standard error.
-
-    Raises `UserError` where it is a terminal.
-    """
+def take_standard_output_for_depth() -> BinaryIO:
+    """As `take_standard_output`; raises `UserError` where it is a terminal."""
     if sys.stdout.isatty():
         raise UserError("Standard output is a terminal, which shows no depth; pipe it into a program, or into a file.")
+    return take_standard_output()
+
+
+def take_standard_output() -> BinaryIO:
+    """Standard output for one thing alone: all else that is printed, by libraries too, goes to standard error."""
     sys.stdout.flush()
     results = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)

@@ -6,7 +6,7 @@ import errno
 import math
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -58,7 +58,7 @@ def open_depth(path: Path) -> DepthFile:
     """
     try:
         if path.is_dir():
-            return _open_folder(path)
+            return open_pictures(path, picture_files(path))
         if not path.is_file():
             raise FileNotFoundError(errno.ENOENT, "there is no such file")
         return _open_npz(path) if path.suffix.lower() == ".npz" else _open_video(path)
@@ -67,8 +67,8 @@ def open_depth(path: Path) -> DepthFile:
         raise UserError(f"{path} cannot be read ({reason}); check the name and the permissions.") from error
 
 
-def _open_folder(folder: Path) -> DepthFile:
-    files = picture_files(folder)
+def open_pictures(folder: Path, files: Sequence[Path]) -> DepthFile:
+    """Depth in a file a frame; raises `UserError` where the first cannot be read."""
     height, width = _read_picture(files[0]).shape
 
     def pictures() -> Iterator[NDArray[np.float32]]:
