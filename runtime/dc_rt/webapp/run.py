@@ -1,0 +1,92 @@
+"""The app from its start to its end: what belongs to it is made, served, and cleared away."""
+
+from __future__ import annotations
+
+import os
+import webbrowser
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dc_rt.models import ModelOptions
+from dc_rt.serve.settings import Limits
+
+_CLOSE_SECONDS = 5.0
+_EXAMPLES = ("demo.mp4", "balls.mp4")
+_HERE = Path(__file__).parent
+# In a checkout they lie there; a wheel has them here.
+_EXAMPLE_FOLDERS = (_HERE / "examples", _HERE.parents[2] / "examples")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How the app is set up.
+
+    Attributes:
+        folder: where it works, and where results stay.
+        keeps: whether they stay once it ends.
+        host, port: that it listens on.
+        password: that who asks must know; None where anybody may ask.
+        names: that a request may call this machine, in lower case.
+        limits: how much it takes.
+        opens: whether the page is opened in a browser.
+    """
+
+    folder: Path
+    keeps: bool
+    host: str
+    port: int
+    password: str | None
+    names: frozenset[str]
+    limits: Limits
+    opens: bool
+
+
+def run(setup: Setup, model: ModelOptions, say: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C. Raises `UserError` where that cannot be."""
+    from dc_rt.serve import server
+    from dc_rt.serve.settings import Settings
+    from dc_rt.webapp.home import Home
+
+    listening = server.listen(Settings(setup.folder, setup.host, setup.port))
+    home = Home(setup.folder, setup.keeps)
+    try:
+        address = server.address(listening)
+
+        def on_start() -> None:
+            say(f"The app is at {address}; Ctrl-C ends it.")
+            if setup.opens:
+                webbrowser.open(address)
+
+        _tell_gradio(home.uploads)
+        from dc_rt.webapp.assembled import assembled
+
+        store, crew, app = assembled(setup, model, home, listening.getsockname()[1], examples())
+        try:
+            server.run(app, setup.limits, listening, on_start, crew.stop)
+        finally:
+            crew.close(_CLOSE_SECONDS)
+            store.close()
+    finally:
+        for results in home.close():
+            say(f"Results are in {results}.")
+
+
+def examples() -> list[Path]:
+    """The example videos; none in an installation that has been stripped of them."""
+    for folder in _EXAMPLE_FOLDERS:
+        if found := [folder / name for name in _EXAMPLES if (folder / name).is_file()]:
+            return found
+    return []
+
+
+def _tell_gradio(uploads: Path) -> None:
+    """Before it is imported: where it may write, and that it is to ask and tell nobody anything."""
+    for name in [name for name in os.environ if name.startswith("GRADIO_")]:  # of other apps
+        del os.environ[name]
+    os.environ |= {
+        "GRADIO_TEMP_DIR": str(uploads),
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
