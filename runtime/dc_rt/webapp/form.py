@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from dc_rt.errors import UserError, worded
+from dc_rt.options import Outputs, Sampling, Source, rules
+from dc_rt.outputs import all_outputs
 from dc_rt.serve import choices
 
 FIRST = ("max_res", "steps", "sampler", "target_fps")
@@ -32,13 +34,23 @@ _LABELS = {
     "convergence": "Stereo convergence",
 }
 _CAPITALS = {"exr": "EXR", "fps": "FPS"}
+_OF_IMAGES = ("fps", "view", "exposure")  # of sequences of images, which the page takes none of
 # What is typed for text that has some usual values; any other may be typed too.
 _USUAL = {"size": ("model", "source"), "range": ("clip", "shot", "0,1")}
 
 
 def rows() -> dict[str, dict[str, Any]]:
-    """The options that there are by name, as `dc_rt.serve.choices.table` has them."""
-    return {row["name"]: row for row in choices.table()}
+    """The options that there are by name, as `dc_rt.serve.choices.table` has them, but in the page's words."""
+    helped = {name: plain(rule.help) for kind in (Sampling, Source, Outputs) for name, rule, _ in rules(kind)}
+    found = {}
+    for row in choices.table():
+        name = row["name"]
+        if name == "outputs":
+            about = {each: plain(all_outputs()[each].help) for each in row["choices"]}
+            found[name] = row | {"choices_help": about}
+        elif name not in _OF_IMAGES:
+            found[name] = row | {"help": helped[name]}
+    return found
 
 
 def panels() -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -57,7 +57,7 @@ class Page:
             self._connect()
 
     def _lay_out(self, examples: Sequence[Path], keeps: str) -> None:
-        gr.HTML(_HEADER)
+        _html(_HEADER)
         with gr.Row(elem_classes="dc-main", equal_height=False):
             with gr.Column(scale=4, min_width=320):
                 self._lay_out_input(examples)
@@ -77,7 +77,7 @@ class Page:
             elem_id="video",
             height=300,
         )
-        self._about_video = gr.HTML("", elem_id="about-video")
+        self._about_video = _html("", elem_id="about-video")
         self._examples = [
             gr.Button(path.stem, size="sm", variant="secondary", elem_classes="dc-example", render=False)
             for path in examples
@@ -85,7 +85,7 @@ class Page:
         self._example_paths = [str(path) for path in examples]
         if examples:
             with gr.Row(elem_classes="dc-examples"):
-                gr.HTML('<span class="dc-quiet">Examples</span>')
+                _html('<span class="dc-quiet">Examples</span>')
                 for button in self._examples:
                     button.render()
         self._fields: dict[str, Any] = {}
@@ -93,22 +93,22 @@ class Page:
         with gr.Row(elem_classes="dc-fields"):
             for name in form.FIRST:
                 self._fields[name] = _field(table[name])
+        self._run = gr.Button("Estimate depth", variant="primary", size="lg", elem_id="run")
         for title, names in form.panels():
             with gr.Accordion(title, open=False), gr.Row(elem_classes="dc-fields"):
                 for name in names:
                     self._fields[name] = _field(table[name])
-        self._run = gr.Button("Estimate depth", variant="primary", size="lg", elem_id="run")
 
     def _lay_out_output(self, keeps: str) -> None:
-        self._problem = gr.HTML("", elem_id="problem")
-        self._card = gr.HTML(_EMPTY, elem_id="card")
+        self._problem = _html("", elem_id="problem")
+        self._card = _html(_EMPTY, elem_id="card")
         with gr.Row(elem_classes="dc-actions"):
             self._cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel")
             self._resume = gr.Button("Resume", variant="primary", visible=False, elem_id="resume")
             self._remove = gr.Button("Delete", variant="secondary", visible=False, elem_id="remove")
-        self._results = gr.HTML("", elem_id="results")
+        self._results = _html("", elem_id="results")
         self._jobs = gr.Radio([], label="Videos of this browser", visible=False, elem_id="jobs")
-        gr.HTML(
+        _html(
             '<p class="dc-quiet dc-promise">A tab that is closed cancels nothing: open the page again in this browser, '
             f"and the video is here, running or finished. {keeps}</p>"
         )
@@ -118,7 +118,7 @@ class Page:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         job, fields = self._job, [self._fields[name] for name in self._names]
         self._run.click(self._submit, [self._video, *fields], [job, self._problem], **quiet).then(
-            self._look, [job], view, **quiet
+            self._look, [job], view, scroll_to_output=True, **quiet
         )
         for button, act in ((self._cancel, self._do_cancel), (self._resume, self._do_resume)):
             button.click(act, [job], [self._problem], **quiet).then(self._look, [job], view, **quiet)
@@ -144,7 +144,7 @@ class Page:
         """A video has come: what is none is refused at once."""
         return shown.problem(_tried(lambda: self._desk.look_at(Path(video)) if video else None))
 
-    def _submit(self, video: str | None, *values: Any, request: gr.Request) -> tuple[Any, str]:
+    def _submit(self, video: str | None, request: gr.Request, *values: Any) -> tuple[Any, str]:
         if not video:
             return gr.skip(), shown.problem("There is no video yet; choose one, record one, or take an example.")
         made: list[ServedJob] = []
@@ -214,6 +214,11 @@ def _tried(step: Callable[[], Any]) -> str:
         log.exception("the page failed through a fault in dc-rt")
         return _BUG
     return ""
+
+
+def _html(value: str, **about: Any) -> Any:
+    """HTML of ours as it is: without the theme's style for text, and without a script for clicks."""
+    return gr.HTML(value, apply_default_css=False, js_on_load=None, **about)
 
 
 def _field(row: dict[str, Any]) -> Any:
