@@ -42,6 +42,7 @@ COMMANDS = (
     *("bench.speed.scaling", "bench.speed.readme_table"),
     *("bench.soak.kill", "bench.soak.corruption", "bench.soak.memory", "bench.soak.overlap"),
     *("bench.soak.size", "bench.soak.batch", "bench.soak.array", "bench.soak.page", "bench.soak.serve"),
+    "bench.soak.app",
 )
 DEMO = ROOT / "examples" / "demo.mp4"
 

@@ -55,6 +55,8 @@ class Page:
         with gr.Blocks(analytics_enabled=False, title=TITLE, fill_width=True, delete_cache=sweep) as self.blocks:
             self._lay_out(examples, keeps)
             self._connect()
+        for block in self.blocks.blocks.values():
+            block.async_move_resource_to_block_cache = _where_it_is
 
     def _lay_out(self, examples: Sequence[Path], keeps: str) -> None:
         _html(_HEADER)
@@ -118,7 +120,7 @@ class Page:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         job, fields = self._job, [self._fields[name] for name in self._names]
         self._run.click(self._submit, [self._video, *fields], [job, self._problem], **quiet).then(
-            self._look, [job], view, scroll_to_output=True, **quiet
+            self._look, [job], view, **quiet
         )
         for button, act in ((self._cancel, self._do_cancel), (self._resume, self._do_resume)):
             button.click(act, [job], [self._problem], **quiet).then(self._look, [job], view, **quiet)
@@ -127,7 +129,7 @@ class Page:
             self._look, [job], view, **quiet
         )
         self._timer.tick(self._tick, [job, self._seen], view, **quiet)
-        self._video.change(self._look_at, [self._video], [self._about_video], **quiet)
+        self._video.change(self._look_at, [self._video], [self._about_video, self._problem], **quiet)
         for button, path in zip(self._examples, self._example_paths, strict=True):
             button.click(lambda path=path: path, None, [self._video], **quiet)
         self.blocks.load(self._enter, None, [job], **quiet).then(self._look, [job], view, **quiet)
@@ -140,9 +142,9 @@ class Page:
         under_way = [job for job in jobs if not job.state.is_ended]
         return next((job.id for job in [*reversed(under_way), *jobs]), None)
 
-    def _look_at(self, video: str | None, request: gr.Request) -> str:
-        """A video has come: what is none is refused at once."""
-        return shown.problem(_tried(lambda: self._desk.look_at(Path(video)) if video else None))
+    def _look_at(self, video: str | None) -> tuple[str, str]:
+        """A video has come: what is none is refused at once, and what was said of others is gone."""
+        return shown.problem(_tried(lambda: self._desk.look_at(Path(video)) if video else None)), ""
 
     def _submit(self, video: str | None, request: gr.Request, *values: Any) -> tuple[Any, str]:
         if not video:
@@ -214,6 +216,11 @@ def _tried(step: Callable[[], Any]) -> str:
         log.exception("the page failed through a fault in dc-rt")
         return _BUG
     return ""
+
+
+async def _where_it_is(path: str | Path | None) -> str | None:
+    """In the place of Gradio's own, which copies files, and fetches whatever address of the web is given for one."""
+    return None if path is None else str(path)
 
 
 def _html(value: str, **about: Any) -> Any:

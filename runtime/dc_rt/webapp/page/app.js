@@ -1,4 +1,4 @@
-// Puts players where the page has results: source and depth, moved by one set of controls.
+// Puts players where the page has results: source and depth, moved by one set of controls. Shows what was begun.
 
 import { player } from "./player.js";
 
@@ -19,5 +19,20 @@ function look() {
   for (const place of document.querySelectorAll(".dc-player:empty")) put(place);
 }
 
-new MutationObserver(look).observe(document.documentElement, { childList: true, subtree: true });
+// Where the page is one column, the video that was begun is below what is seen.
+let begun = false;
+document.addEventListener("click", ({ target }) => {
+  if (target.closest("#run, #resume")) begun = true;
+});
+function follow() {
+  const card = begun && document.querySelector("#card [data-status=running], #card [data-status=queued], #problem p");
+  if (!card) return;
+  begun = false;
+  card.scrollIntoView({ block: "nearest" });
+}
+
+new MutationObserver(() => {
+  look();
+  follow();
+}).observe(document.documentElement, { childList: true, subtree: true });
 look();
