@@ -42,7 +42,9 @@ def run_app(asked: Asked, models: ModelOptions) -> None:
         raise UserError(f"dc-rt app needs Gradio, which is not installed; run `{install_command('app')}`.")
     # What is wrong is said before what takes seconds is imported.
     if asked.keep and asked.folder is None:
-        raise UserError(f"{option('keep', True)} keeps results in a folder of yours; give {option('folder', 'DIR')} too.")
+        raise UserError(
+            f"{option('keep', True)} keeps results in a folder of yours; give {option('folder', 'DIR')} too."
+        )
     password = PASSWORD.read(asked.password_file)
     os.environ.pop(PASSWORD.environment, None)  # the processes that decode what others sent have no use for it
     PASSWORD.check_reach(asked.host, password, asked.no_password)

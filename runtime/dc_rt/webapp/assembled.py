@@ -31,10 +31,12 @@ _HEAD = """
 _FONT = ["system-ui", "sans-serif"]
 _MONO = ["ui-monospace", "monospace"]
 _HUE = gr.themes.Color(
-    "#fdf2f9", "#fae3f2", "#f5c8e5", "#eda0d1", "#dd6ab3", "#c43d94", "#8c2369", "#761d59", "#611a4a", "#521a40", "#33082a"
+    *("#fdf2f9", "#fae3f2", "#f5c8e5", "#eda0d1", "#dd6ab3", "#c43d94"),
+    *("#8c2369", "#761d59", "#611a4a", "#521a40", "#33082a"),
 )
 _GREY = gr.themes.Color(
-    "#faf9fb", "#f6f5f8", "#e9e6ee", "#dcd8e3", "#a49db1", "#756e82", "#565063", "#3a3446", "#2a2534", "#1f1b27", "#141119"
+    *("#faf9fb", "#f6f5f8", "#e9e6ee", "#dcd8e3", "#a49db1", "#756e82"),
+    *("#565063", "#3a3446", "#2a2534", "#1f1b27", "#141119"),
 )
 
 
@@ -89,5 +91,9 @@ def _taken_in(examples: Sequence[Path], uploads: Path) -> list[Path]:
 
 def _how_long(setup: Setup) -> str:
     hours = 24 * setup.limits.keep_days
-    end = f"Results stay in {setup.folder.name} when the app ends." if setup.keeps else "All is removed when the app ends."
+    end = (
+        f"Results stay in {setup.folder.name} when the app ends."
+        if setup.keeps
+        else "All is removed when the app ends."
+    )
     return f"Results are here for {hours:g} hours. {end}" if hours else end

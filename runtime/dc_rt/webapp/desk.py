@@ -19,7 +19,6 @@ from dc_rt.models import ModelOptions
 from dc_rt.serve import choices
 from dc_rt.serve.checks import Check, check
 from dc_rt.serve.crew import Crew
-from dc_rt.serve.errors import Refused
 from dc_rt.serve.jobs import UPLOAD, ServedJob
 from dc_rt.serve.journal import Reader
 from dc_rt.serve.kinds import check_video, is_under, not_taken, video_suffix

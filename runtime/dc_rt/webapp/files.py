@@ -31,7 +31,9 @@ def routes(desk: Desk, browser_of: Callable[[dict[str, str]], str]) -> list[Rout
         if file is None or not file.path.exists():  # it is being removed
             return PlainTextResponse("There is no such result, or it was removed.", 404)
         if file.kind == "folder":
-            headers = {"Content-Disposition": FileResponse(file.path, filename=file.name).headers["content-disposition"]}
+            headers = {
+                "Content-Disposition": FileResponse(file.path, filename=file.name).headers["content-disposition"]
+            }
             return StreamingResponse(zipped(file.path), media_type=file.media_type, headers=headers)
         name = file.name.rpartition("/")[2]
         headers = {"Cache-Control": "private, no-cache"}

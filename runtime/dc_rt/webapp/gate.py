@@ -1,7 +1,8 @@
 """Who may ask the app for what, before anything of a request is looked at.
 
 Gradio has routes that this page has no use for, some of which fetch what they are told to, or write files: only those
-that the page needs are let through. Each browser gets a name that nobody can guess, in a cookie: its jobs are told by it.
+that the page needs are let through. Each browser gets a name that nobody can guess, in a cookie: its jobs are told by
+it.
 """
 
 from __future__ import annotations
@@ -165,7 +166,8 @@ class Gate:
         if scope["path"] != "/" or _BROWSER.fullmatch(cookie_of(headers, self._browser_cookie)):
             return ""
         cookie = SimpleCookie({self._browser_cookie: secrets.token_urlsafe(_BROWSER_BYTES)})
-        cookie[self._browser_cookie].update({"httponly": True, "samesite": "strict", "path": "/"})
+        for name, value in (("path", "/"), ("samesite", "strict"), ("httponly", True)):
+            cookie[self._browser_cookie][name] = value
         return cookie.output(header="").strip()
 
 

@@ -37,7 +37,12 @@ class Page:
     """The page of an app; `blocks` is what Gradio serves."""
 
     def __init__(
-        self, desk: Desk, browser_of: Callable[[dict[str, str]], str], examples: Sequence[Path], keeps: str, hours: float
+        self,
+        desk: Desk,
+        browser_of: Callable[[dict[str, str]], str],
+        examples: Sequence[Path],
+        keeps: str,
+        hours: float,
     ) -> None:
         """Make it.
 
@@ -116,7 +121,16 @@ class Page:
         )
 
     def _connect(self) -> None:
-        view = [self._card, self._results, self._cancel, self._resume, self._remove, self._jobs, self._timer, self._seen]
+        view = [
+            self._card,
+            self._results,
+            self._cancel,
+            self._resume,
+            self._remove,
+            self._jobs,
+            self._timer,
+            self._seen,
+        ]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         job, fields = self._job, [self._fields[name] for name in self._names]
         self._run.click(self._submit, [self._video, *fields], [job, self._problem], **quiet).then(
@@ -233,7 +247,7 @@ def _field(row: dict[str, Any]) -> Any:
     name, kind, default = row["name"], row["kind"], row["default"]
     about = {"label": form.label_of(name), "info": row["help"], "elem_id": f"option-{name}", "min_width": 150}
     if kind == "names":
-        choices = [(f"{each} – {row['choices_help'][each]}", each) for each in row["choices"]]
+        choices = [(f"{each} · {row['choices_help'][each]}", each) for each in row["choices"]]
         return gr.CheckboxGroup(choices, value=default, **about)
     if kind == "choice":
         return gr.Dropdown(row["choices"], value=default, **about)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from html import escape
 from urllib.parse import quote
 
-from dc_rt.outputs import all_outputs
 from dc_rt.cli.progress import in_minutes
+from dc_rt.outputs import all_outputs
 from dc_rt.serve.jobs import ResultFile, ServedJob
 from dc_rt.webapp.desk import Story
 from dc_rt.webapp.form import plain
@@ -54,10 +54,13 @@ def results(job: ServedJob) -> str:
     files = job.files()
     if not files:
         return ""
-    about = [{"name": each.name, "kind": each.kind, "media_type": each.media_type, "url": _url(job, each)} for each in files]
+    about = [
+        {"name": each.name, "kind": each.kind, "media_type": each.media_type, "url": _url(job, each)} for each in files
+    ]
     rows = "".join(_row(job, each) for each in files)
+    title, data = escape(job.state.filename), escape(json.dumps(about))
     return (
-        f'<div class="dc-player" data-title="{escape(job.state.filename)}" data-files="{escape(json.dumps(about))}"></div>'
+        f'<div class="dc-player" data-title="{title}" data-files="{data}"></div>'
         f'<h3 class="dc-files-title">Files</h3><ul class="dc-files">{rows}</ul>'
     )
 
@@ -102,8 +105,8 @@ def _lines(job: ServedJob, story: Story, place: int | None) -> Iterator[str]:
         yield f"Resumed after frame {story.num_resumed} of an unfinished run."
     if plan := story.planned:
         yield (
-            f"{plan['source_width']}×{plan['source_height']} at {plan['source_fps']:.4g} frames/s, estimated at "
-            f"{plan['width']}×{plan['height']}, {plan['fps']:.4g} frames/s"
+            f"{plan['source_width']}x{plan['source_height']} at {plan['source_fps']:.4g} frames/s, estimated at "
+            f"{plan['width']}x{plan['height']}, {plan['fps']:.4g} frames/s"
         )
 
 
