@@ -21,7 +21,6 @@ from dc_rt.options import Outputs, Sampling, Source, rules
 pytest.importorskip("fastapi", reason="FastAPI is not installed: it comes with the extras app and serve")
 
 from dc_rt.serve.crew import Crew
-from dc_rt.serve.errors import Refused
 from dc_rt.serve.settings import PASSWORD, Limits
 from dc_rt.serve.store import Store
 from dc_rt.webapp import form, shown
@@ -115,7 +114,7 @@ class Office(NamedTuple):
 def office(tmp_path):
     uploads = tmp_path / "uploads" / "some"
     uploads.mkdir(parents=True)
-    limits = Limits(num_frames=70, num_queued=3)
+    limits = Limits(num_frames=70)
     store = Store(tmp_path / "jobs", limits)
     crew = Crew(store, lambda job, seconds: None, ModelOptions(), [{}])
     yield Office(Desk(store, crew, ModelOptions(), limits, uploads.parent), crew, uploads)
@@ -304,10 +303,3 @@ def test_with_a_password_nothing_is_let_through_without_it(tmp_path):
     assert (status, headers["location"]) == (303, "/")
     assert ask("/config", cookie=headers["set-cookie"].partition(";")[0])[0] == 200
     assert ask("/config", cookie="dc_rt_password_7860=x")[0] == 401
-
-
-def test_a_full_queue_refuses_in_one_sentence(office):
-    for name in ("one.mp4", "two.mp4", "three.mp4"):
-        office.desk.submit("one", upload(office, name), QUICK)
-    with pytest.raises(Refused, match="The queue is full"):
-        office.desk.submit("two", upload(office, "four.mp4"), QUICK)

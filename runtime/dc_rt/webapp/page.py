@@ -82,7 +82,6 @@ class Page:
             webcam_options=gr.WebcamOptions(mirror=False),
             include_audio=True,
             elem_id="video",
-            height=300,
         )
         self._about_video = _html("", elem_id="about-video")
         self._examples = [
