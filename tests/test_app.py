@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import time
 from html import unescape
@@ -270,8 +271,19 @@ def test_only_what_the_page_needs_is_let_through(tmp_path):
         assert ask(path)[0] == 404, path
     for path in ("/gradio_api/run/predict", "/gradio_api/call/run", "/gradio_api/process_recording", "/login", "/"):
         assert ask(path, "POST")[0] == 404, path
-    assert ask("/gradio_api/queue/join", "POST")[0] == 200
-    assert ask("/gradio_api/queue/join", "POST", content_length=str(2 << 20))[0] == 413
+
+
+def test_a_call_with_a_file_that_did_not_come_in_is_refused(tmp_path):
+    ask, join = Asked(tmp_path), "/gradio_api/queue/join"
+
+    def called(path):
+        return ask(join, "POST", json.dumps({"data": [1, {"some": [{"path": path}]}]}).encode())[0]
+
+    assert called(f"{tmp_path}/uploads/clip.mp4") == 200
+    for path in ("http://example.org/clip.mp4", "/etc/passwd", f"{tmp_path}/uploads/../secret", None, "\0"):
+        assert called(path) == 403, path
+    assert ask(join, "POST", b"no JSON")[0] == 400
+    assert ask(join, "POST", b"{}", content_length=str(2 << 20))[0] == 413
 
 
 def test_other_names_and_pages_of_other_sites_are_refused(tmp_path):

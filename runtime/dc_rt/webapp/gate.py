@@ -8,11 +8,14 @@ it.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import secrets
+from collections.abc import Iterator
 from http.cookies import SimpleCookie
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -26,6 +29,7 @@ from dc_rt.serve.kinds import is_under
 
 PAGE = Path(__file__).parent / "page"
 UPLOAD = "/gradio_api/upload"
+_CALL = "/gradio_api/queue/join"
 SIGN_IN = "/sign-in"
 RESULTS = "/results"
 
@@ -50,7 +54,7 @@ _GET = (
     "/gradio_api/info",
     "/gradio_api/app_id",
 )
-_POST = (UPLOAD, "/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/reset", SIGN_IN)
+_POST = (UPLOAD, _CALL, "/gradio_api/cancel", "/gradio_api/reset", SIGN_IN)
 _FILE = "/gradio_api/file="
 
 # Gradio's page has scripts and styles within it, and makes functions of text.
@@ -63,7 +67,7 @@ _HEADERS = {
     "Content-Security-Policy": _POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with none, forms would not say which page they come from
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
@@ -107,6 +111,8 @@ class Gate:
             check_origin(scope, headers)
             self._check_needed(scope)
             bounded = receive if scope["path"] == UPLOAD else _bounded(receive, headers)
+            if scope["path"].rstrip("/") == _CALL:
+                bounded = await self._checked_call(bounded)
         except Refused as refused:
             await PlainTextResponse(refused.sentence, refused.status)(scope, receive, told)
             return
@@ -126,9 +132,41 @@ class Gate:
 
     def _is_upload(self, path: str) -> bool:
         """Whether it is the address of a file that came in here: Gradio would fetch others, of the web's too."""
-        if not path.startswith(_FILE) or "\0" in path:
+        return path.startswith(_FILE) and self._came_in(path.removeprefix(_FILE))
+
+    def _came_in(self, path: object) -> bool:
+        if not isinstance(path, str) or "\0" in path:
             return False
-        return is_under(Path(os.path.realpath(path.removeprefix(_FILE))), (self._uploads,))
+        return is_under(Path(os.path.realpath(path)), (self._uploads,))
+
+    async def _checked_call(self, receive: Receive) -> Receive:
+        """`receive` of a call, whose files must have come in here: Gradio would fetch what has an address of the web's.
+
+        Raises:
+            Refused: it has another file, or is no JSON.
+        """
+        body, message = b"", await receive()
+        while message["type"] == "http.request":
+            body += message.get("body", b"")
+            if not message.get("more_body", False):
+                break
+            message = await receive()
+        try:
+            paths = list(_paths_in(json.loads(body)))
+        except (ValueError, RecursionError):
+            raise Refused(400, "The call is no JSON.") from None
+        if not all(map(self._came_in, paths)):
+            raise Refused(403, "The file did not come in here; choose it on the page.")
+        is_given = False
+
+        async def receive_whole() -> Message:
+            nonlocal is_given
+            if is_given:
+                return await receive()
+            is_given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        return receive_whole
 
     async def _asked_for_password(self, scope: Scope, headers: Headers, receive: Receive) -> Response | None:
         """What to answer whoever has not given the password, or gives it now; None where the app is to answer."""
@@ -169,6 +207,17 @@ class Gate:
         for name, value in (("path", "/"), ("samesite", "strict"), ("httponly", True)):
             cookie[self._browser_cookie][name] = value
         return cookie.output(header="").strip()
+
+
+def _paths_in(value: Any) -> Iterator[Any]:
+    """All that a call gives as the path of a file, however deep."""
+    if isinstance(value, dict):
+        if "path" in value:
+            yield value["path"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from _paths_in(each)
 
 
 def _sign_in_page(error: str = "") -> Response:

@@ -60,8 +60,6 @@ class Page:
         with gr.Blocks(analytics_enabled=False, title=TITLE, fill_width=True, delete_cache=sweep) as self.blocks:
             self._lay_out(examples, keeps)
             self._connect()
-        for block in self.blocks.blocks.values():
-            block.async_move_resource_to_block_cache = _where_it_is
 
     def _lay_out(self, examples: Sequence[Path], keeps: str) -> None:
         _html(_HEADER)
@@ -229,11 +227,6 @@ def _tried(step: Callable[[], Any]) -> str:
         log.exception("the page failed through a fault in dc-rt")
         return _BUG
     return ""
-
-
-async def _where_it_is(path: str | Path | None) -> str | None:
-    """In the place of Gradio's own, which copies files, and fetches whatever address of the web is given for one."""
-    return None if path is None else str(path)
 
 
 def _html(value: str, **about: Any) -> Any:
