@@ -164,13 +164,22 @@ def test_the_same_video_with_the_same_options_is_resumed_after_a_cancel(office):
     assert job.state.status == "queued"
 
 
+def test_an_example_comes_in_again_when_old_uploads_were_removed(office):
+    first = office.desk.take_in(DEMO)
+    first.unlink()
+    assert office.desk.take_in(DEMO) == first
+    office.desk.look_at(first)
+
+
 def test_what_cannot_be_run_is_refused_before_it_waits(office, tmp_path):
     text = office.uploads / "text.mp4"
     text.write_text("no video")
     outside = Path(shutil.copy(DEMO, tmp_path / "outside.mp4"))
     link = office.uploads / "link.mp4"
     link.symlink_to(outside)
-    for wrong in (text, outside, link, office.uploads, office.uploads / "none.mp4"):
+    with pytest.raises(UserError, match=r"gone\.mp4 was removed, .*; choose it again"):
+        office.desk.submit("one", office.uploads / "gone.mp4", QUICK)
+    for wrong in (text, outside, link, office.uploads):
         with pytest.raises(UserError, match="is no video of a kind that is taken"):
             office.desk.submit("one", wrong, QUICK)
     video = upload(office)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -59,7 +58,7 @@ def assembled(
     inner = FastAPI(title=TITLE, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     gate = Gate(inner, names=setup.names, password=setup.password, port=port, uploads=home.uploads)
     inner.router.routes += routes(desk, gate.browser_of)
-    page = Page(desk, gate.browser_of, _taken_in(examples, home.uploads), _how_long(setup), 24 * limits.keep_days)
+    page = Page(desk, gate.browser_of, examples, _how_long(setup), 24 * limits.keep_days)
     page.blocks.queue(default_concurrency_limit=None, api_open=False)
     known = inspect.signature(gr.mount_gradio_app).parameters
     later = {"run_history": False}  # options that Gradio has from some later version on
@@ -81,12 +80,6 @@ def assembled(
         **{name: value for name, value in later.items() if name in known},
     )
     return store, crew, gate
-
-
-def _taken_in(examples: Sequence[Path], uploads: Path) -> list[Path]:
-    """Copies among the videos that came in: from there alone anything is shown, or run."""
-    (uploads / "examples").mkdir()
-    return [Path(shutil.copy(path, uploads / "examples")) for path in examples]
 
 
 def _how_long(setup: Setup) -> str:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dc_rt.errors import UserError
 from dc_rt.models import ModelOptions
 from dc_rt.serve import choices
 from dc_rt.serve.checks import Check, check
@@ -86,6 +87,14 @@ class Desk:
         self._uploads = Path(os.path.realpath(uploads))
         self._owned: dict[str, _Owned] = {}
 
+    def take_in(self, video: Path) -> Path:
+        """A copy of a video of this machine's among those that came in."""
+        copy = self._uploads / "examples" / video.name
+        copy.parent.mkdir(exist_ok=True)
+        if not copy.exists():
+            shutil.copyfile(video, copy)
+        return copy
+
     def look_at(self, upload: Path) -> None:
         """Raise `UserError` for a video that has come and is none, or cannot be opened."""
         shown = shown_name(upload.name)
@@ -104,7 +113,7 @@ class Desk:
         options = replace(chosen, outputs=replace(chosen.outputs, result_name=result_name(shown))).as_dict()
         video = self._checked(upload, shown)
         if broken_off := self._broken_off(browser, video, options):
-            self._resume(broken_off)
+            self.resume(broken_off)
             return broken_off
         with self._store.place(), self._store.draft() as folder:
             own = folder / f"{UPLOAD}{video_suffix(video)}"
@@ -146,21 +155,21 @@ class Desk:
 
     def resume(self, job: ServedJob) -> None:
         """Queue a job again that failed or was cancelled. Raises `Refused` for others, and where the queue is full."""
-        self._resume(job)
+        with self._store.place():
+            self._store.resume(job)
 
     def remove(self, job: ServedJob) -> None:
         """Remove a job that has ended, with its results; raises `Refused` while it is run."""
         self._store.remove(job)
         self._owned.pop(job.id, None)
 
-    def _resume(self, job: ServedJob) -> None:
-        with self._store.place():
-            self._store.resume(job)
-
     def _checked(self, upload: Path, shown: str) -> Path:
         """Where a video really is; raises `UserError` for what did not come in here, or begins as no video."""
         path = Path(os.path.realpath(upload))
-        if not is_under(path, (self._uploads,)) or not path.is_file() or video_suffix(path) is None:
+        is_ours = is_under(path, (self._uploads,))
+        if is_ours and not path.exists():
+            raise UserError(f"{shown} was removed, as it came in long ago; choose it again.")
+        if not is_ours or not path.is_file() or video_suffix(path) is None:
             raise not_taken(shown)
         return path
 

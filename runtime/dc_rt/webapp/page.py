@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,6 @@ _HEADER = (
     f'<div class="dc-header"><img src="/page/icon.svg" alt="" width="40" height="40"><div><h1>{TITLE}</h1>'
     "<p>Consistent depth for videos, on this machine</p></div></div>"
 )
-
-Handler = Callable[..., Any]
 
 
 class Page:
@@ -86,7 +85,7 @@ class Page:
             gr.Button(path.stem, size="sm", variant="secondary", elem_classes="dc-example", render=False)
             for path in examples
         ]
-        self._example_paths = [str(path) for path in examples]
+        self._example_paths = list(examples)
         if examples:
             with gr.Row(elem_classes="dc-examples"):
                 _html('<span class="dc-quiet">Examples</span>')
@@ -142,7 +141,7 @@ class Page:
         self._timer.tick(self._tick, [job, self._seen], view, **quiet)
         self._video.change(self._look_at, [self._video], [self._about_video, self._problem], **quiet)
         for button, path in zip(self._examples, self._example_paths, strict=True):
-            button.click(lambda path=path: path, None, [self._video], **quiet)
+            button.click(partial(self._take_example, path), None, [self._video], **quiet)
         self.blocks.load(self._enter, None, [job], **quiet).then(self._look, [job], view, **quiet)
 
     # What happens.
@@ -156,6 +155,10 @@ class Page:
     def _look_at(self, video: str | None) -> tuple[str, str]:
         """A video has come: what is none is refused at once, and what was said of others is gone."""
         return shown.problem(_tried(lambda: self._desk.look_at(Path(video)) if video else None)), ""
+
+    def _take_example(self, path: Path) -> str:
+        """One that was removed with the old uploads comes in again."""
+        return str(self._desk.take_in(path))
 
     def _submit(self, video: str | None, request: gr.Request, *values: Any) -> tuple[Any, str]:
         if not video:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ def run(setup: Setup, model: ModelOptions, say: Callable[[str], None]) -> None:
     from dc_rt.serve.settings import Settings
     from dc_rt.webapp.home import Home
 
+    _hear_signals()
     listening = server.listen(Settings(setup.folder, setup.host, setup.port))
     home = Home(setup.folder, setup.keeps)
     try:
@@ -78,6 +80,17 @@ def examples() -> list[Path]:
         if found := [folder / name for name in _EXAMPLES if (folder / name).is_file()]:
             return found
     return []
+
+
+def _hear_signals() -> None:
+    """SIGTERM is as Ctrl-C until the server hears it, and so is that the terminal has gone: all is cleared away."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    if hasattr(signal, "SIGHUP"):  # which Windows has none of
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def _tell_gradio(uploads: Path) -> None:
