@@ -472,10 +472,10 @@ def attack(person: Person) -> None:
 
 def pictures(person: Person, folder: Path) -> None:
     """What the documentation shows."""
-    page = person.open()
+    page = person.page
     person.send(DEMO, "living room.mp4")
     person.shown()
-    person.choose(SLOW | {"max_res": "320", "steps": "5"})
+    person.choose(SLOW)
     page.get_by_role("button", name="What is written").click()
     page.get_by_role("button", name="Windows and noise").click()
     person.run()
@@ -632,7 +632,7 @@ def main() -> None:
             record(person)
             several(person, Person(browser, app, checks, said, hosts))
             attack(person)
-            pictures(person, arguments.pictures)
+            pictures(Person(browser, app, checks, said, hosts), arguments.pictures)
             end(person, checks)
             own = urlparse(app.url).netloc
         checks.see("the page asked for nothing of other hosts", hosts == {own, ""}, hosts - {own, ""} or "")
