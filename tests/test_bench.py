@@ -45,6 +45,7 @@ COMMANDS = (
     "bench.soak.view",
     "bench.soak.comfyui",
     "bench.soak.blender",
+    "bench.soak.app",
 )
 DEMO = ROOT / "examples" / "demo.mp4"
 

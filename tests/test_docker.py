@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dc_rt.errors import UserError
-from dc_rt.serve.settings import check_reach
+from dc_rt.serve.settings import TOKEN
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "docker.md").read_text(encoding="utf-8")
@@ -103,6 +103,6 @@ def test_the_service_of_the_page_is_let_in_by_its_token_alone():
     options = dict(zip(words[2::2], words[3::2], strict=True))
     assert options["--host"] == "0.0.0.0"
     assert f"{options['--token-file']}:ro" in PAGE
-    check_reach(options["--host"], "a-token-of-twenty-nine-signs", False)
+    TOKEN.check_reach(options["--host"], "a-token-of-twenty-nine-signs", False)
     with pytest.raises(UserError, match="there is no token"):
-        check_reach(options["--host"], None, False)
+        TOKEN.check_reach(options["--host"], None, False)

@@ -155,7 +155,7 @@ def serving(tmp_path):
     limits = Limits(pause_seconds=0.2, head_seconds=0.2, num_streams=1, num_connections=3, keep_days=1)
     store = Store(tmp_path / "jobs", limits)
     metrics = Metrics(store)
-    crew = Crew(store, metrics, ModelOptions(), [])  # nobody runs anything
+    crew = Crew(store, metrics.ended, ModelOptions(), [])  # nobody runs anything
     service = Service(Settings(tmp_path / "jobs", limits=limits), ModelOptions(), store, crew, metrics)
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(configured(create_app(service), limits))

@@ -300,6 +300,20 @@ def compare(
     compare_results(a, b, save_folder, side_by_side, overwrite)
 
 
+MaxUpload = Annotated[
+    float, typer.Option(metavar="GB", help="Largest video that is taken, in GB.", rich_help_panel=_LIMITS)
+]
+MaxFrames = Annotated[int, typer.Option(help="Most frames of a job that are estimated.", rich_help_panel=_LIMITS)]
+MaxSteps = Annotated[int, typer.Option(help="Most denoising steps that a job may ask for.", rich_help_panel=_LIMITS)]
+MaxPixels = Annotated[
+    int, typer.Option(help="Most pixels of a picture, of videos and of results.", rich_help_panel=_LIMITS)
+]
+MaxQueue = Annotated[int, typer.Option(help="Most jobs that wait.", rich_help_panel=_LIMITS)]
+MinFree = Annotated[
+    float, typer.Option(metavar="GB", help="What is left free on the disk, in GB.", rich_help_panel=_LIMITS)
+]
+
+
 @app.command(cls=Command)
 @with_parameters_of(infer, "engines", "backend", "provider", "cpu_offload", "attention", "torch_steps", "fit")
 def serve(
@@ -341,22 +355,12 @@ def serve(
     ] = None,
     workers: Workers = None,
     devices: Devices = "",
-    max_upload: Annotated[
-        float, typer.Option(metavar="GB", help="Largest video that is taken, in GB.", rich_help_panel=_LIMITS)
-    ] = 4.0,
-    max_frames: Annotated[
-        int, typer.Option(help="Most frames of a job that are estimated.", rich_help_panel=_LIMITS)
-    ] = 20_000,
-    max_steps: Annotated[
-        int, typer.Option(help="Most denoising steps that a job may ask for.", rich_help_panel=_LIMITS)
-    ] = 50,
-    max_pixels: Annotated[
-        int, typer.Option(help="Most pixels of a picture, of videos and of results.", rich_help_panel=_LIMITS)
-    ] = 4096 * 2304,
-    max_queue: Annotated[int, typer.Option(help="Most jobs that wait.", rich_help_panel=_LIMITS)] = 100,
-    min_free: Annotated[
-        float, typer.Option(metavar="GB", help="What is left free on the disk, in GB.", rich_help_panel=_LIMITS)
-    ] = 1.0,
+    max_upload: MaxUpload = 4.0,
+    max_frames: MaxFrames = 20_000,
+    max_steps: MaxSteps = 50,
+    max_pixels: MaxPixels = 4096 * 2304,
+    max_queue: MaxQueue = 100,
+    min_free: MinFree = 1.0,
     keep_days: Annotated[
         float,
         typer.Option(
@@ -445,6 +449,75 @@ def view(
 
     wanted = Wanted(out, ply, glb, viser, host, port, max_size, depth_bits)
     view_result(result, wanted, Frames(first, last, every), focal, near, far)
+
+
+@app.command("app", cls=Command)
+@with_parameters_of(infer, "engines", "backend", "provider", "cpu_offload", "attention", "torch_steps", "fit")
+def app_page(
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", readable=False, help="Where it works, and where results are kept; else the user's cache."
+        ),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave finished results in the folder when the app ends.")
+    ] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page in a browser.")] = False,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but this machine's own asks for a password.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any that is free.")] = 7860,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            readable=False,
+            help="Password that the page asks for, else that in $DC_RT_PASSWORD.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = None,
+    no_password: Annotated[
+        bool, typer.Option("--no-password", help="Let whoever reaches the app use it.", rich_help_panel=_ACCESS)
+    ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Name that the app is reached by, behind a proxy say; repeatable.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = None,
+    max_upload: MaxUpload = 4.0,
+    max_frames: MaxFrames = 20_000,
+    max_steps: MaxSteps = 50,
+    max_pixels: MaxPixels = 4096 * 2304,
+    max_queue: MaxQueue = 100,
+    min_free: MinFree = 1.0,
+    keep_hours: Annotated[
+        float,
+        typer.Option(
+            metavar="HOURS",
+            help="Remove videos and results so long after they ended; 0 for the end of the app.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = 24.0,
+    verbose: Verbose = False,
+    *,
+    shared: Values,
+) -> None:
+    """Open a page in the browser: choose a video, watch it run, look at its depth, download the results."""
+    from dc_rt.log import set_up
+
+    set_up(verbose)
+    from dc_rt.cli.app_page import Asked, run_app
+    from dc_rt.serve.settings import GB, Limits
+
+    limits = Limits(
+        max_upload * GB, max_frames, max_steps, max_pixels, max_queue, min_free * GB, keep_days=keep_hours / 24
+    )
+    asked = Asked(folder, keep, host, port, no_browser, password_file, no_password, allow_host or [], limits)
+    run_app(asked, _model_options(**shared))
 
 
 @app.command()

@@ -14,15 +14,7 @@ from dc_rt.gpu import check_devices
 from dc_rt.installation import install_command
 from dc_rt.listening import address, listen
 from dc_rt.models import ModelOptions, Models
-from dc_rt.serve.settings import (
-    TOKEN_ENVIRONMENT,
-    Limits,
-    Settings,
-    check_reach,
-    own_names,
-    read_token,
-    resolved_roots,
-)
+from dc_rt.serve.settings import TOKEN, Limits, Settings, own_names, resolved_roots
 
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
@@ -54,9 +46,9 @@ def serve_all(asked: Asked, models: ModelOptions) -> None:
         )
 
     # What is wrong is said before what takes a second is imported.
-    token = read_token(asked.token_file)
-    os.environ.pop(TOKEN_ENVIRONMENT, None)  # the processes that decode what others sent have no use for it
-    check_reach(asked.host, token, asked.no_token)
+    token = TOKEN.read(asked.token_file)
+    os.environ.pop(TOKEN.environment, None)  # the processes that decode what others sent have no use for it
+    TOKEN.check_reach(asked.host, token, asked.no_token)
     settings = Settings(
         asked.folder.absolute(),
         asked.host,
@@ -82,7 +74,7 @@ def serve_all(asked: Asked, models: ModelOptions) -> None:
     store = Store(settings.folder, asked.limits)
     listening = listen(settings.host, settings.port, AT_ONCE)
     metrics = Metrics(store)
-    crew = Crew(store, metrics, models, environments(*asked.processes))
+    crew = Crew(store, metrics.ended, models, environments(*asked.processes))
     app = create_app(Service(settings, models, store, crew, metrics))
     line = f"Listening on {address(listening)}; jobs are in {settings.folder}."
     server.run(app, settings.limits, listening, lambda: say(line), crew.stop)

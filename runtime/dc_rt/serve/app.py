@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import errno
 import logging
 from collections.abc import AsyncIterator
@@ -24,12 +23,11 @@ from dc_rt.serve.errors import BUG, Refused, refusal, usual_sentence
 from dc_rt.serve.guard import COOKIE, Guard
 from dc_rt.serve.routes import open_routes, routes
 from dc_rt.serve.service import Service
-from dc_rt.serve.store import expired
+from dc_rt.serve.store import remove_expired
 
 log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0
-_EXPIRY_SECONDS = 600.0  # between two looks for jobs that are to be removed
 
 
 def create_app(service: Service) -> ASGIApp:
@@ -38,7 +36,7 @@ def create_app(service: Service) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.crew.start()
-        expiry = asyncio.create_task(_remove_expired(service))
+        expiry = asyncio.create_task(remove_expired(service.store, service.settings.limits.keep_days))
         yield
         expiry.cancel()
         await asyncio.to_thread(service.crew.close, _CLOSE_SECONDS)
@@ -117,17 +115,3 @@ def _describe(app: FastAPI) -> None:
         return described
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
-
-
-async def _remove_expired(service: Service) -> None:
-    """Remove jobs that ended long ago, while the service runs."""
-    days = service.settings.limits.keep_days
-    while days:
-        before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=days)
-        for job in expired(service.store.all(), before.isoformat()):
-            try:
-                await asyncio.to_thread(service.store.remove, job)
-                log.info("job %s is removed: it ended %s", job.id, job.state.ended)
-            except (Refused, OSError) as error:
-                log.warning("job %s cannot be removed: %s", job.id, error)
-        await asyncio.sleep(_EXPIRY_SECONDS)

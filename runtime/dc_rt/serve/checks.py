@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from dc_rt.errors import UserError, option
 from dc_rt.models import ModelOptions, Models
 from dc_rt.options import Options
 from dc_rt.serve.names import without_paths
+from dc_rt.serve.settings import Limits
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,32 @@ class Check:
     num_pixels: int
     free_bytes: float
     seconds: float
+
+    @classmethod
+    def within(
+        cls,
+        limits: Limits,
+        video: Path,
+        shown: str,
+        options: Mapping[str, Any],
+        model: ModelOptions,
+        save_folder: Path,
+        roots: Sequence[Path] = (),
+    ) -> Check:
+        """What is to be checked of a video that must keep within `limits`."""
+        return cls(
+            str(video),
+            shown,
+            options,
+            asdict(model),
+            str(save_folder),
+            tuple(map(str, roots)),
+            limits.num_frames,
+            limits.num_steps,
+            limits.num_pixels,
+            limits.free_bytes,
+            limits.check_seconds,
+        )
 
 
 @dataclass(frozen=True)
@@ -147,7 +174,7 @@ def _main() -> None:
     try:
         answer: dict[str, Any] = {"found": asdict(_look(what))}
     except UserError as error:
-        hidden = without_paths(str(error), {what.video: what.shown, what.save_folder: "the job's folder"})
+        hidden = without_paths(error.sentence, {what.video: what.shown, what.save_folder: "the job's folder"})
         answer = {"refused": hidden, "is_disk": isinstance(error, DiskFull)}
     channel.write(json.dumps(answer))
     channel.close()

@@ -20,7 +20,6 @@ from dc_rt.lock import Held, take_lock
 from dc_rt.models import ModelOptions
 from dc_rt.options import as_flag
 from dc_rt.serve.jobs import ServedJob
-from dc_rt.serve.metrics import Metrics
 from dc_rt.serve.names import without_paths
 from dc_rt.serve.store import Store
 
@@ -37,11 +36,18 @@ class Crew:
     """All workers."""
 
     def __init__(
-        self, store: Store, metrics: Metrics, model: ModelOptions, environments: Sequence[Mapping[str, str]]
+        self,
+        store: Store,
+        on_end: Callable[[ServedJob, float], None],
+        model: ModelOptions,
+        environments: Sequence[Mapping[str, str]],
     ) -> None:
-        """One worker for each of `environments`: variables of its process, `CUDA_VISIBLE_DEVICES` for example."""
+        """One worker for each of `environments`: variables of its process, `CUDA_VISIBLE_DEVICES` for example.
+
+        `on_end` is told of every run that has ended: its job, and the seconds that it took.
+        """
         self._store = store
-        self._metrics = metrics
+        self._on_end = on_end
         self._workers = [Worker(model, environment) for environment in environments]
         self._at: dict[str, Worker] = {}
         self._turning = threading.Lock()  # held while a worker turns from one job to the next, or is told to stop
@@ -99,7 +105,7 @@ class Crew:
                 with self._turning:
                     self._at.pop(job.id, None)
             seconds = time.monotonic() - began
-            self._metrics.ended(job, seconds)
+            self._on_end(job, seconds)
             if job.state.is_ended:
                 why = f": {job.state.error}" if job.state.error else ""
                 log.info("job %s is %s after %.1f s%s", job.id, job.state.status, seconds, why)
@@ -145,6 +151,8 @@ class _Teller:
             self._cancel()
         self._share.hear(event)
         self._job.share, self._job.seconds_left = self._share.done_in_all, self._share.seconds_left
+        self._job.num_done = self._share.num_done
+        self._job.stage = event.stage if isinstance(event, Progressed) else self._job.stage
         if isinstance(event, ModelOpened):  # of this machine, and nothing of the job's
             for line in event.lines:
                 log.info(worded(line, as_flag))

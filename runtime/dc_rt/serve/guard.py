@@ -58,8 +58,8 @@ class Guard:
         answer = _Answer(send, self._on_refusal)
         try:
             headers = Headers(scope=scope)
-            _check_host(headers, self._settings.names)
-            _check_origin(scope, headers)
+            check_host(headers, self._settings.names)
+            check_origin(scope, headers)
             self._check_token(scope, headers)
             bounded = receive if scope["path"] == UPLOAD else _bounded(receive, headers, self._settings.limits, answer)
         except Refused as refused:
@@ -71,7 +71,7 @@ class Guard:
         path, token = scope["path"], self._settings.token
         if token is None or path in _OPEN or path.startswith(_OPEN_FOLDER):
             return
-        if not (_knows(headers, token) or _has_session(headers, token)):
+        if not (_knows(headers, token) or has_session(headers, token, COOKIE)):
             is_wrong = "authorization" in headers
             raise Refused(401, _WRONG_TOKEN if is_wrong else _NO_TOKEN, {"WWW-Authenticate": "Bearer"})
 
@@ -113,23 +113,33 @@ def session_of(token: str) -> str:
 
 def _knows(headers: Headers, token: str) -> bool:
     scheme, _, given = headers.get("authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and _same(given.strip(), token)
+    return scheme.lower() == "bearer" and is_same(given.strip(), token)
 
 
-def _has_session(headers: Headers, token: str) -> bool:
+def has_session(headers: Headers, token: str, cookie: str) -> bool:
+    """Whether a request has the cookie of that name which stands for the token."""
+    return is_same(cookie_of(headers, cookie), session_of(token))
+
+
+def cookie_of(headers: Headers, name: str) -> str:
+    """The value of a cookie; empty where the request has none of that name."""
     try:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        cookie = SimpleCookie(headers.get("cookie", "")).get(name)
     except CookieError:
-        return False
-    return cookie is not None and _same(cookie.value, session_of(token))
+        return ""
+    return cookie.value if cookie else ""
 
 
-def _same(given: str, expected: str) -> bool:
+def is_same(given: str, expected: str) -> bool:
+    """Whether two secrets are one, which takes as long to find out whatever they are."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
 
 
-def _check_host(headers: Headers, names: frozenset[str]) -> None:
-    """A page whose name was made to point here (DNS rebinding) calls this machine by that name; an address is none."""
+def check_host(headers: Headers, names: frozenset[str]) -> None:
+    """Raise `Refused` for a Host that is none of this machine's `names`.
+
+    A page whose name was made to point here (DNS rebinding) calls this machine by that name; an address is none.
+    """
     name = _without_port(headers.get("host", "")).lower()
     if name == "localhost" or name in names:
         return
@@ -143,8 +153,8 @@ def _check_host(headers: Headers, names: frozenset[str]) -> None:
         ) from None
 
 
-def _check_origin(scope: Scope, headers: Headers) -> None:
-    """Browsers say which page a request that changes something comes from."""
+def check_origin(scope: Scope, headers: Headers) -> None:
+    """Raise `Refused` for a request of another site's page: browsers say so of all that change something."""
     if scope["method"] in _READING:
         return
     origin = headers.get("origin")

@@ -100,6 +100,8 @@ class ServedJob:
         state: what is kept of it.
         share: how much of it is done, from 0 to 1.
         seconds_left: that it will take.
+        num_done: frames that are through the last stage.
+        stage: that it is at, as `dc_rt.job.events.Progressed` names it; empty before there is one.
         is_cancelled: whether somebody has cancelled the run that is under way.
         is_removed: whether its folder is gone.
     """
@@ -109,6 +111,8 @@ class ServedJob:
     state: State
     share: float | None = None
     seconds_left: float | None = None
+    num_done: int = 0
+    stage: str = ""
     is_cancelled: bool = False
     is_removed: bool = False
     journal: Journal = field(init=False)

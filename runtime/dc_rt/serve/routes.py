@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +16,7 @@ from starlette.exceptions import HTTPException
 from dc_rt.serve import choices
 from dc_rt.serve.errors import Refused
 from dc_rt.serve.guard import COOKIE, session_of
-from dc_rt.serve.jobs import ResultFile, ServedJob, folder_files
+from dc_rt.serve.jobs import ResultFile, ServedJob
 from dc_rt.serve.kinds import SUFFIXES
 from dc_rt.serve.schemas import (
     FileOfJob,
@@ -33,12 +32,12 @@ from dc_rt.serve.schemas import (
 )
 from dc_rt.serve.service import Service, read_options
 from dc_rt.serve.uploads import content_type
+from dc_rt.serve.zipped import zipped
 
 PAGE = Path(__file__).parent / "page"
 
 _CANCEL_SECONDS = 10.0  # that a run may take to end; it is killed after two
 _POLL_SECONDS = 0.05
-_ZIP_BLOCK = 1 << 20
 
 _WHY = {
     400: "The request cannot be understood, or calls this machine by a name that it does not go by.",
@@ -274,7 +273,7 @@ def get_file(job: Named, name: str) -> Response:
     base = name.rpartition("/")[2]
     if file.kind == "folder":
         headers = {"Content-Disposition": FileResponse(file.path, filename=base).headers["content-disposition"]}
-        return StreamingResponse(_zipped(file.path), media_type=file.media_type, headers=headers)
+        return StreamingResponse(zipped(file.path), media_type=file.media_type, headers=headers)
     headers = {"Cache-Control": "private, no-cache"}
     return FileResponse(file.path, media_type=file.media_type, filename=base, headers=headers)
 
@@ -364,36 +363,3 @@ def _shown(job: ServedJob, service: Service, positions: dict[str, int] | None = 
 
 def _file(file: ResultFile) -> FileOfJob:
     return FileOfJob(name=file.name, bytes=file.bytes, kind=file.kind, media_type=file.media_type)
-
-
-def _zipped(folder: Path) -> Iterator[bytes]:
-    """A ZIP file of a folder, made as it is sent, without compression: what is in it is compressed already."""
-    sink = _Sink()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]  # needs no more
-        for name, path in folder_files(folder).items():
-            about = zipfile.ZipInfo.from_file(path, name, strict_timestamps=False)
-            with archive.open(about, "w") as target, path.open("rb") as file:
-                while block := file.read(_ZIP_BLOCK):
-                    target.write(block)
-                    yield sink.take()
-    yield sink.take()
-
-
-class _Sink:
-    """A file that what is written to is taken from; it cannot be sought in."""
-
-    def __init__(self) -> None:
-        self._written = bytearray()
-
-    def write(self, data: bytes) -> int:
-        self._written += data
-        return len(data)
-
-    def flush(self) -> None:
-        """There is nothing to wait for."""
-
-    def take(self) -> bytes:
-        """What was written since the last time."""
-        taken = bytes(self._written)
-        self._written.clear()
-        return taken

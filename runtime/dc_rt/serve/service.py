@@ -74,21 +74,8 @@ class Service:
             return await self._queue(folder, video, str(video), shown, _called(options, shown))
 
     async def _queue(self, folder: Path, video: Path, kept_as: str, shown: str, options: Options) -> ServedJob:
-        limits, roots = self.settings.limits, tuple(map(str, self.settings.roots))
-        by_name = options.as_dict()
-        what = Check(
-            str(video),
-            shown,
-            by_name,
-            asdict(self.model),
-            str(folder / "results"),
-            roots,
-            limits.num_frames,
-            limits.num_steps,
-            limits.num_pixels,
-            limits.free_bytes,
-            limits.check_seconds,
-        )
+        limits, roots, by_name = self.settings.limits, self.settings.roots, options.as_dict()
+        what = Check.within(limits, video, shown, by_name, self.model, folder / "results", roots)
         async with self._checks:
             found = await asyncio.to_thread(check, what)
         return await asyncio.to_thread(

@@ -12,9 +12,8 @@ from pathlib import Path
 from dc_rt.errors import UserError, option
 from dc_rt.listening import is_loopback
 
-TOKEN_ENVIRONMENT = "DC_RT_TOKEN"
 GB = 10**9
-_SHORTEST_TOKEN = 16
+_SHORTEST = 16  # of characters of a secret
 
 
 @dataclass(frozen=True)
@@ -94,39 +93,53 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
 
-def check_reach(host: str, token: str | None, no_token: bool) -> None:
-    """Raise `UserError` where others could reach the service and it asks nobody for a token, unless that is wanted."""
-    if token and no_token:
-        raise UserError(f"{option('no_token', True)} is for a service without one; leave it or the token out.")
-    if not (token or no_token or is_loopback(host)):
-        raise UserError(
-            f"{option('host', host)} lets other machines in, and there is no token; give "
-            f"{option('token_file', 'FILE')}, or {option('no_token', True)} where whoever reaches it may use it."
-        )
+@dataclass(frozen=True)
+class Secret:
+    """What whoever asks must know, as it is given: a token of programs, or a password of people.
 
-
-def read_token(file: Path | None, environment: Mapping[str, str] = os.environ) -> str | None:
-    """The token in a file, else in $DC_RT_TOKEN; None where neither is given.
-
-    Raises:
-        UserError: it is too short, or no text that can be sent.
+    Attributes:
+        word: what it is called; in options too.
+        environment: the variable that it is taken from where no file is given.
     """
-    if file is None and TOKEN_ENVIRONMENT not in environment:
-        return None
-    where = f"${TOKEN_ENVIRONMENT}" if file is None else str(file)
-    mend = "make one with `python -c 'import secrets; print(secrets.token_urlsafe())'`"
-    try:
-        token = environment[TOKEN_ENVIRONMENT] if file is None else file.read_text("ascii")
-    except OSError as error:
-        raise UserError(f"The token in {where} cannot be read ({error.strerror}); check the file.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"The token in {where} must be ASCII; {mend}.") from error
-    token = token.strip()
-    if len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
-        raise UserError(
-            f"The token in {where} must have at least {_SHORTEST_TOKEN} characters of ASCII without spaces; {mend}."
-        )
-    return token
+
+    word: str
+    environment: str
+
+    def read(self, file: Path | None, environment: Mapping[str, str] = os.environ) -> str | None:
+        """The one in a file, else in the variable; None where neither is given.
+
+        Raises:
+            UserError: it is too short, or no text that can be sent.
+        """
+        if file is None and self.environment not in environment:
+            return None
+        named = f"The {self.word} in {f'${self.environment}' if file is None else file}"
+        mend = "make one with `python -c 'import secrets; print(secrets.token_urlsafe())'`"
+        try:
+            secret = environment[self.environment] if file is None else file.read_text("ascii")
+        except OSError as error:
+            raise UserError(f"{named} cannot be read ({error.strerror}); check the file.") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"{named} must be ASCII; {mend}.") from error
+        secret = secret.strip()
+        if len(secret) < _SHORTEST or not secret.isascii() or not secret.isprintable() or " " in secret:
+            raise UserError(f"{named} must have at least {_SHORTEST} characters of ASCII without spaces; {mend}.")
+        return secret
+
+    def check_reach(self, host: str, secret: str | None, is_open: bool) -> None:
+        """Raise `UserError` where others could come in and nobody is asked for a secret, unless `is_open` says so."""
+        without = option(f"no_{self.word}", True)
+        if secret and is_open:
+            raise UserError(f"{without} is for a service without one; leave it or the {self.word} out.")
+        if not (secret or is_open or is_loopback(host)):
+            raise UserError(
+                f"{option('host', host)} lets other machines in, and there is no {self.word}; give "
+                f"{option(f'{self.word}_file', 'FILE')}, or {without} where whoever reaches it may use it."
+            )
+
+
+TOKEN, PASSWORD = Secret("token", "DC_RT_TOKEN"), Secret("password", "DC_RT_PASSWORD")
+"""Of `dc-rt serve`, and of `dc-rt app`."""
 
 
 def resolved_roots(roots: tuple[Path, ...] | list[Path]) -> tuple[Path, ...]:

@@ -5,6 +5,8 @@ Everything here may be called from any thread.
 
 from __future__ import annotations
 
+import asyncio
+import datetime
 import logging
 import os
 import secrets
@@ -25,6 +27,7 @@ from dc_rt.serve.settings import Limits
 log = logging.getLogger(__name__)
 
 _ID_BYTES = 16
+_EXPIRY_SECONDS = 600.0  # between two looks for jobs that are to be removed
 _RETRY_SECONDS = "30"  # after which whoever finds the queue full may try again
 
 
@@ -132,6 +135,7 @@ class Store:
             if job.state.status not in ("failed", "cancelled"):
                 raise Refused(409, f"The job is {job.state.status}; only one that failed or was cancelled is resumed.")
             job.is_cancelled, job.share, job.seconds_left = False, None, None
+            job.num_done, job.stage = 0, ""
             number = self._next_number()
             job.change(status="queued", number=number, started=None, ended=None, error=None)
             log.info("job %s is queued again: %s", job.id, job.state.filename)
@@ -260,3 +264,16 @@ class Store:
 def expired(jobs: Sequence[ServedJob], before: str) -> list[ServedJob]:
     """Those that ended before a time of UTC in ISO 8601."""
     return [job for job in jobs if job.state.is_ended and (job.state.ended or job.state.created) < before]
+
+
+async def remove_expired(store: Store, days: float) -> None:
+    """Remove jobs so long after they ended, for as long as this runs; none where that is 0."""
+    while days:
+        before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=days)
+        for job in expired(store.all(), before.isoformat()):
+            try:
+                await asyncio.to_thread(store.remove, job)
+                log.info("job %s is removed: it ended %s", job.id, job.state.ended)
+            except (Refused, OSError) as error:
+                log.warning("job %s cannot be removed: %s", job.id, error)
+        await asyncio.sleep(_EXPIRY_SECONDS)
