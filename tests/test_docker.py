@@ -59,7 +59,7 @@ def test_the_builder_is_sent_all_that_the_package_is_made_of():
 @pytest.mark.parametrize(
     "path",
     [".git/config", ".venv/bin/python", "demo_output/clip.json", "engines/depthcrafter/manifest.json", "token",
-     "examples/demo.mp4", "runtime/dc_rt/__pycache__/x.cpython-313.pyc", "checkpoints/x.safetensors"],
+     "examples/still.mp4", "runtime/dc_rt/__pycache__/x.cpython-313.pyc", "checkpoints/x.safetensors"],
 )  # fmt: skip
 def test_the_builder_is_sent_nothing_else(path):
     assert not is_sent(path)

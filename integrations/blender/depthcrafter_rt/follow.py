@@ -168,6 +168,8 @@ class Run:
             self.notes += event.get("notes", ())
         if kind == "Warned":
             self.notes.append(event["sentence"])
+        if kind == "Resumed":
+            self.notes.append(f"Resumed after frame {event['num_frames']} of an unfinished run.")
         self._told = _ending_of(kind, event) or self._told
 
     def _end(self) -> None:
@@ -205,8 +207,6 @@ def _doing(kind: str, event: Mapping[str, Any]) -> str:
     """What a run is at, by an event; "" where the event does not say."""
     if kind == "Planned":
         return f"{event['num_frames']} frames at {event['width']}x{event['height']}"
-    if kind == "Resumed":
-        return f"Resumed after frame {event['num_frames']}"
     if kind == "Progress" and event["stage"] == "detect":
         return "Looking for cuts"
     if kind == "Progress":
