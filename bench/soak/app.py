@@ -54,8 +54,8 @@ WIDE, PHONE = {"width": 1280, "height": 1000}, {"width": 390, "height": 844}
 PATIENCE_MS = 120_000
 MOST_FRAMES, MOST_BYTES = 70, 2_000_000
 PASSWORD = "a password of 26 signs".replace(" ", "-")
-# What Gradio's own client says where it closes a stream.
-GRADIO_SAYS = ("Method not implemented.",)
+# What Gradio's own client says where it closes a stream, and where a page is left amid a request.
+GRADIO_SAYS = ("Method not implemented.", "AbortError: signal is aborted without reason")
 # What a browser says by itself of answers that are no success; the page shows their sentences.
 REFUSALS = ("status of 413", "status of 404")
 # Python looks for a module of this name at its start: every name that is looked up and every address is put down.
