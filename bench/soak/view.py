@@ -92,6 +92,9 @@ def number_of(picture: NDArray[np.uint8]) -> int:
 
 def write_result(folder: Path) -> Path:
     """All of its files; returns its record."""
+    path = folder / f"{NAME}.json"
+    if path.exists():
+        return path
     folder.mkdir()
     random = np.random.default_rng(0)
     timeline = Timeline.even(NUM_FRAMES, Fraction(FPS))
@@ -128,7 +131,6 @@ def write_result(folder: Path) -> Path:
         ],
         "times": timeline.seconds(range(NUM_FRAMES)),
     }
-    path = folder / f"{NAME}.json"
     path.write_text(as_text(found))
     return path
 
@@ -420,8 +422,10 @@ def picture(browser: Browser, path: Path, pictures: Path) -> None:
 
 def real_result(folder: Path, height: int, width: int, num_frames: int) -> Path:
     """The bundled example at a size, estimated by the bundled engines; its record."""
-    folder.mkdir()
     video = folder / f"demo_{width}.mp4"
+    if (record_path := video.with_suffix(".json")).exists():
+        return record_path
+    folder.mkdir()
     with VideoWriter(video, Fraction(12), height, width, crf=12) as writer:
         for frame in clip_frames(DEMO, height, width, num_frames):
             writer.write(frame)
@@ -429,7 +433,7 @@ def real_result(folder: Path, height: int, width: int, num_frames: int) -> Path:
     quick = ["--num-denoising-steps", "1", "--window-size", "12", "--overlap", "4"] if width > 320 else []
     command = [sys.executable, "-m", "dc_rt.cli", "infer", str(video), "--save-npz", "--save-folder", str(folder)]
     subprocess.run([*command, *quick], check=True)
-    return folder / f"{video.stem}.json"
+    return record_path
 
 
 def sizes(path: Path, num_frames: int, folder: Path) -> dict[str, float]:
@@ -448,6 +452,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--chromium", default=shutil.which("chromium") or shutil.which("google-chrome"))
     parser.add_argument("--pictures", type=Path, default=ROOT / "docs", help="folder of view.png and view_phone.png")
+    parser.add_argument(
+        "--work", type=Path, help="folder that keeps the results that are looked at, and has them already"
+    )
     arguments = parser.parse_args()
     try:
         from playwright.sync_api import sync_playwright
@@ -455,7 +462,8 @@ def main() -> None:
         raise SystemExit("This check drives a browser with Playwright; install the extra soak.") from None
     checks = Checks()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        at = Path(folder)
+        at = arguments.work or Path(folder)
+        at.mkdir(exist_ok=True)
         demo = real_result(at / "small", 192, 320, 60)
         large = real_result(at / "large", HEIGHT, WIDTH, 12)
         taken = {"320x192": sizes(demo, 60, at), f"{WIDTH}x{HEIGHT}": sizes(large, 12, at)}

@@ -43,8 +43,8 @@ class Player {
     if (!this.isPlaying || !this.isReady(this.index)) return;
     this.time += step;
     if (this.time >= this.end) {
-      if (this.repeats) this.seek(0);
-      else this.pause();
+      if (!this.repeats) this.pause();
+      this.seek(this.repeats ? 0 : this.index);
       return;
     }
     let index = this.index;
