@@ -300,8 +300,8 @@ def cancel(task: Seen, _folder: Path) -> Seen:
     pump()
     seen: Seen = {"again": again, "cancelled": running.state.sentence, "is_error": running.state.is_error}
     bpy.ops.depthcrafter.infer()
-    shown, _ = pump(lambda: any("Resumed" in note for note in running.state.run.notes))
-    seen["resumed"] = shown[-1]
+    pump(lambda: any("Resumed" in note for note in running.state.run.notes))
+    seen["resumed"] = running.state.run.notes[-1]
     os.kill(running.state.run.pid, signal.SIGKILL)
     pump()
     seen["killed"] = running.state.sentence

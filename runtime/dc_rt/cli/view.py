@@ -73,16 +73,18 @@ def view_result(
         from dc_rt.view.ply import write_ply
 
         write_ply(stored, wanted.ply, lens, numbers)
+        say(f"{wanted.ply}: {len(numbers)} point clouds of {stored.width}x{stored.height}")
     if wanted.glb:
         from dc_rt.view.glb import write_glb
 
         write_glb(stored, wanted.glb, lens, numbers[0])
+        say(f"{wanted.glb}: frame {numbers[0]} as a mesh, {size_in_words(wanted.glb.stat().st_size)}")
     if wanted.page or not (wanted.ply or wanted.glb or wanted.viser):
         _write_page(stored, wanted, lens, numbers)
     if wanted.viser:
         from dc_rt.view.remote import serve
 
-        serve(stored, lens, numbers, wanted.host, wanted.port)
+        serve(stored, lens, numbers, wanted.host, wanted.port, say)
 
 
 def _write_page(stored: Stored, wanted: Wanted, lens: Lens, numbers: range) -> None:

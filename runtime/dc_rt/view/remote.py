@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
-from functools import partial
 from importlib.util import find_spec
 from typing import Any, Self
 
@@ -33,7 +32,6 @@ _LARGEST_FPS = 60.0
 # From here on the half floats that points are sent in are too coarse for what is near.
 _FARTHEST_OF_HALF = 1000.0
 _POLL_SECONDS = 0.05
-_SAY = partial(print, flush=True)
 
 
 class Thinned:
@@ -117,7 +115,7 @@ def serve(
     frames: range,
     host: str,
     port: int,
-    say: Callable[[str], None] = _SAY,
+    say: Callable[[str], None],
 ) -> None:
     """Show it to browsers until Ctrl-C or SIGTERM.
 
