@@ -119,6 +119,7 @@ def test_a_cancelled_run_is_kept_and_resumed(tmp_path):
     assert not list(tmp_path.glob("*.json"))
     run = followed(started(choices))
     assert any(note.startswith("Resumed after frame ") for note in run.notes)
+    assert any("is a demonstration" in note for note in run.notes)
     assert run.ending.record is not None
 
 

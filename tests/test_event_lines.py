@@ -55,6 +55,7 @@ def test_standard_output_has_lines_of_json_alone_and_an_ending_for_every_video(c
         *["WindowDone"] * 5,
         "Finished",
     ]
+    assert "is a demonstration" in of_clip[0]["demonstration"]
     assert [Path(file).is_file() for file in of_clip[-1]["files"]] == [True] * 4
     shares = [line["share"] for line in of_clip if line["event"] == "Progress"]
     assert shares == sorted(shares)

@@ -45,9 +45,12 @@ class Progress:
         """Listen to the run; what it says to people goes to ComfyUI's log."""
         self._share.hear(event)
         match event:
-            case Planned(notes=sentences) | ModelOpened(lines=sentences):
-                for sentence in sentences:
-                    log.info("%s", in_the_nodes_words(UserError(sentence)))
+            case Planned(notes=sentences, demonstration=demonstration):
+                self._say(*sentences)
+                if demonstration:
+                    log.warning("%s", demonstration)
+            case ModelOpened(sentences):
+                self._say(*sentences)
             case Warned(sentence):
                 log.warning("%s", in_the_nodes_words(UserError(sentence)))
             case AlreadyDone(num_frames=num_frames):
@@ -59,6 +62,10 @@ class Progress:
             done, num_frames = self._share.done_in_all, self._share.num_frames
             if done is not None and num_frames:
                 self._tell(done * num_frames, num_frames)
+
+    def _say(self, *sentences: str) -> None:
+        for sentence in sentences:
+            log.info("%s", in_the_nodes_words(UserError(sentence)))
 
 
 class Workplace:

@@ -165,7 +165,7 @@ class Run:
         if not self.is_cancelled:
             self.doing = _doing(kind, event) or self.doing
         if kind == "Planned":
-            self.notes += event.get("notes", ())
+            self.notes += [*filter(None, [event.get("demonstration")]), *event.get("notes", ())]
         if kind == "Warned":
             self.notes.append(event["sentence"])
         if kind == "Resumed":

@@ -22,6 +22,7 @@ class Planned:
         num_evaluated: frames that go through the denoiser in all: every window's, at every evaluation of every step. As
             of one shot, where the shots are found first (`ShotsFound`).
         notes: what is to be said of the video, and of the options.
+        demonstration: of a model that is no substitute for the real weights, what it is good for; else empty.
     """
 
     video: str
@@ -35,6 +36,7 @@ class Planned:
     fps: float
     num_evaluated: int
     notes: tuple[str, ...] = ()
+    demonstration: str = ""
 
 
 @dataclass(frozen=True)

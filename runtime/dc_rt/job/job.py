@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dc_rt.engine import Interrupted
+from dc_rt.engine.demonstration import what_it_demonstrates
 from dc_rt.errors import UserError
 from dc_rt.heap import give_back_freed
 from dc_rt.job import events
@@ -208,7 +209,8 @@ class Job(Runs):
     def _run(self) -> list[Path]:
         plan, targets = self.plan, self._targets
         clock = Clock(self._tell)
-        self._tell(plan.described(self.sampling, self.outputs))
+        demonstration = what_it_demonstrates(self.model.engines.manifest)
+        self._tell(plan.described(self.sampling, self.outputs, demonstration))
         stamp = stamp_of(plan.video)  # before it is read: who writes to it meanwhile changes it
         identity = fingerprint(self.model.engines, plan, self.sampling)
         self._check_not_cancelled()

@@ -113,7 +113,7 @@ class Plan:
         shots = self.shots and tuple(start for start in self.shots if start < num_frames)
         return replace(self, video=video, num_frames=num_frames, shots=shots)
 
-    def described(self, sampling: Sampling, outputs: Outputs) -> Planned:
+    def described(self, sampling: Sampling, outputs: Outputs, demonstration: str) -> Planned:
         """The plan as an event."""
         return Planned(
             text(self.video.path),
@@ -127,6 +127,7 @@ class Plan:
             float(self.fps),
             self.num_evaluated(sampling),
             (*self.video.notes, *sampling.notes, *outputs.notes, *self._notes(outputs)),
+            demonstration,
         )
 
     def _notes(self, outputs: Outputs) -> Iterator[str]:

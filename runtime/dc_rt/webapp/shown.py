@@ -122,7 +122,8 @@ def _progress(job: ServedJob, story: Story) -> str:
 
 def _notes(story: Story) -> str:
     shots = [] if not story.num_shots else [f"{_counted(story.num_shots, 'shot')} found, each estimated by itself."]
-    notes = [*story.planned.get("notes", ()), *shots, *story.warnings]
+    demonstration = story.planned.get("demonstration", "")
+    notes = [*([demonstration] if demonstration else []), *story.planned.get("notes", ()), *shots, *story.warnings]
     return "".join(f'<p class="dc-note">{escape(note)}</p>' for note in notes)
 
 
