@@ -148,6 +148,7 @@ def test_a_video_is_run_for_its_browser_alone(office):
     assert [file.name.rpartition(".")[2] for file in job.files()] == ["mp4", "json", "zip"]
     assert len(job.all_files()) == 3 + 12
     html = shown.card(job, desk.story(job), None) + shown.results(job)
+    assert "is a demonstration" in html
     assert "12 frames" in html
     assert "<img" not in html
     assert MARKUP in unescape(html)
