@@ -174,17 +174,36 @@ class Person:
         self.checks = checks
         self._said = said
         self._hosts = hosts
+        self._is_leaving = False
         self.page = self.open()
 
     def open(self) -> Page:
         """Another tab; it is the one that is used from now on."""
         page = self.page = self.context.new_page()
-        page.on("console", lambda message: self._said.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: self._said.append(f"error: {error}"))
+        page.on("console", lambda message: self._note(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self._note(f"error: {error}"))
         page.on("request", lambda request: self._hosts.add(urlparse(request.url).netloc))
         page.goto(self.app.url)
         page.locator("#run").wait_for()
         return page
+
+    def reload(self) -> None:
+        """As with the browser's button."""
+        self._is_leaving = True
+        self.page.reload()
+        self._is_leaving = False
+        self.page.locator("#run").wait_for()
+
+    def close(self) -> None:
+        """Close the tab."""
+        self._is_leaving = True
+        self.page.close()
+        self._is_leaving = False
+
+    def _note(self, line: str) -> None:
+        """Not what is said of requests that were broken off as the page was left: nobody sees it."""
+        if not self._is_leaving:
+            self._said.append(line)
 
     def choose(self, options: dict[str, str], outputs: Sequence[str] = ()) -> None:
         """Set options, and check more outputs, as a person does."""
@@ -362,8 +381,7 @@ def refuse(person: Person, folder: Path) -> None:
     said = page.get_by_text(re.compile("maximum allowed size")).first
     said.wait_for()
     checks.see("one that is too large is refused", True, said.inner_text())
-    page.reload()
-    page.locator("#run").wait_for()
+    person.reload()
     person.send(DEMO)
     person.shown()
     person.choose(QUICK | {"overlap": "99"})
@@ -405,7 +423,7 @@ def several(person: Person, other: Person) -> None:
     person.until("running", "room.mp4")
     checks.see("another browser sees no videos of this one", not other.page.locator("#card [data-job]").count())
     job = person.page.locator("#card [data-job]").get_attribute("data-job")
-    person.page.close()
+    person.close()
     other.page.get_by_role("button", name="balls").click()
     other.shown()
     other.choose(QUICK)
@@ -483,7 +501,7 @@ def pictures(person: Person, folder: Path) -> None:
     person.shares(most=0.4)
     page.set_viewport_size(PHONE)
     page.emulate_media(color_scheme="dark")
-    page.reload()
+    person.reload()
     person.until("running", "living room.mp4")
     page.locator("#card").scroll_into_view_if_needed()
     page.wait_for_timeout(700)
@@ -492,7 +510,7 @@ def pictures(person: Person, folder: Path) -> None:
     page.screenshot(path=folder / "app_phone.png")
     page.emulate_media(color_scheme="light")
     page.set_viewport_size(WIDE)
-    page.reload()
+    person.reload()
     person.until("finished", "living room.mp4")
     page.locator("#video input[type=file]").wait_for(state="attached")
     person.send(DEMO, "living room.mp4")
