@@ -338,7 +338,7 @@ def operate(opened: Opened, folder: Path, checks: Checks) -> None:
     page.mouse.move(500, 300)
     page.mouse.up()
     page.wait_for_timeout(800)
-    checks.see("dragging turns the scene", np.abs(scene_of(opened).astype(int) - before).mean() > 1)
+    checks.see("dragging turns the scene", bool(np.abs(scene_of(opened).astype(int) - before).mean() > 1))
     opened.press("r")
     page.locator("#depth").hover()
     probed = page.locator("#probe").inner_text()
@@ -348,7 +348,7 @@ def operate(opened: Opened, folder: Path, checks: Checks) -> None:
     saved = folder / "screenshot.png"
     downloading.value.save_as(saved)
     drawn = decoded(saved.read_bytes())
-    checks.see("a screenshot is the scene", drawn.std() > 10, f"{drawn.shape[1]}x{drawn.shape[0]}")
+    checks.see("a screenshot is the scene", bool(drawn.std() > 10), f"{drawn.shape[1]}x{drawn.shape[0]}")
     title = page.title()
     checks.see("a name that is markup is text", NAME in title and page.locator("#name").inner_text() == NAME, title)
     page.locator("summary").click()
