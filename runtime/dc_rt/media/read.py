@@ -35,7 +35,7 @@ from dc_rt.media.container import (
     video_streams,
 )
 from dc_rt.media.decode import Damage, Fed, decoded_frames, numbered_frames
-from dc_rt.media.orientation import Orientation
+from dc_rt.media.orientation import Orientation, Orientations
 from dc_rt.media.pipe import Kept, Pipe, is_pipe, open_pipe, standard_input
 from dc_rt.media.pyav import to_fraction
 from dc_rt.media.read_exr import View
@@ -213,13 +213,14 @@ def _stored_frames(
             for number, (image, orientation) in enumerate(images):
                 yield number, image, orientation
         return
+    orientations = Orientations()
     # Frames in between are decoded too: seeking is not exact in every container.
     with closing(numbered_frames(source.path, source.stamps, source.num_frames, damage)) as frames:
         for number, frame in frames:
             if number > (count - 1) * stride:
                 return
             if number % stride == 0:
-                yield number // stride, frame, Orientation.of(frame)
+                yield number // stride, frame, orientations.of(frame)
             if number == (count - 1) * stride:
                 return
 
