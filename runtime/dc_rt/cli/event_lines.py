@@ -23,6 +23,9 @@ from dc_rt.media.pipe import is_pipe
 from dc_rt.options import as_flag
 
 _QUIET_SECONDS = 0.2  # between two lines of progress
+_POLL_SECONDS = 0.05
+_LONGEST_COMMAND = 1024  # bytes that are kept of a line: what is longer is no command
+_PATIENCE_SECONDS = 2.0  # with a reader that takes nothing any more
 
 
 class EventLines:
@@ -69,10 +72,16 @@ class EventLines:
             self.tell(video, Failed(sentence or failed.sentence, failed.is_bug, False, failed.errno, failed.filename))
 
     def cancel(self, videos: Sequence[Path], is_resumable: bool = False) -> None:
-        """Write of all that have not ended that they were cancelled."""
-        with suppress(BrokenPipeError):
-            for video in videos:
-                self.tell(video, Cancelled(is_resumable))
+        """Write of all that have not ended that they were cancelled; a reader that takes nothing delays no end."""
+
+        def tell_all() -> None:
+            with suppress(BrokenPipeError):
+                for video in videos:
+                    self.tell(video, Cancelled(is_resumable))
+
+        telling = threading.Thread(target=tell_all, name="last lines", daemon=True)
+        telling.start()
+        telling.join(_PATIENCE_SECONDS)
 
     def _write(self, video: Path, values: dict[str, Any]) -> None:
         line = json.dumps(values | {"video": text(video)}) + "\n"
@@ -80,10 +89,18 @@ class EventLines:
             if self._is_lost:
                 return
             try:
-                self._stream.write(line.encode())
+                self._write_all(line.encode())
             except OSError as error:
                 self._is_lost = True
                 raise BrokenPipeError(*error.args) from error
+
+    def _write_all(self, line: bytes) -> None:
+        """The stream has no buffer: it may take a part of a line, or, of a pipe that waits for nobody, nothing yet."""
+        while line:
+            written = self._stream.write(line)
+            if written is None:
+                time.sleep(_POLL_SECONDS)
+            line = line[written or 0 :]
 
 
 @contextmanager
@@ -127,7 +144,7 @@ def _read_commands() -> None:
     received = b""
     with suppress(OSError):
         while read := os.read(0, 1024):
-            *whole, received = (received + read).split(b"\n")
+            *whole, received = (received[:_LONGEST_COMMAND] + read).split(b"\n")
             if any(line.strip() == b"cancel" for line in whole):
                 interrupt_main()
 
