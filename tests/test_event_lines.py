@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -133,6 +134,7 @@ def test_a_reader_that_takes_nothing_does_not_delay_the_end_for_ever() -> None:
     with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "wb", buffering=0) as writer:
         lines = EventLines(writer)
         threading.Thread(target=lines.tell, args=(Path("clip.mp4"), Warned("x" * (1 << 20))), daemon=True).start()
+        select.select([reader], [], [])  # its first bytes are there
         lines.cancel([Path("clip.mp4")])
         assert [json.loads(reader.readline())["event"] for _ in range(2)] == ["Warned", "Cancelled"]
 
