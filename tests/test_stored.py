@@ -156,7 +156,7 @@ def test_what_is_no_record_of_a_run_is_refused(tmp_path: Path, contents: str) ->
 
 
 READ = ("result", "options", "source", "shots", "times", "files", "model")  # of a record
-WRONG = (None, "x", -1, float("nan"), {}, ["0:0"])
+WRONG: tuple[Any, ...] = (None, "x", -1, float("nan"), {}, ["0:0"])
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
