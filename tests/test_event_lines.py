@@ -139,6 +139,16 @@ def test_a_reader_that_takes_nothing_does_not_delay_the_end_for_ever() -> None:
         assert [json.loads(reader.readline())["event"] for _ in range(2)] == ["Warned", "Cancelled"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
+def test_a_full_disk_is_not_taken_for_a_reader_that_has_left(clip: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dc_rt.cli", "infer", clip, *QUICK, "--save-folder", tmp_path, "--events", "jsonl"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*map(str, command)], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_lines_of_progress_do_not_flood_who_follows(clip: Path, tmp_path: Path) -> None:
     began = time.monotonic()
     done = dc_rt("infer", clip, *QUICK, "--save-folder", tmp_path, "--events", "jsonl")

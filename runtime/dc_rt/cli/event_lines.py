@@ -20,10 +20,10 @@ from dc_rt.job.events import ENDINGS, Cancelled, Event, Failed, Listener, Progre
 from dc_rt.job.share import Share
 from dc_rt.job.targets import text
 from dc_rt.media.pipe import is_pipe
+from dc_rt.media.stream import write_all
 from dc_rt.options import as_flag
 
 _QUIET_SECONDS = 0.2  # between two lines of progress
-_POLL_SECONDS = 0.05
 _LONGEST_COMMAND = 1024  # bytes that are kept of a line: what is longer is no command
 _PATIENCE_SECONDS = 2.0  # with a reader that takes nothing any more
 
@@ -40,7 +40,7 @@ class EventLines:
     def also(self, video: Path, listener: Listener) -> Listener:
         """A listener to a job, of this video, that hands on to another one what it has written.
 
-        Raises `BrokenPipeError` once nobody reads: what a run is for then is gone, and it ends.
+        Raises `BrokenPipeError` once nobody reads, and other `OSError`s: what a run is for then is gone, and it ends.
         """
         share, told_at = Share(), 0.0
 
@@ -66,7 +66,7 @@ class EventLines:
 
     def fail(self, video: Path, error: BaseException) -> None:
         """Write that a video cannot be run, unless its job has told how it ended."""
-        with suppress(BrokenPipeError):
+        with suppress(OSError):
             sentence = sentence_of(error) if isinstance(error, UserError | OSError) else ""
             failed = Failed.of(error, is_resumable=False)
             self.tell(video, Failed(sentence or failed.sentence, failed.is_bug, False, failed.errno, failed.filename))
@@ -75,7 +75,7 @@ class EventLines:
         """Write of all that have not ended that they were cancelled; a reader that takes nothing delays no end."""
 
         def tell_all() -> None:
-            with suppress(BrokenPipeError):
+            with suppress(OSError):
                 for video in videos:
                     self.tell(video, Cancelled(is_resumable))
 
@@ -89,18 +89,10 @@ class EventLines:
             if self._is_lost:
                 return
             try:
-                self._write_all(line.encode())
-            except OSError as error:
+                write_all(self._stream, line.encode())
+            except OSError:
                 self._is_lost = True
-                raise BrokenPipeError(*error.args) from error
-
-    def _write_all(self, line: bytes) -> None:
-        """The stream has no buffer: it may take a part of a line, or, of a pipe that waits for nobody, nothing yet."""
-        while line:
-            written = self._stream.write(line)
-            if written is None:
-                time.sleep(_POLL_SECONDS)
-            line = line[written or 0 :]
+                raise
 
 
 @contextmanager
