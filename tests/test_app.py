@@ -21,6 +21,8 @@ from dc_rt.options import Outputs, Sampling, Source, rules
 
 pytest.importorskip("fastapi", reason="FastAPI is not installed: it comes with the extras app and serve")
 
+from starlette.requests import ClientDisconnect
+
 from dc_rt.serve.crew import Crew
 from dc_rt.serve.settings import PASSWORD, Limits
 from dc_rt.serve.store import Store
@@ -98,6 +100,18 @@ def test_what_a_killed_app_left_is_cleared_and_what_was_to_be_kept_is_kept(tmp_p
     assert set(contents(folder / "kept")) == {"kept.json", "kept_depth.mp4"}
     beside.close()
     running.close()
+
+
+def test_what_no_app_has_made_is_not_removed(tmp_path):
+    folder, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    for made in (folder / ".dc-rt-app-notes", folder / ".dc-rt-app-0123abcd", elsewhere):
+        made.mkdir(parents=True)
+        (made / "mine").write_text("mine")
+    (elsewhere / "lock").touch()
+    (folder / ".dc-rt-app-89abcdef").symlink_to(elsewhere)
+    before = contents(folder), contents(elsewhere)
+    Home(folder, keeps=False).close()
+    assert (contents(folder), contents(elsewhere)) == before
 
 
 # Jobs
@@ -237,17 +251,31 @@ def test_sizes_are_shown_as_people_read_them(size, words):
 class Asked:
     """A gate before an app that answers everything with 200."""
 
-    def __init__(self, tmp_path, password=None):
+    def __init__(self, tmp_path, password=None, limits=None, is_broken_off=False):
         async def app(scope, receive, send):
+            if is_broken_off:
+                (tmp_path / "uploads" / "tmp1").touch()
+                raise ClientDisconnect
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"inside"})
 
         (tmp_path / "uploads").mkdir()
-        (tmp_path / "uploads" / "clip.mp4").touch()
-        self.gate = Gate(app, names=frozenset(), password=password, port=7860, uploads=tmp_path / "uploads")
+        (tmp_path / "uploads" / "some").mkdir()
+        (tmp_path / "uploads" / "some" / "clip.mp4").touch()
+        self.gate = Gate(
+            app,
+            names=frozenset(),
+            password=password,
+            port=7860,
+            uploads=tmp_path / "uploads",
+            limits=limits or Limits(free_bytes=0),
+        )
 
     def __call__(self, path, method="GET", body=b"", **headers):
         """Status and headers of the answer."""
+        return asyncio.run(self.answer(path, method, body, **headers))
+
+    async def answer(self, path, method, body, **headers):
         found = {"host": "127.0.0.1:7860"} | {name.replace("_", "-"): value for name, value in headers.items()}
         raw = [(name.encode(), value.encode()) for name, value in found.items()]
         scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": raw, "scheme": "http"}
@@ -259,7 +287,9 @@ class Asked:
         async def send(message):
             sent.append(message)
 
-        asyncio.run(self.gate(scope, receive, send))
+        await self.gate(scope, receive, send)
+        if not sent:
+            return None
         return sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}
 
 
@@ -267,7 +297,7 @@ def test_only_what_the_page_needs_is_let_through(tmp_path):
     ask, uploads = Asked(tmp_path), tmp_path / "uploads"
     (tmp_path / "secret").touch()
     (uploads / "out").symlink_to(tmp_path / "secret")
-    for path in ("/", "/config", f"/gradio_api/file={uploads}/clip.mp4", "/results/id/clip_depth.mp4"):
+    for path in ("/", "/config", f"/gradio_api/file={uploads}/some/clip.mp4", "/results/id/clip_depth.mp4"):
         assert ask(path)[0] == 200, path
     files = (f"{uploads}/../secret", f"{uploads}/out", "/etc/passwd", "http://example.org", f"{uploads}/\0", "")
     others = (
@@ -289,7 +319,7 @@ def test_a_call_with_a_file_that_did_not_come_in_is_refused(tmp_path):
     def called(path):
         return ask(join, "POST", json.dumps({"data": [1, {"some": [{"path": path}]}]}).encode())[0]
 
-    assert called(f"{tmp_path}/uploads/clip.mp4") == 200
+    assert called(f"{tmp_path}/uploads/some/clip.mp4") == 200
     for path in ("http://example.org/clip.mp4", "/etc/passwd", f"{tmp_path}/uploads/../secret", None, "\0"):
         assert called(path) == 403, path
     assert ask(join, "POST", b"no JSON")[0] == 400
@@ -300,7 +330,23 @@ def test_other_names_and_pages_of_other_sites_are_refused(tmp_path):
     ask = Asked(tmp_path)
     assert ask("/", host="evil.example.org")[0] == 400
     assert ask("/gradio_api/upload", "POST", origin="http://evil.example.org")[0] == 403
-    assert ask("/gradio_api/upload", "POST", origin="http://127.0.0.1:7860")[0] == 200
+    assert ask("/gradio_api/upload", "POST", origin="http://127.0.0.1:7860", content_length="9")[0] == 200
+
+
+def test_an_upload_is_refused_by_what_all_of_its_files_come_to_and_by_the_disk(tmp_path):
+    ask, path = Asked(tmp_path, limits=Limits(upload_bytes=5e6, free_bytes=0)), "/gradio_api/upload"
+    assert ask(path, "POST", content_length="5000000")[0] == 200
+    assert ask(path, "POST", content_length="7000000")[0] == 413
+    assert ask(path + "/", "POST", content_length="7000000")[0] == 413
+    assert ask(path, "POST")[0] == 411
+    ask.gate._limits = Limits(free_bytes=1e18)
+    assert ask(path, "POST", content_length="9")[0] == 507
+
+
+def test_of_an_upload_that_is_broken_off_nothing_stays(tmp_path):
+    ask = Asked(tmp_path, is_broken_off=True)
+    assert ask("/gradio_api/upload", "POST", content_length="9") is None
+    assert contents(tmp_path / "uploads") == {"some/clip.mp4": b""}
 
 
 def test_a_browser_gets_a_name_that_nobody_guesses_and_keeps_it(tmp_path):
@@ -321,6 +367,12 @@ def test_with_a_password_nothing_is_let_through_without_it(tmp_path):
         assert ask(path)[0] == 401, path
     assert ask(SIGN_IN)[0] == 200
     assert ask(SIGN_IN, "POST", b"password=wrong")[0] == 401
+
+    async def at_once():
+        passwords = b"password=wrong", b"password=a-password-of-25-letters%21"
+        return await asyncio.gather(*(ask.answer(SIGN_IN, "POST", each) for each in passwords))
+
+    assert [status for status, _ in asyncio.run(at_once())] == [401, 429]
     status, headers = ask(SIGN_IN, "POST", b"password=a-password-of-25-letters%21")
     assert (status, headers["location"]) == (303, "/")
     assert ask("/config", cookie=headers["set-cookie"].partition(";")[0])[0] == 200

@@ -288,6 +288,10 @@ def test_results_that_blender_cannot_show_are_refused(result, tmp_path):
             read_result(path)
         return str(refused.value)
 
+    for elsewhere in ("/etc/frame_0001.exr", "../clip/frame_0001.exr"):
+        path.write_text(json.dumps(original | {"files": {elsewhere: 1}}), encoding="utf-8")
+        with pytest.raises(Problem, match=r"is no record of a result of dc-rt; choose its NAME\.json"):
+            read_result(path)
     assert "no red, green and blue" in refusal(exr="z")
     assert "no red, green and blue" in refusal(exr="blender")
     assert "raw or has a gamma" in refusal(gamma=2.0)

@@ -87,7 +87,18 @@ def test_wrong_values_are_refused_in_the_words_of_the_node():
 def test_results_stay_under_the_output_folder(tmp_path):
     assert places.results_folder(tmp_path, " depth/a b ") == tmp_path / "depth" / "a b"
     assert places.results_folder(tmp_path, "") == tmp_path
-    for elsewhere in ("..", "a/../../b", "/etc", "C:\\x", "\\\\server\\x", "..\\x", "C:x", str(tmp_path)):
+    for elsewhere in (
+        "..",
+        "a/../../b",
+        "/etc",
+        "C:\\x",
+        "\\\\server\\x",
+        "..\\x",
+        "C:x",
+        "a/.. /b",
+        "\0",
+        str(tmp_path),
+    ):
         with pytest.raises(UserError, match="must be a folder under"):
             places.results_folder(tmp_path, elsewhere)
 

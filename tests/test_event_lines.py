@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,9 @@ from typing import Any
 import pytest
 
 from command_helpers import dc_rt
+from dc_rt.cli.event_lines import EventLines
 from dc_rt.engine.discovery import BUNDLED
+from dc_rt.job.events import Warned
 from media_helpers import moving_gradient, write_clip
 
 QUICK = ("--max-res", 64, "--num-denoising-steps", 1, "--window-size", 12, "--overlap", 4, "--engines", BUNDLED)
@@ -110,6 +115,39 @@ def test_a_run_that_nobody_follows_any_more_ends_and_is_kept(clip: Path, tmp_pat
     assert process.stderr is not None
     assert "The reader of standard output has left before the end; what was done is kept" in process.stderr.read()
     assert process.wait() == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no pipes of this kind before Python 3.12")
+def test_a_line_that_does_not_fit_into_the_pipe_arrives_whole() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)  # as the program at the other end may have it
+    with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "wb", buffering=0) as writer:
+        lines, sentence = EventLines(writer), "x" * (1 << 20)
+        telling = threading.Thread(target=lines.tell, args=(Path("clip.mp4"), Warned(sentence)))
+        telling.start()
+        assert json.loads(reader.readline())["sentence"] == sentence
+        telling.join()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the pipe is filled without waiting")
+def test_a_reader_that_takes_nothing_does_not_delay_the_end_for_ever() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "wb", buffering=0) as writer:
+        lines = EventLines(writer)
+        threading.Thread(target=lines.tell, args=(Path("clip.mp4"), Warned("x" * (1 << 20))), daemon=True).start()
+        select.select([reader], [], [])  # its first bytes are there
+        lines.cancel([Path("clip.mp4")])
+        assert [json.loads(reader.readline())["event"] for _ in range(2)] == ["Warned", "Cancelled"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
+def test_a_full_disk_is_not_taken_for_a_reader_that_has_left(clip: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dc_rt.cli", "infer", clip, *QUICK, "--save-folder", tmp_path, "--events", "jsonl"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*map(str, command)], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_lines_of_progress_do_not_flood_who_follows(clip: Path, tmp_path: Path) -> None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
+from collections.abc import Iterator
+from functools import reduce
+from itertools import islice, product
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,7 @@ from dc_rt.depth import normalised
 from dc_rt.job import Calibration, Truth
 from dc_rt.job.deliver import deliver
 from dc_rt.media.raw import RawFile
+from dc_rt.media.read_depth import open_depth
 from dc_rt.stored import Stored, open_stored
 from raw_helpers import Kept
 
@@ -147,3 +153,53 @@ def test_what_is_no_record_of_a_run_is_refused(tmp_path: Path, contents: str) ->
         open_stored(path)
     with pytest.raises(UserError, match="cannot be read"):
         open_stored(tmp_path / "missing.json")
+
+
+READ = ("result", "options", "source", "shots", "times", "files", "model")  # of a record
+WRONG: tuple[Any, ...] = (None, "x", -1, float("nan"), {}, ["0:0"])
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where a record holds something; of a list and of the files the first of them."""
+    yield at
+    inside = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    for key, each in islice(inside, 1) if at == ("files",) else inside:
+        yield from places(each, (*at, key))
+
+
+def test_a_record_that_was_tampered_with_gives_a_result_or_one_sentence(kept: Kept, tmp_path: Path) -> None:
+    whole = delivered(kept, tmp_path, "png").record
+    path = tmp_path / "clip.json"
+    num_refused = 0
+    for at, wrong in product((at for at in places(whole) if at[:1] and at[0] in READ), WRONG):
+        record: Any = json.loads(json.dumps(whole))
+        holder = reduce(getitem, at[:-1], record)
+        holder[at[-1]] = wrong
+        path.write_text(json.dumps(record))
+        try:
+            stored = open_stored(path)
+            depth = next(stored.depth())
+            if at[0] == "source":
+                next(stored.images())
+        except UserError:
+            num_refused += 1
+            continue
+        assert np.isfinite([*stored.times, stored.fps, stored.seconds, float(stored.pixel_aspect)]).all(), (at, wrong)
+        assert np.isfinite(depth).all(), (at, wrong)
+    assert num_refused > 100
+
+
+@pytest.mark.parametrize("contents", ["[" * 100_000, '{"result": ' * 50_000])
+def test_a_record_that_is_nested_without_end_is_refused(tmp_path: Path, contents: str) -> None:
+    (tmp_path / "clip.json").write_text(contents)
+    with pytest.raises(UserError, match="is no record of a run"):
+        open_stored(tmp_path / "clip.json")
+
+
+def test_an_array_of_more_pixels_than_any_video_has_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.npz"
+    with zipfile.ZipFile(path, "w") as file, file.open("depth.npy", "w") as member:
+        header = {"shape": (1, 1 << 30, 1 << 30), "fortran_order": False, "descr": "<f4"}
+        np.lib.format.write_array_header_1_0(member, header)
+    with pytest.raises(UserError, match="at most"):
+        open_depth(path)

@@ -20,13 +20,10 @@ def results_folder(output: Path, folder: str) -> Path:
         UserError: it would be elsewhere.
     """
     asked = folder.strip()
-    parts = PurePath(asked).parts
-    # What Windows takes for a path elsewhere is refused everywhere, so that workflows mean the same.
-    if (
-        PurePath(asked).is_absolute()
-        or PureWindowsPath(asked).anchor
-        or ".." in (*parts, *PureWindowsPath(asked).parts)
-    ):
+    parts = *PurePath(asked).parts, *PureWindowsPath(asked).parts
+    is_elsewhere = PurePath(asked).is_absolute() or PureWindowsPath(asked).anchor
+    # What Windows takes for a path elsewhere, ".. " too, is refused everywhere, so that workflows mean the same.
+    if is_elsewhere or "\0" in asked or not all(part.strip(". ") for part in parts):
         raise UserError(
             f"{option('folder')} must be a folder under ComfyUI's output folder, not {asked!r}; give a relative path "
             "without .., such as depth."

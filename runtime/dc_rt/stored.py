@@ -6,8 +6,9 @@ Of all the outputs that hold the depth, the most exact one is read; its polarity
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import repeat
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from dc_rt.depth import normalised
 from dc_rt.errors import UserError, option
-from dc_rt.formats import CONTAINERS, EXR_PRESETS, VIDEO_CODECS
+from dc_rt.formats import COLORMAPS, CONTAINERS, EXR_PRESETS, VIDEO_CODECS
 from dc_rt.geometry import FOCAL, Lens
 from dc_rt.job.fingerprint import readable_hash
 from dc_rt.job.plan import Plan, plan_video
@@ -40,7 +41,6 @@ Picture = NDArray[np.uint8]
 T = TypeVar("T")
 
 _RECORD = ".json"
-_NEEDED = ("result", "options", "source", "files", "shots", "times")
 _EXR_ERRORS = {"float": 0.0, "half": 2.0**-12}  # of numbers up to 1
 # Beyond so many times the nearest distance a scene in metres has no shape any more, and infinity is no point.
 _DEEPEST = 1000.0
@@ -160,15 +160,15 @@ def open_stored(path: str | Path) -> Stored:
         raise UserError(
             f"{file.path} has {file.num_frames} frames, and {path} says {result['num_frames']}; write it again."
         )
-    lens, undo = _undone(record, held)
+    with _as_a_run_writes_it(path):
+        lens, undo = _undone(record, held)
 
     def depth() -> Iterator[Depth]:
         for frame, shot in zip(file.pictures(), _shot_of_each(record), strict=False):
             yield undo(frame, shot)
 
     # Of another size than the results' only where a raw file is all that there is, which is of the model's.
-    aspect = Fraction(str(result["sample_aspect_ratio"]).replace(":", "/"))
-    aspect *= Fraction(int(result["width"]) * file.height, int(result["height"]) * file.width)
+    aspect = _aspect(result) * Fraction(result["width"] * file.height, result["height"] * file.width)
     return Stored(
         path,
         beside.name,
@@ -194,12 +194,61 @@ def _read(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give the NAME.json of a run.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no record of a run ({error}); give the NAME.json of one.") from error
-    # Those that the first versions wrote say too little.
-    if not isinstance(record, dict) or any(key not in record for key in _NEEDED):
-        raise UserError(f"{path} is no record of a run that says all that is needed; give the NAME.json of one.")
-    return record
+    # Those that the first versions wrote say too little, and what others send may say anything.
+    with _as_a_run_writes_it(path):
+        if not _is_plausible(record):
+            raise ValueError
+    return dict(record)
+
+
+@contextmanager
+def _as_a_run_writes_it(path: Path) -> Iterator[None]:
+    """While a record is read whose values may be missing, or of any type; raises `UserError` then."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is no record of a run that says all that is needed; give the NAME.json of one."
+        ) from error
+
+
+def _is_plausible(record: Any) -> bool:
+    """Whether a run can have written this; what is missing or of another type raises some error, or is false."""
+    result, options, source, shots = record["result"], record["options"], record["source"], record["shots"]
+    parse_range(options["range"])
+    needed = options["values"], options["polarity"], options["keep"], source["path"], record["model"]["name"]
+    known = (
+        options["exr"] in EXR_PRESETS
+        and options["exr_type"] in _EXR_ERRORS
+        and options["depth_codec"] in VIDEO_CODECS
+        and options["colormap"] in COLORMAPS
+    )
+    texts = [*needed, *options["outputs"], *source.get("notes", ())]
+    ranges = [shot[end] for shot in (result, *shots) for end in ("depth_min", "depth_max")]
+    numbers = [*record["times"], *ranges, result["seconds"], result["fps"], options["gamma"]]
+    frames = [frame for shot in shots for frame in (shot["start_frame"], shot["end_frame"])]
+    sizes = [result[name] for name in ("num_frames", "height", "width")]
+    return (
+        known
+        and all(isinstance(each, str) for each in texts)
+        and all(isinstance(each, int | float) and math.isfinite(each) for each in numbers)
+        and all(type(each) is int for each in (*frames, *sizes))
+        and min(sizes) > 0
+        and frames[0] == 0
+        and frames[1:-1:2] == frames[2::2]
+        and sorted(frames) == frames
+        and frames[-1] == len(record["times"]) == result["num_frames"]
+        and sorted(record["times"]) == record["times"]
+        and min(result["fps"], options["gamma"], _aspect(result)) > 0
+        and isinstance(record["files"], dict)
+    )
+
+
+def _aspect(result: Mapping[str, Any]) -> Fraction:
+    """Of a pixel of the results: its width to its height."""
+    return Fraction(str(result["sample_aspect_ratio"]).replace(":", "/"))
 
 
 def _most_exact(beside: _Beside) -> _Held:
@@ -314,7 +363,8 @@ def _pictures(beside: _Beside, size: tuple[int, int]) -> Iterator[Picture]:
         video = probe(videos[0])
         frames = read_at_sizes(video, [size], limit=result["num_frames"])
     else:
-        plan = _plan_of_source(beside)
+        with _as_a_run_writes_it(beside.path):
+            plan = _plan_of_source(beside)
         frames = read_at_sizes(plan.video, [size], plan.stride, plan.num_frames)
     with closing(frames):
         for _, (picture,) in frames:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from .errors import Problem
@@ -87,6 +87,8 @@ def read_result(path: Path) -> Result:
         fps = Fraction(about["fps"]).limit_denominator(1001)
         width, height = int(about["width"]), int(about["height"])
         aspect = Fraction(about["sample_aspect_ratio"].replace(":", "/"))
+        if any(PurePath(name).anchor or ".." in PurePath(name).parts for name in files):
+            raise ValueError("a file of a result is elsewhere")
     except OSError as error:
         raise Problem(
             f"{path} cannot be read ({error.strerror or error}); choose the NAME.json of a result."

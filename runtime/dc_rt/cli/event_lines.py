@@ -20,9 +20,12 @@ from dc_rt.job.events import ENDINGS, Cancelled, Event, Failed, Listener, Progre
 from dc_rt.job.share import Share
 from dc_rt.job.targets import text
 from dc_rt.media.pipe import is_pipe
+from dc_rt.media.stream import write_all
 from dc_rt.options import as_flag
 
 _QUIET_SECONDS = 0.2  # between two lines of progress
+_LONGEST_COMMAND = 1024  # bytes that are kept of a line: what is longer is no command
+_PATIENCE_SECONDS = 2.0  # with a reader that takes nothing any more
 
 
 class EventLines:
@@ -37,7 +40,7 @@ class EventLines:
     def also(self, video: Path, listener: Listener) -> Listener:
         """A listener to a job, of this video, that hands on to another one what it has written.
 
-        Raises `BrokenPipeError` once nobody reads: what a run is for then is gone, and it ends.
+        Raises `BrokenPipeError` once nobody reads, and other `OSError`s: what a run is for then is gone, and it ends.
         """
         share, told_at = Share(), 0.0
 
@@ -63,16 +66,22 @@ class EventLines:
 
     def fail(self, video: Path, error: BaseException) -> None:
         """Write that a video cannot be run, unless its job has told how it ended."""
-        with suppress(BrokenPipeError):
+        with suppress(OSError):
             sentence = sentence_of(error) if isinstance(error, UserError | OSError) else ""
             failed = Failed.of(error, is_resumable=False)
             self.tell(video, Failed(sentence or failed.sentence, failed.is_bug, False, failed.errno, failed.filename))
 
     def cancel(self, videos: Sequence[Path], is_resumable: bool = False) -> None:
-        """Write of all that have not ended that they were cancelled."""
-        with suppress(BrokenPipeError):
-            for video in videos:
-                self.tell(video, Cancelled(is_resumable))
+        """Write of all that have not ended that they were cancelled; a reader that takes nothing delays no end."""
+
+        def tell_all() -> None:
+            with suppress(OSError):
+                for video in videos:
+                    self.tell(video, Cancelled(is_resumable))
+
+        telling = threading.Thread(target=tell_all, name="last lines", daemon=True)
+        telling.start()
+        telling.join(_PATIENCE_SECONDS)
 
     def _write(self, video: Path, values: dict[str, Any]) -> None:
         line = json.dumps(values | {"video": text(video)}) + "\n"
@@ -80,10 +89,10 @@ class EventLines:
             if self._is_lost:
                 return
             try:
-                self._stream.write(line.encode())
-            except OSError as error:
+                write_all(self._stream, line.encode())
+            except OSError:
                 self._is_lost = True
-                raise BrokenPipeError(*error.args) from error
+                raise
 
 
 @contextmanager
@@ -127,7 +136,7 @@ def _read_commands() -> None:
     received = b""
     with suppress(OSError):
         while read := os.read(0, 1024):
-            *whole, received = (received + read).split(b"\n")
+            *whole, received = (received[:_LONGEST_COMMAND] + read).split(b"\n")
             if any(line.strip() == b"cancel" for line in whole):
                 interrupt_main()
 

@@ -20,6 +20,7 @@ from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
 from dc_rt.errors import UserError
+from dc_rt.media.container import MAX_PIXELS
 from dc_rt.media.decode import Damage, numbered_frames
 from dc_rt.media.read import IMAGE_FOLDER_FPS, probe
 from dc_rt.media.read_images import decode_images, list_images, natural_key
@@ -128,6 +129,8 @@ def _open_npz(path: Path) -> DepthFile:
     if len(shape) != 3 or dtype.kind != "f":
         raise UserError(f"{path} holds an array {dtype} {shape}; write depth as floats [T,H,W].")
     count, height, width = shape
+    if height * width > MAX_PIXELS:
+        raise UserError(f"{path} has {width}x{height} pixels, and at most {MAX_PIXELS:,} are read; make it smaller.")
 
     def as_floats() -> Iterator[NDArray[np.float32]]:
         for picture in pictures():

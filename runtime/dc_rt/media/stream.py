@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -16,6 +17,27 @@ from dc_rt.media.write_video import fitting
 
 # What writing to a pipe raises whose reader has left: the second on Windows.
 _CLOSED = (errno.EPIPE, errno.EINVAL)
+# Between two tries of a pipe that does not wait for its reader, which another program may ask for.
+_POLL_SECONDS = 0.05
+
+
+def write_all(stream: BinaryIO, data: bytes) -> None:
+    """Write all of `data` to a stream, which may take a part of it at a time.
+
+    Raises `BrokenPipeError` where the reader has left, and other `OSError`s as they are.
+    """
+    rest = memoryview(data)
+    try:
+        while rest:
+            written = stream.write(rest)
+            if written is None:
+                time.sleep(_POLL_SECONDS)
+            rest = rest[written or 0 :]
+        stream.flush()
+    except OSError as error:
+        if error.errno in _CLOSED:
+            raise BrokenPipeError(errno.EPIPE, "what reads standard output has closed it") from error
+        raise
 
 
 class StreamWriter:
@@ -30,14 +52,15 @@ class StreamWriter:
         self._outputs = result.outputs
         if self._outputs.pipe_format == "yuv4mpeg":
             fps, aspect = result.timeline.fps, fitting(result.sample_aspect_ratio)
-            self._write(
+            header = (
                 f"YUV4MPEG2 W{result.width} H{result.height} F{fps.numerator}:{fps.denominator} Ip "
-                f"A{aspect.numerator}:{aspect.denominator} Cmono XCOLORRANGE=FULL\n".encode()
+                f"A{aspect.numerator}:{aspect.denominator} Cmono XCOLORRANGE=FULL\n"
             )
+            write_all(stream, header.encode())
 
     def write(self, frame: ResultFrame) -> None:
         """Write a frame. Raises `BrokenPipeError` where the reader has left, and other `OSError`s as they are."""
-        self._write(self._encoded(shown_values(frame, self._outputs)))
+        write_all(self._stream, self._encoded(shown_values(frame, self._outputs)))
 
     def _encoded(self, depth: NDArray[np.float32]) -> bytes:
         match self._outputs.pipe_format:
@@ -47,17 +70,6 @@ class StreamWriter:
                 return to_uint16(depth).astype("<u2").tobytes()
             case _:
                 return depth.astype("<f4").tobytes()
-
-    def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        try:
-            while rest:
-                rest = rest[self._stream.write(rest) or 0 :]
-            self._stream.flush()
-        except OSError as error:
-            if error.errno in _CLOSED:
-                raise BrokenPipeError(errno.EPIPE, "what reads standard output has closed it") from error
-            raise
 
     def __enter__(self) -> Self:
         return self

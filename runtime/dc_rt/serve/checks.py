@@ -27,6 +27,9 @@ from dc_rt.serve.settings import Limits
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 2
+"""Videos that are looked through at once: each takes a process, and its memory."""
+
 _DECODER_THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 

@@ -17,7 +17,7 @@ from dc_rt.errors import UserError
 from dc_rt.models import ModelOptions
 from dc_rt.options import Options
 from dc_rt.serve import choices
-from dc_rt.serve.checks import Check, check
+from dc_rt.serve.checks import AT_ONCE, Check, check
 from dc_rt.serve.crew import Crew
 from dc_rt.serve.errors import Refused
 from dc_rt.serve.jobs import UPLOAD, ServedJob
@@ -30,8 +30,6 @@ from dc_rt.serve.uploads import check_upload, receive
 
 log = logging.getLogger(__name__)
 
-_CHECKS = 2  # videos that are looked through at once
-
 
 @dataclass
 class Service:
@@ -42,7 +40,7 @@ class Service:
     store: Store
     crew: Crew
     metrics: Metrics
-    _checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CHECKS))
+    _checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     async def add_upload(self, request: Request, filename: str, values: Mapping[str, Any]) -> ServedJob:
         """Queue the video that a request's body is.

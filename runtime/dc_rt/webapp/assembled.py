@@ -56,7 +56,7 @@ def assembled(
         expiry.cancel()
 
     inner = FastAPI(title=TITLE, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    gate = Gate(inner, names=setup.names, password=setup.password, port=port, uploads=home.uploads)
+    gate = Gate(inner, names=setup.names, password=setup.password, port=port, uploads=home.uploads, limits=limits)
     inner.router.routes += routes(desk, gate.browser_of)
     page = Page(desk, gate.browser_of, examples, _how_long(setup), 24 * limits.keep_days)
     page.blocks.queue(default_concurrency_limit=None, api_open=False)

@@ -18,7 +18,7 @@ from typing import Any
 from dc_rt.errors import UserError
 from dc_rt.models import ModelOptions
 from dc_rt.serve import choices
-from dc_rt.serve.checks import Check, check
+from dc_rt.serve.checks import AT_ONCE, Check, check
 from dc_rt.serve.crew import Crew
 from dc_rt.serve.jobs import UPLOAD, ServedJob
 from dc_rt.serve.journal import Reader
@@ -86,6 +86,7 @@ class Desk:
         self._limits = limits
         self._uploads = Path(os.path.realpath(uploads))
         self._owned: dict[str, _Owned] = {}
+        self._checks = threading.Semaphore(AT_ONCE)
 
     def take_in(self, video: Path) -> Path:
         """A copy of a video of this machine's among those that came in."""
@@ -118,7 +119,9 @@ class Desk:
         with self._store.place(), self._store.draft() as folder:
             own = folder / f"{UPLOAD}{video_suffix(video)}"
             _link(video, own)
-            found = check(Check.within(self._limits, own, shown, options, self._model, folder / "results"))
+            what = Check.within(self._limits, own, shown, options, self._model, folder / "results")
+            with self._checks:
+                found = check(what)
             # Before anybody can ask for it.
             job = self._store.add(folder, filename=shown, video=own.name, options=options, **asdict(found))
             self._owned[job.id] = _Owned(job, browser, video, job.journal.reader(0))

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import secrets
+import shutil
+import time
 from collections.abc import Iterator
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -19,13 +22,16 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dc_rt.serve.errors import Refused
 from dc_rt.serve.guard import check_host, check_origin, cookie_of, has_session, is_same, session_of
 from dc_rt.serve.kinds import is_under
+from dc_rt.serve.settings import Limits
+
+log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
 UPLOAD = "/gradio_api/upload"
@@ -76,7 +82,9 @@ _HEADERS = {
 class Gate:
     """Wraps the app: lets through only who may ask, and what the page asks for."""
 
-    def __init__(self, app: ASGIApp, *, names: frozenset[str], password: str | None, port: int, uploads: Path) -> None:
+    def __init__(
+        self, app: ASGIApp, *, names: frozenset[str], password: str | None, port: int, uploads: Path, limits: Limits
+    ) -> None:
         """Cookies are of all ports of a machine: their names have the app's own.
 
         Args:
@@ -84,13 +92,16 @@ class Gate:
             names: that a request may call this machine, beside addresses and `localhost`, in lower case.
             password: that who asks must know; None where anybody may ask.
             port: that the app listens on.
-            uploads: the folder of the files that are shown by their path.
+            uploads: the folder of the files that are shown by their path; files in itself are on their way.
+            limits: how much comes in, and how slowly.
         """
         self._app = app
         self._names = names
         self._password = password
         self._browser_cookie, self._session_cookie = f"dc_rt_browser_{port}", f"dc_rt_password_{port}"
         self._uploads = Path(os.path.realpath(uploads))
+        self._limits = limits
+        self._num_coming = 0
         self._guessing = asyncio.Lock()
 
     def browser_of(self, cookies: dict[str, str]) -> str:
@@ -110,7 +121,10 @@ class Gate:
             check_host(headers, self._names)
             check_origin(scope, headers)
             self._check_needed(scope)
-            bounded = receive if scope["path"] == UPLOAD else _bounded(receive, headers)
+            is_upload = scope["path"].rstrip("/") == UPLOAD
+            if is_upload:
+                self._check_upload(headers)
+            bounded = _in_time(receive, self._limits) if is_upload else _bounded(receive, headers)
             if scope["path"].rstrip("/") == _CALL:
                 bounded = await self._checked_call(bounded)
         except Refused as refused:
@@ -118,6 +132,8 @@ class Gate:
             return
         if answer := await self._asked_for_password(scope, headers, bounded):
             await answer(scope, bounded, told)
+        elif is_upload:
+            await self._take_upload(scope, bounded, told)
         else:
             await self._app(scope, bounded, told)
 
@@ -129,6 +145,30 @@ class Gate:
             is_needed = method == "POST" and path.rstrip("/") in _POST
         if not is_needed:
             raise Refused(404, "There is nothing at this address; the page is at /.")
+
+    def _check_upload(self, headers: Headers) -> None:
+        """Gradio has a limit for each of the very many files that one request may have, and none for the disk."""
+        stated = headers.get("content-length", "")
+        if not stated.isdecimal():
+            raise Refused(411, "The upload does not say how large it is; choose the video on the page.")
+        if int(stated) > self._limits.upload_bytes + _LARGEST_REQUEST:
+            raise Refused(413, f"The upload has more than {self._limits.upload_bytes:,.0f} bytes; send a smaller one.")
+        if int(stated) > shutil.disk_usage(self._uploads).free - self._limits.free_bytes:
+            raise Refused(507, "The disk has no room for the video; try again when there is some.")
+
+    async def _take_upload(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Gradio leaves what has come of an upload that is broken off, with a name of its own until it is whole."""
+        self._num_coming += 1
+        try:
+            await self._app(scope, receive, send)
+        except ClientDisconnect:
+            log.info("an upload was broken off, or came too slowly")
+        finally:
+            self._num_coming -= 1
+            if not self._num_coming:
+                for part in self._uploads.iterdir():
+                    if part.is_file():
+                        part.unlink(missing_ok=True)
 
     def _is_upload(self, path: str) -> bool:
         """Whether it is the address of a file that came in here: Gradio would fetch others, of the web's too."""
@@ -188,10 +228,13 @@ class Gate:
             form = parse_qs((await request.body()).decode())
         except UnicodeDecodeError:
             form = {}
+        # Before the guess is looked at: of many at once, the right one would be answered first.
+        if self._guessing.locked():
+            return _sign_in_page("Somebody has just given a wrong password; try again in a second.", 429)
         if not is_same(form.get("password", [""])[0].strip(), password):
-            async with self._guessing:  # one guess at a time, whoever makes it
+            async with self._guessing:
                 await asyncio.sleep(_WRONG_SECONDS)
-            return _sign_in_page("This is not the password that the app was started with.")
+            return _sign_in_page("This is not the password that the app was started with.", 401)
         answer = RedirectResponse("/", 303)
         is_secure = request.url.scheme == "https"
         answer.set_cookie(
@@ -220,9 +263,9 @@ def _paths_in(value: Any) -> Iterator[Any]:
             yield from _paths_in(each)
 
 
-def _sign_in_page(error: str = "") -> Response:
+def _sign_in_page(error: str = "", status: int = 200) -> Response:
     page = (PAGE / "sign_in.html").read_text(encoding="utf-8")
-    return HTMLResponse(page.replace("<!--error-->", error), 401 if error else 200)
+    return HTMLResponse(page.replace("<!--error-->", error), status)
 
 
 def _with_headers(send: Send, cookie: str) -> Send:
@@ -241,6 +284,20 @@ def _with_headers(send: Send, cookie: str) -> Send:
         await send(message)
 
     return told
+
+
+def _in_time(receive: Receive, limits: Limits) -> Receive:
+    """`receive` of an upload; one that comes too slowly is as good as gone."""
+    ends = time.monotonic() + limits.upload_seconds
+
+    async def receive_some() -> Message:
+        try:
+            async with asyncio.timeout(min(limits.pause_seconds, max(ends - time.monotonic(), 0))):
+                return await receive()
+        except TimeoutError:
+            return {"type": "http.disconnect"}
+
+    return receive_some
 
 
 def _bounded(receive: Receive, headers: Headers) -> Receive:

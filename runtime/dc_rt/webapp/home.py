@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import time
@@ -14,6 +15,8 @@ from dc_rt.errors import UserError, option
 from dc_rt.lock import Held, locked, take_lock
 
 _PREFIX = ".dc-rt-app-"
+_NAME_BYTES = 4
+_LOCK = "lock"  # held as long as the app is there
 _SWEEP = ".dc-rt-app.lock"  # held while folders come and go
 _KEEP = "keep"  # of an app whose results stay: the next one moves them out if it is killed
 _PATIENCE_SECONDS, _POLL_SECONDS = 10.0, 0.05
@@ -44,7 +47,7 @@ class Home:
             folder.mkdir(parents=True, exist_ok=True)
             with _sweeping(folder):
                 _clear_orphans(folder)
-                self.own = folder / f"{_PREFIX}{secrets.token_hex(4)}"
+                self.own = folder / f"{_PREFIX}{secrets.token_hex(_NAME_BYTES)}"
                 self.own.mkdir(mode=0o700)
                 self._lock = _lock_of(self.own)
             if keeps:
@@ -78,7 +81,7 @@ class Home:
 
 
 def _lock_of(own: Path) -> BinaryIO:
-    return take_lock(own / "lock")
+    return take_lock(own / _LOCK)
 
 
 @contextmanager
@@ -99,6 +102,8 @@ def _sweeping(folder: Path) -> Iterator[None]:
 def _clear_orphans(folder: Path) -> None:
     """Remove the folders of apps that are no more."""
     for orphan in sorted(folder.glob(f"{_PREFIX}*")):
+        if not _is_an_apps(orphan):
+            continue
         try:
             lock = _lock_of(orphan)
         except (Held, OSError):
@@ -107,6 +112,13 @@ def _clear_orphans(folder: Path) -> None:
             _keep_results(orphan, folder)
         lock.close()
         shutil.rmtree(orphan, ignore_errors=True)
+
+
+def _is_an_apps(path: Path) -> bool:
+    """Whether an app made it: anything else of such a name, or a link to what is elsewhere, is not ours to remove."""
+    is_called_so = re.fullmatch(rf"{re.escape(_PREFIX)}[0-9a-f]{{{2 * _NAME_BYTES}}}", path.name)
+    lock = path / _LOCK
+    return bool(is_called_so and not path.is_symlink() and lock.is_file() and not lock.is_symlink())
 
 
 def _keep_results(own: Path, folder: Path) -> list[Path]:
