@@ -158,8 +158,8 @@ def _worded(values: dict[str, Any]) -> dict[str, Any]:
     shown = {}
     for name, value in values.items():
         if isinstance(value, str):
-            value = worded(value, as_flag)
+            value = text(worded(value, as_flag))
         elif isinstance(value, list | tuple):
-            value = [worded(each, as_flag) if isinstance(each, str) else each for each in value]
+            value = [text(worded(each, as_flag)) if isinstance(each, str) else each for each in value]
         shown[name] = value
     return shown
