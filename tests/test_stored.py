@@ -147,3 +147,17 @@ def test_what_is_no_record_of_a_run_is_refused(tmp_path: Path, contents: str) ->
         open_stored(path)
     with pytest.raises(UserError, match="cannot be read"):
         open_stored(tmp_path / "missing.json")
+
+
+def test_a_record_that_says_too_little_is_refused(kept: Kept, tmp_path: Path) -> None:
+    stored = delivered(kept, tmp_path, "npz")
+    whole = json.loads(stored.path.read_bytes())
+    for part, name in (("options", "values"), ("result", "seconds"), ("source", "path"), ("model", "name")):
+        less = {key: value for key, value in whole[part].items() if key != name}
+        stored.path.write_text(json.dumps(whole | {part: less}))
+        with pytest.raises(UserError, match="or one of an earlier version, which says too little; run it again"):
+            open_stored(stored.path)
+    for part in ("shots", "times", "files"):
+        stored.path.write_text(json.dumps(whole | {part: None}))
+        with pytest.raises(UserError, match="says too little"):
+            open_stored(stored.path)

@@ -40,7 +40,25 @@ Picture = NDArray[np.uint8]
 T = TypeVar("T")
 
 _RECORD = ".json"
-_NEEDED = ("result", "options", "source", "files", "shots", "times")
+_NEEDED = {
+    "result": {"num_frames", "height", "width", "fps", "seconds", "sample_aspect_ratio"},
+    "options": {
+        "outputs",
+        "keep",
+        "values",
+        "range",
+        "polarity",
+        "gamma",
+        "exr",
+        "exr_type",
+        "depth_codec",
+        "colormap",
+    },
+    "source": {"path", "num_frames", "height", "width"},
+    "model": {"name"},
+    "files": set(),
+}
+_LISTS = ("shots", "times")
 _EXR_ERRORS = {"float": 0.0, "half": 2.0**-12}  # of numbers up to 1
 # Beyond so many times the nearest distance a scene in metres has no shape any more, and infinity is no point.
 _DEEPEST = 1000.0
@@ -196,10 +214,20 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read ({error.strerror}); give the NAME.json of a run.") from error
     except ValueError as error:
         raise UserError(f"{path} is no record of a run ({error}); give the NAME.json of one.") from error
-    # Those that the first versions wrote say too little.
-    if not isinstance(record, dict) or any(key not in record for key in _NEEDED):
-        raise UserError(f"{path} is no record of a run that says all that is needed; give the NAME.json of one.")
-    return record
+    if not _says_enough(record):
+        raise UserError(
+            f"{path} is no record of a run, or one of an earlier version, which says too little; run it again, or give "
+            "the NAME.json of another."
+        )
+    return record  # type: ignore[no-any-return]
+
+
+def _says_enough(record: Any) -> bool:
+    """Whether a record has what is read of it."""
+    if not isinstance(record, dict) or not all(isinstance(record.get(name), list) for name in _LISTS):
+        return False
+    parts = ((record.get(name), keys) for name, keys in _NEEDED.items())
+    return all(isinstance(part, dict) and keys <= part.keys() for part, keys in parts)
 
 
 def _most_exact(beside: _Beside) -> _Held:
