@@ -263,6 +263,16 @@ def test_what_the_page_did_not_write_is_left_alone(stored: Stored, tmp_path: Pat
     write(stored, tmp_path / "page.html")
 
 
+def test_a_page_may_have_the_longest_name_and_what_cannot_be_written_is_said(stored: Stored, tmp_path: Path) -> None:
+    write(stored, tmp_path / f"{'n' * 250}.html")
+    with pytest.raises(UserError, match=r"cannot be written \(File name too long\); name another place with out"):
+        write(stored, tmp_path / f"{'n' * 251}.html")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/page\.html cannot be written \(.*\); name another place with out"):
+        write(stored, tmp_path / "file" / "page.html")
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_the_command_takes_what_is_beside_the_record(stored: Stored, tmp_path: Path) -> None:
     folder = tmp_path / "results"
     folder.mkdir()

@@ -73,7 +73,8 @@ def view_result(
         from dc_rt.view.ply import write_ply
 
         write_ply(stored, wanted.ply, lens, numbers)
-        say(f"{wanted.ply}: {len(numbers)} point clouds of {stored.width}x{stored.height}")
+        clouds = "1 point cloud" if len(numbers) == 1 else f"{len(numbers)} point clouds"
+        say(f"{wanted.ply}: {clouds} of {stored.width}x{stored.height}")
     if wanted.glb:
         from dc_rt.view.glb import write_glb
 
