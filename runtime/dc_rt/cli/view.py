@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ def view_result(
     result: Path, wanted: Wanted, frames: Frames, focal: float | None, near: float | None, far: float | None
 ) -> None:
     """Make it; raises `UserError` where the result cannot be read."""
+    # As Ctrl-C, so that no draft is left.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     stored = open_stored(record_of(result))
     usual = stored.lens or Lens()
     lens = Lens(
