@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from command_helpers import assert_refused, dc_rt
 from dc_rt import Outputs, UserError
 from dc_rt.depth import normalised
 from dc_rt.job import Calibration, Truth
@@ -81,7 +82,7 @@ def test_the_most_exact_output_is_read_and_none_that_was_changed(kept: Kept, tmp
         else:
             shutil.rmtree(path)
     assert order == ["clip.npz", "frame_0000.exr", "clip.raw.zarr.zip", "clip_depth.mp4"]
-    with pytest.raises(UserError, match="No file beside"):
+    with pytest.raises(UserError, match="No file that holds the depth of"):
         open_stored(folder / "clip.json")
 
 
@@ -137,6 +138,7 @@ def test_metres_come_back_through_the_lens_of_their_calibration(kept: Kept, tmp_
         metres = archive["depth"]
     assert stored.lens.near <= metres.min() * 1.001
     np.testing.assert_allclose(stored.lens.distance(depth_of(stored)), metres, rtol=1e-4)
+    assert_refused(dc_rt("view", stored.path, "--far", 2), r"is in metres, by its calibration; leave --far 2\.0 out\.")
 
 
 @pytest.mark.parametrize("contents", ["{}", "[1]", "no JSON", '{"result": {}}'])

@@ -67,6 +67,8 @@ def view_result(
     # As Ctrl-C, so that no draft is left.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     stored = open_stored(record_of(result))
+    if stored.lens:
+        _check_measured(stored, near=near, far=far)
     usual = stored.lens or Lens()
     lens = Lens(
         usual.focal if focal is None else focal, usual.near if near is None else near, usual.far if far is None else far
@@ -89,6 +91,13 @@ def view_result(
         from dc_rt.view.remote import serve
 
         serve(stored, lens, numbers, wanted.host, wanted.port, say)
+
+
+def _check_measured(stored: Stored, **distances: float | None) -> None:
+    """Raise `UserError` where distances are given of a result that has its own, in metres."""
+    given = [option(name, value) for name, value in distances.items() if value is not None]
+    if given:
+        raise UserError(f"{stored.path} is in metres, by its calibration; leave {' and '.join(given)} out.")
 
 
 def _write_page(stored: Stored, wanted: Wanted, lens: Lens, numbers: range) -> None:
