@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
@@ -177,6 +178,15 @@ def test_the_same_video_with_the_same_options_is_resumed_after_a_cancel(office):
     assert office.desk.submit("two", video, QUICK) is not job
     assert office.desk.submit("one", video, QUICK) is job
     assert job.state.status == "queued"
+
+
+def test_a_button_that_is_pressed_twice_queues_a_video_once(office):
+    video = upload(office)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: office.desk.submit("one", video, QUICK), range(2))
+    assert first is second
+    assert office.desk.submit("one", video, QUICK) is first
+    assert office.desk.jobs_of("one") == [first]
 
 
 def test_an_example_comes_in_again_when_old_uploads_were_removed(office):

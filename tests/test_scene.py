@@ -184,6 +184,8 @@ def test_a_mesh_replaces_an_earlier_one_and_no_other_file(stored, tmp_path):
     with pytest.raises(UserError, match=r"frame\.glb was not written by dc-rt view"):
         write_glb(stored, path, LENS, 0)
     assert path.read_bytes() == b"glTF, but of somebody else"
+    with pytest.raises(UserError, match=r"is binary glTF, and not \.gltf; give glb='.*frame\.glb'"):
+        write_glb(stored, path.with_suffix(".gltf"), LENS, 0)
     path.unlink()
     path.mkdir()
     with pytest.raises(UserError, match=r"frame\.glb was not written by dc-rt view"):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from command_helpers import assert_refused, dc_rt
 from dc_rt import Outputs, UserError
 from dc_rt.depth import normalised
 from dc_rt.job import Calibration, Truth
@@ -87,7 +88,7 @@ def test_the_most_exact_output_is_read_and_none_that_was_changed(kept: Kept, tmp
         else:
             shutil.rmtree(path)
     assert order == ["clip.npz", "frame_0000.exr", "clip.raw.zarr.zip", "clip_depth.mp4"]
-    with pytest.raises(UserError, match="No file beside"):
+    with pytest.raises(UserError, match="No file that holds the depth of"):
         open_stored(folder / "clip.json")
 
 
@@ -143,6 +144,7 @@ def test_metres_come_back_through_the_lens_of_their_calibration(kept: Kept, tmp_
         metres = archive["depth"]
     assert stored.lens.near <= metres.min() * 1.001
     np.testing.assert_allclose(stored.lens.distance(depth_of(stored)), metres, rtol=1e-4)
+    assert_refused(dc_rt("view", stored.path, "--far", 2), r"is in metres, by its calibration; leave --far 2\.0 out\.")
 
 
 @pytest.mark.parametrize("contents", ["{}", "[1]", "no JSON", '{"result": {}}'])
@@ -203,3 +205,17 @@ def test_an_array_of_more_pixels_than_any_video_has_is_refused_before_it_is_read
         np.lib.format.write_array_header_1_0(member, header)
     with pytest.raises(UserError, match="at most"):
         open_depth(path)
+
+
+def test_a_record_that_says_too_little_is_refused(kept: Kept, tmp_path: Path) -> None:
+    stored = delivered(kept, tmp_path, "npz")
+    whole = json.loads(stored.path.read_bytes())
+    for part, name in (("options", "values"), ("result", "seconds"), ("source", "path"), ("model", "name")):
+        less = {key: value for key, value in whole[part].items() if key != name}
+        stored.path.write_text(json.dumps(whole | {part: less}))
+        with pytest.raises(UserError, match="or one of an earlier version, which says too little; run it again"):
+            open_stored(stored.path)
+    for part in ("shots", "times", "files"):
+        stored.path.write_text(json.dumps(whole | {part: None}))
+        with pytest.raises(UserError, match="says too little"):
+            open_stored(stored.path)

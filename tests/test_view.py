@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
@@ -261,6 +262,31 @@ def test_what_the_page_did_not_write_is_left_alone(stored: Stored, tmp_path: Pat
         write(stored, tmp_path)
     write(stored, tmp_path / "page.html")
     write(stored, tmp_path / "page.html")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of a process's files")
+@pytest.mark.parametrize("kind", ["out", "ply", "glb"])
+def test_what_the_disk_has_no_room_for_leaves_no_draft(stored: Stored, tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    place = {"out": folder / "page.html", "ply": folder, "glb": folder / "mesh.glb"}[kind]
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+    limited += "from dc_rt.cli import main; main()"
+    command = [sys.executable, "-c", limited, "view", str(stored.path), f"--{kind}", str(place)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"cannot be written (File too large); name another place with --{kind}." in done.stderr
+    assert list(folder.iterdir()) == []
+
+
+def test_a_page_may_have_the_longest_name_and_what_cannot_be_written_is_said(stored: Stored, tmp_path: Path) -> None:
+    write(stored, tmp_path / f"{'n' * 250}.html")
+    with pytest.raises(UserError, match=r"cannot be written \(File name too long\); name another place with out"):
+        write(stored, tmp_path / f"{'n' * 251}.html")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/page\.html cannot be written \(.*\); name another place with out"):
+        write(stored, tmp_path / "file" / "page.html")
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_the_command_takes_what_is_beside_the_record(stored: Stored, tmp_path: Path) -> None:

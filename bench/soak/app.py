@@ -541,6 +541,7 @@ def end(person: Person, checks: Checks) -> None:
     checks.see("SIGTERM ends it in good order", status == 0 and seconds < 15, f"status {status} after {seconds:.1f} s")
     checks.see("no process is left", not left and len(family) > 1, f"of {len(family)}")
     checks.see("nothing is left of its folder", not app.folder.exists())
+    checks.see("it says no traceback of the page that was open", "Traceback" not in "\n".join(app.log))
 
 
 def kill(browser: Browser, folder: Path, audit: Path, checks: Checks, said: list[str], hosts: set[str]) -> None:

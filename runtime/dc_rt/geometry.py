@@ -34,7 +34,9 @@ class Lens:
         for name in ("focal", "near", "far"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
-                raise UserError(f"{option(name)} must be greater than 0, not {value:g}; try {option(name, 1)}.")
+                raise UserError(
+                    f"{option(name)} must be a number greater than 0, not {value:g}; try {option(name, 1)}."
+                )
         if not self.far > self.near:
             raise UserError(
                 f"{option('far', self.far)} must be farther than {option('near', self.near)}; try "

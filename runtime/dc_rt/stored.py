@@ -210,7 +210,8 @@ def _as_a_run_writes_it(path: Path) -> Iterator[None]:
         yield
     except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path} is no record of a run that says all that is needed; give the NAME.json of one."
+            f"{path} is no record of a run, or one of an earlier version, which says too little; run it again, or give "
+            "the NAME.json of another."
         ) from error
 
 
@@ -257,9 +258,10 @@ def _most_exact(beside: _Beside) -> _Held:
     is_raw = options["values"] == "raw"
     held = [each for each in _held(beside) if each.is_as_estimated or not (is_raw and each.is_cut)]
     if not held:
-        reason = f"with {option('values', 'raw')} those in whole numbers hold too little" if is_raw else "none"
+        reason = f" (with {option('values', 'raw')} those in whole numbers hold too little)" if is_raw else ""
         raise UserError(
-            f"No file beside {beside.path} holds its depth as it was written ({reason}); run it again with "
+            f"No file that holds the depth of {beside.path} is beside it as it was written{reason}; put it back under "
+            f"the name that it had, or run it again with "
             f"{option('outputs', 'depth.mp4,input.mp4,npz')}."
         )
     # Of files that are equally exact those of the results' own size.
@@ -387,7 +389,7 @@ def _plan_of_source(beside: _Beside) -> Plan:
         is_same = is_same and known in (None, readable_hash(plan.video))
     except UserError as error:
         raise UserError(
-            f"The pictures of {beside.path} are wanted of its source, and {str(error).rstrip('.')}; or {instead}."
+            f"The pictures of {beside.path} have to come from its source: {str(error).rstrip('.')}; or {instead}."
         ) from error
     if not is_same:
         raise UserError(f"{source} is not the video that {beside.path} was made from, or was changed since; {instead}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -63,7 +64,11 @@ def view_result(
     result: Path, wanted: Wanted, frames: Frames, focal: float | None, near: float | None, far: float | None
 ) -> None:
     """Make it; raises `UserError` where the result cannot be read."""
+    # As Ctrl-C, so that no draft is left.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     stored = open_stored(record_of(result))
+    if stored.lens:
+        _check_measured(stored, near=near, far=far)
     usual = stored.lens or Lens()
     lens = Lens(
         usual.focal if focal is None else focal, usual.near if near is None else near, usual.far if far is None else far
@@ -73,7 +78,8 @@ def view_result(
         from dc_rt.view.ply import write_ply
 
         write_ply(stored, wanted.ply, lens, numbers)
-        say(f"{wanted.ply}: {len(numbers)} point clouds of {stored.width}x{stored.height}")
+        clouds = "1 point cloud" if len(numbers) == 1 else f"{len(numbers)} point clouds"
+        say(f"{wanted.ply}: {clouds} of {stored.width}x{stored.height}")
     if wanted.glb:
         from dc_rt.view.glb import write_glb
 
@@ -85,6 +91,13 @@ def view_result(
         from dc_rt.view.remote import serve
 
         serve(stored, lens, numbers, wanted.host, wanted.port, say)
+
+
+def _check_measured(stored: Stored, **distances: float | None) -> None:
+    """Raise `UserError` where distances are given of a result that has its own, in metres."""
+    given = [option(name, value) for name, value in distances.items() if value is not None]
+    if given:
+        raise UserError(f"{stored.path} is in metres, by its calibration; leave {' and '.join(given)} out.")
 
 
 def _write_page(stored: Stored, wanted: Wanted, lens: Lens, numbers: range) -> None:

@@ -443,11 +443,16 @@ def _shown(value: Any) -> str:
 def write_whole(path: Path, contents: bytes) -> None:
     """Write `path` so that at every instant it is whole: the old or the new."""
     draft = path.with_name(f"{path.name}.part")
-    with draft.open("wb") as file:
-        file.write(contents)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
     if os.name == "posix":  # elsewhere a folder cannot be opened, and renaming is as lasting as it gets
         descriptor = os.open(path.parent, os.O_RDONLY)
         try:

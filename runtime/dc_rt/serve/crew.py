@@ -110,7 +110,7 @@ class Crew:
                 why = f": {job.state.error}" if job.state.error else ""
                 log.info("job %s is %s after %.1f s%s", job.id, job.state.status, seconds, why)
             else:
-                log.info("job %s is broken off after %.1f s; the next service goes on with it", job.id, seconds)
+                log.info("job %s is broken off after %.1f s", job.id, seconds)
 
     def _run(self, worker: Worker, job: ServedJob) -> None:
         names = {str(job.video): job.state.filename, str(job.results): "the job's folder"}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dc_rt.errors import UserError, option
 from dc_rt.geometry import Lens
 from dc_rt.media.png import png_bytes
 from dc_rt.stored import Stored
@@ -36,8 +37,14 @@ def write_glb(stored: Stored, path: Path, lens: Lens, frame: int) -> None:
     A vertex for each pixel; no triangle goes over an edge of the depth (`STEEPEST`).
 
     Raises:
-        UserError: the result cannot be read, something else is in its place, or the disk refuses.
+        UserError: the result cannot be read, something else is in its place, the disk refuses, or the name does not end
+            in .glb, by which programs know what it is.
     """
+    if path.suffix.lower() != ".glb":
+        raise UserError(
+            f"What is written is binary glTF, and not {path.suffix or 'a file without an ending'}; give "
+            f"{option('glb', path.with_suffix('.glb'))}."
+        )
     check_ours(path, "glb")
     (shown,) = frames_of(stored, range(frame, frame + 1))
     write_file(path, _contents(stored, shown, lens), "glb")

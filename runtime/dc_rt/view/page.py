@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain, islice
@@ -31,6 +32,7 @@ from dc_rt.job.forecast import size_in_words
 from dc_rt.job.targets import text
 from dc_rt.media.colormap import table
 from dc_rt.stored import Stored
+from dc_rt.view.frames import unwritable
 from dc_rt.view.packing import FEWEST_BITS, MOST_BITS, Size, depth_error, pack_depth, pack_picture
 
 MOST_BYTES = 1_000_000_000
@@ -96,8 +98,8 @@ def write_page(
         on_frame: hears of every frame that has been.
 
     Raises:
-        UserError: the file would be too large, or is not to be replaced; or the result cannot be read.
-        OSError: it cannot be written.
+        UserError: the file would be too large, is not to be replaced, or cannot be written; or the result cannot be
+            read.
     """
     _check_replaceable(path)
     size = packing.size(stored)
@@ -108,9 +110,10 @@ def write_page(
         num_bytes = len(head) + len(tail) + sum(map(len, samples)) * len(frames) // len(samples)
         _check_size(path, num_bytes, "would be about")
         tell(_forecast(stored, path, frames, size, packing, num_bytes))
-        partial = path.with_name(f".{path.name}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not called after the page, whose name may be as long as names can be; and each of two calls has its own.
+        partial = path.with_name(f".{os.getpid()}.part")
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
                 file.write(head)
                 for element in chain(samples, packed):
@@ -120,19 +123,27 @@ def write_page(
                     _check_size(path, file.tell(), "has come to")
                 file.write(tail)
             partial.replace(path)
+        except OSError as error:
+            raise unwritable(path, "out", error) from error
         finally:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
 
 
 def _check_replaceable(path: Path) -> None:
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give {option('out')} a file in it.")
-    if path.exists():
-        with path.open("rb") as file:
-            if _GENERATOR not in file.read(1 << 14):
-                raise UserError(
-                    f"{path} was not written by this command; move it away, or give another {option('out')}."
-                )
+    try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; give {option('out')} a file in it.")
+        if not path.exists() or (path.is_file() and _GENERATOR in _beginning(path)):
+            return
+    except OSError as error:
+        raise unwritable(path, "out", error) from error
+    raise UserError(f"{path} was not written by this command; move it away, or give another {option('out')}.")
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1 << 14)
 
 
 def _check_size(path: Path, num_bytes: int, verb: str) -> None:
@@ -281,7 +292,7 @@ def _details(stored: Stored, frames: range, packing: Packing) -> Iterator[tuple[
     if (size.height, size.width) != (stored.height, stored.width):
         yield "Size", f"Taken from {stored.width}x{stored.height} without mixing pixels of depth."
     if len(frames) < stored.num_frames:
-        step = f", every {frames.step}th" if frames.step > 1 else ""
+        step = f", in steps of {frames.step}" if frames.step > 1 else ""
         yield "Frames", f"{frames[0]} to {frames[-1]} of 0 to {stored.num_frames - 1}{step}."
     notes: Sequence[str] = source.get("notes", ())
     yield from (("Note", str(note)) for note in notes)

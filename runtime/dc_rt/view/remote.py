@@ -223,8 +223,9 @@ class Show:
             self._step = gui.add_slider("Pixel step", min=1, max=_LARGEST_STEP, step=1, initial_value=step)
         with gui.add_folder("Space"):
             self._focal = gui.add_number("Focal length", initial_value=self._lens.focal, step=0.001)
-            self._near = gui.add_number("Near", initial_value=self._lens.near, step=0.001)
-            self._far = gui.add_number("Far", initial_value=self._lens.far, step=0.001)
+            is_metric = self._stored.lens is not None  # metres were measured, and are no choice
+            self._near = gui.add_number("Near", initial_value=self._lens.near, step=0.001, disabled=is_metric)
+            self._far = gui.add_number("Far", initial_value=self._lens.far, step=0.001, disabled=is_metric)
             gui.add_button("Reset camera").on_click(lambda _: self._place_all_cameras())
         # The frame is looked at all the time, and also changes by itself.
         for control in (self._playing, self._colours, self._size, self._focal, self._near, self._far):

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import gradio as gr
 from fastapi import FastAPI
-from starlette.types import ASGIApp
 
 from dc_rt.models import ModelOptions
 from dc_rt.serve.crew import Crew
@@ -41,7 +40,7 @@ _GREY = gr.themes.Color(
 
 def assembled(
     setup: Setup, model: ModelOptions, home: Home, port: int, examples: Sequence[Path]
-) -> tuple[Store, Crew, ASGIApp]:
+) -> tuple[Store, Crew, Gate]:
     """The jobs, their worker, and the app that asks for them: `port` is the one that it listens on."""
     limits = setup.limits
     store = Store(home.jobs, limits)

@@ -87,6 +87,7 @@ class Desk:
         self._uploads = Path(os.path.realpath(uploads))
         self._owned: dict[str, _Owned] = {}
         self._checks = threading.Semaphore(AT_ONCE)
+        self._adding = threading.Lock()
 
     def take_in(self, video: Path) -> Path:
         """A copy of a video of this machine's among those that came in."""
@@ -102,7 +103,7 @@ class Desk:
         check_video(self._checked(upload, shown), shown)
 
     def submit(self, browser: str, upload: Path, values: Mapping[str, Any]) -> ServedJob:
-        """Queue a video with these options; a run of the same that was broken off is resumed.
+        """Queue a video with these options, unless that waits or runs already; one that was broken off is resumed.
 
         Raises:
             UserError: it is no video, or too long or too large, or the options do not go together.
@@ -113,18 +114,21 @@ class Desk:
         chosen = choices.chosen(values)
         options = replace(chosen, outputs=replace(chosen.outputs, result_name=result_name(shown))).as_dict()
         video = self._checked(upload, shown)
-        if broken_off := self._broken_off(browser, video, options):
-            self.resume(broken_off)
-            return broken_off
+        if job := self._again(browser, video, options):
+            return job
         with self._store.place(), self._store.draft() as folder:
             own = folder / f"{UPLOAD}{video_suffix(video)}"
             _link(video, own)
             what = Check.within(self._limits, own, shown, options, self._model, folder / "results")
             with self._checks:
                 found = check(what)
-            # Before anybody can ask for it.
-            job = self._store.add(folder, filename=shown, video=own.name, options=options, **asdict(found))
-            self._owned[job.id] = _Owned(job, browser, video, job.journal.reader(0))
+            with self._adding:
+                # A button that is pressed twice has both come as far as here.
+                if job := self._again(browser, video, options):
+                    return job
+                # Before anybody can ask for it.
+                job = self._store.add(folder, filename=shown, video=own.name, options=options, **asdict(found))
+                self._owned[job.id] = _Owned(job, browser, video, job.journal.reader(0))
         return job
 
     def jobs_of(self, browser: str) -> list[ServedJob]:
@@ -176,12 +180,15 @@ class Desk:
             raise not_taken(shown)
         return path
 
-    def _broken_off(self, browser: str, video: Path, options: Mapping[str, Any]) -> ServedJob | None:
-        """A job of the same browser, video and options that ended before its end, if there is one."""
+    def _again(self, browser: str, video: Path, options: Mapping[str, Any]) -> ServedJob | None:
+        """The job of the same browser, video and options that waits, runs, or was broken off and is now resumed."""
         for job in self.jobs_of(browser):
-            same = self._owned[job.id].upload == video and job.state.options == options
-            if same and job.state.status in ("failed", "cancelled"):
-                return job
+            owned = self._owned[job.id]
+            if owned.upload != video or job.state.options != options or job.state.status == "finished":
+                continue
+            if job.state.is_ended:
+                self.resume(job)
+            return job
         return None
 
 

@@ -103,11 +103,16 @@ class Gate:
         self._limits = limits
         self._num_coming = 0
         self._guessing = asyncio.Lock()
+        self._ending = asyncio.Event()
 
     def browser_of(self, cookies: dict[str, str]) -> str:
         """The name of the browser that a request comes from, by its cookies; empty where it has none yet."""
         name = cookies.get(self._browser_cookie, "")
         return name if _BROWSER.fullmatch(name) else ""
+
+    def end(self) -> None:
+        """The app is to end: the streams of pages that are open end as if the pages had been closed."""
+        self._ending.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -116,6 +121,8 @@ class Gate:
         if scope["type"] != "http":  # there are no web sockets here
             return
         headers = Headers(scope=scope)
+        if scope["method"] == "GET":
+            receive = _until(self._ending, receive)
         told = _with_headers(send, self._new_browser(scope, headers))
         try:
             check_host(headers, self._names)
@@ -298,6 +305,21 @@ def _in_time(receive: Receive, limits: Limits) -> Receive:
             return {"type": "http.disconnect"}
 
     return receive_some
+
+
+def _until(ending: asyncio.Event, receive: Receive) -> Receive:
+    """`receive`, which is told that the page has left once `ending` is set."""
+
+    async def receive_or_end() -> Message:
+        received, ended = asyncio.ensure_future(receive()), asyncio.ensure_future(ending.wait())
+        try:
+            await asyncio.wait({received, ended}, return_when=asyncio.FIRST_COMPLETED)
+            return received.result() if received.done() else {"type": "http.disconnect"}
+        finally:
+            received.cancel()
+            ended.cancel()
+
+    return receive_or_end
 
 
 def _bounded(receive: Receive, headers: Headers) -> Receive:

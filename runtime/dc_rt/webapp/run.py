@@ -64,9 +64,14 @@ def run(setup: Setup, model: ModelOptions, say: Callable[[str], None]) -> None:
         _tell_gradio(home.uploads)
         from dc_rt.webapp.assembled import assembled
 
-        store, crew, app = assembled(setup, model, home, listening.getsockname()[1], examples())
+        store, crew, gate = assembled(setup, model, home, listening.getsockname()[1], examples())
+
+        def on_end() -> None:
+            gate.end()
+            crew.stop()
+
         try:
-            server.run(app, setup.limits, listening, on_start, crew.stop)
+            server.run(gate, setup.limits, listening, on_start, on_end)
         finally:
             crew.close(_CLOSE_SECONDS)
             store.close()

@@ -260,6 +260,7 @@ const farSlider = slider({
   id: "far", label: "Farthest", min: NEAR * 1.05, max: FAR * 20, value: FAR, ...logarithm, words: wordsOfDistance,
   onchange: (far) => setLens({ far }),
 });
+for (const { row } of [nearSlider, farSlider]) row.hidden = ABOUT.isMetric; // metres were measured, and are no choice
 const { pointScale: POINT_SCALE, edge: EDGE } = SpaceView.defaults;
 const pointSlider = slider({
   id: "points", label: "Point size", min: 0.25, max: 4, value: POINT_SCALE, ...logarithm, words: (scale) => `${scale.toFixed(2)} pixels`,
