@@ -29,11 +29,11 @@ def test_disparity_1_is_near_0_is_far_and_half_is_halfway_in_inverse_distance() 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"focal": 0.0}, "focal must be greater than 0"),
-        ({"near": -1.0}, "near must be greater than 0"),
-        ({"far": float("inf")}, "far must be greater than 0"),
+        ({"focal": 0.0}, "focal must be a number greater than 0"),
+        ({"near": -1.0}, "near must be a number greater than 0"),
+        ({"far": float("inf")}, "far must be a number greater than 0"),
         ({"near": 3.0, "far": 2.0}, r"far=2\.0 must be farther than near=3\.0"),
-        ({"focal": float("nan")}, "focal must be greater than 0"),
+        ({"focal": float("nan")}, "focal must be a number greater than 0"),
     ],
 )
 def test_a_lens_that_sees_nothing_is_refused(values: dict[str, float], message: str) -> None:

@@ -75,9 +75,10 @@ def checkout(tmp_path):
     shutil.copytree(ROOT / "tools", tmp_path / "tools")
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
-    for name in ("runtime/dc_rt", "export/dc_export", "depthcrafter", "engines"):
+    for name in ("runtime/dc_rt", "export/dc_export", "depthcrafter", "engines", "examples"):
         (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "engines" / "profiles.toml").touch()
+    for name in ("engines/profiles.toml", "examples/demo.mp4", "examples/balls.mp4"):
+        (tmp_path / name).touch()
     shutil.copy(ROOT / "runtime" / "dc_rt" / "_version.py", tmp_path / "runtime" / "dc_rt")
     tested = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#")
     for name in FAKES:
