@@ -89,6 +89,7 @@ def half_engines(checkpoint, tmp_path_factory):
     return folder
 
 
+@pytest.mark.soak
 def test_half_precision_halves_the_weights(engines, half_engines):
     for graph in GRAPHS:
         types = {tensor.data_type for tensor in onnx.load(half_engines / f"{graph}.onnx").graph.initializer}
@@ -99,6 +100,7 @@ def test_half_precision_halves_the_weights(engines, half_engines):
     assert (manifest.precision, manifest.profile.name, manifest.model.name) == ("fp16", "512x256", "half")
 
 
+@pytest.mark.soak
 def test_half_precision_depth_is_near_full_precision(half_engines, model):
     frames = np.random.default_rng(0).integers(0, 256, (4, 256, 512, 3), dtype=np.uint8)
     half = np.stack(list(DepthCrafter.load(half_engines)(frames, noise=Noise(1), steps=2)))
@@ -106,6 +108,7 @@ def test_half_precision_depth_is_near_full_precision(half_engines, model):
     assert 0 < np.abs(half - full).mean() < 5e-3
 
 
+@pytest.mark.soak
 def test_a_profile_of_one_size_refuses_others(half_engines):
     half = DepthCrafter.load(half_engines)
     with pytest.raises(UserError, match="profile 512x256"):
