@@ -55,7 +55,10 @@ STOP = signal.SIGINT
 INTERRUPTED = 130
 
 # What the builder is sent.
-CONTEXT = {"LICENSE", "README.md", "constraints.txt", "depthcrafter", "engines", "export", "pyproject.toml", "runtime"}
+CONTEXT = {
+    *("LICENSE", "README.md", "constraints.txt", "pyproject.toml"),
+    *("depthcrafter", "engines", "examples", "export", "runtime"),
+}
 
 
 class Builder:
