@@ -1,9 +1,15 @@
+import os
 import threading
 import time
+from fractions import Fraction
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from dc_rt.formats import VIDEO_CODECS
 from dc_rt.job.threads import Behind, ahead
+from dc_rt.media.write_video import VideoWriter, check_video
 
 
 def threads():
@@ -118,3 +124,19 @@ def test_the_callers_own_error_prevails_and_the_calls_before_it_run():
         submit_and_fail()
     assert done == [1]
     assert threads() == []
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system tells no thread's scheduling")
+@pytest.mark.parametrize("codec", VIDEO_CODECS)
+def test_an_encoder_changes_nobodys_scheduling(tmp_path, codec):
+    """SVT-AV1 takes real-time priority where root runs it, and what is started next inherits that."""
+
+    def scheduling():
+        return {os.sched_getscheduler(int(thread.name)) for thread in Path("/proc/self/task").iterdir()}
+
+    before = scheduling()
+    with VideoWriter(tmp_path / "clip", Fraction(24), 64, 64, codec=codec) as writer:
+        writer.write(np.zeros((64, 64), np.uint16 if VIDEO_CODECS[codec].bits > 8 else np.uint8))
+        assert scheduling() == before
+    check_video(codec, 64, 64)
+    assert scheduling() == before

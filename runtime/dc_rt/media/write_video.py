@@ -24,6 +24,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from dc_rt.cores import keep_scheduling
 from dc_rt.errors import UserError, option
 from dc_rt.formats import VIDEO_CODECS, VideoCodec, container_for
 from dc_rt.installation import pip_install
@@ -111,7 +112,8 @@ def _opens(codec: VideoCodec, height: int, width: int, fps: Fraction) -> bool:
     encoder.time_base = 1 / encoder.framerate
     encoder.options = dict(codec.options)
     try:
-        encoder.open()
+        with keep_scheduling():
+            encoder.open()
     except av.FFmpegError:
         return False
     return True
@@ -196,7 +198,8 @@ class VideoWriter:
         self._stream.color_primaries = ColorPrimaries.BT709
         self._stream.color_trc = ColorTrc.BT709
         self._sound = AudioCopy(self._container, audio) if audio else None
-        self._container.start_encoding()  # opens the file now, not when the encoder gives its first packet
+        with keep_scheduling():
+            self._container.start_encoding()  # opens the file now, not when the encoder gives its first packet
 
     def write(
         self, frame: NDArray[np.uint8] | NDArray[np.uint16], number: int | None = None, audio: Iterable[Packet] = ()
