@@ -27,7 +27,7 @@ from install_helpers import ROOT
 
 sys.path.insert(0, str(ROOT / "integrations" / "blender"))
 
-import build
+import make_zip
 from depthcrafter_rt import program
 from depthcrafter_rt.command import EXR_TYPES, SAMPLERS, SIZES, Choices
 from depthcrafter_rt.errors import Problem
@@ -334,12 +334,12 @@ def test_times_left_are_said_as_people_say_them():
 
 
 def test_the_zip_holds_the_add_on_and_its_manifest(tmp_path):
-    path = build.build(tmp_path / "a")
-    assert path.read_bytes() == build.build(tmp_path / "b").read_bytes()
+    path = make_zip.make_zip(tmp_path / "a")
+    assert path.read_bytes() == make_zip.make_zip(tmp_path / "b").read_bytes()
     with zipfile.ZipFile(path) as archive:
         names = set(archive.namelist())
         manifest = tomllib.loads(archive.read("blender_manifest.toml").decode())
-    assert names == {"blender_manifest.toml", *(each.name for each in build.SOURCE.glob("*.py"))}
+    assert names == {"blender_manifest.toml", *(each.name for each in make_zip.SOURCE.glob("*.py"))}
     assert (manifest["id"], manifest["version"]) == ("depthcrafter_rt", __version__)
     assert manifest["blender_version_min"] == "4.2.0"
     # What Blender's own validation asks of them.
@@ -350,10 +350,10 @@ def test_the_zip_holds_the_add_on_and_its_manifest(tmp_path):
 
 def test_all_that_does_not_speak_to_blender_is_the_standard_library():
     names = ("command", "errors", "follow", "program", "results")
-    code = f"import sys; sys.path.insert(0, {str(build.SOURCE.parent)!r})\n" + "\n".join(
+    code = f"import sys; sys.path.insert(0, {str(make_zip.SOURCE.parent)!r})\n" + "\n".join(
         f"import depthcrafter_rt.{name}" for name in names
     )
     subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
-    others = {path.stem for path in build.SOURCE.glob("*.py")} - {*names, "__init__"}
+    others = {path.stem for path in make_zip.SOURCE.glob("*.py")} - {*names, "__init__"}
     for name in others:
-        assert "import bpy" in (build.SOURCE / f"{name}.py").read_text(encoding="utf-8")
+        assert "import bpy" in (make_zip.SOURCE / f"{name}.py").read_text(encoding="utf-8")

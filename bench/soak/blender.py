@@ -421,7 +421,7 @@ def check(
 def prepare(folder: Path, program: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What all versions are given: the add-on's zip, the task, and results that were made without Blender."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "integrations" / "blender" / "build.py"), "--folder", str(folder)],
+        [sys.executable, str(ROOT / "integrations" / "blender" / "make_zip.py"), "--folder", str(folder)],
         check=True,
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""Make the zip that Blender installs: `python integrations/blender/build.py`; the zip's path is printed."""
+"""Make the zip that Blender installs: `python integrations/blender/make_zip.py`; the zip's path is printed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parent / "depthcrafter_rt"
 
 
-def build(folder: Path) -> Path:
+def make_zip(folder: Path) -> Path:
     """Write ID-VERSION.zip, of the manifest's, into a folder: the same bytes each time."""
     manifest = tomllib.loads((SOURCE / "blender_manifest.toml").read_text(encoding="utf-8"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def main() -> None:
     """Build it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("dist"), help="where the zip goes; dist unless given")
-    print(build(parser.parse_args().folder))
+    print(make_zip(parser.parse_args().folder))
 
 
 if __name__ == "__main__":
